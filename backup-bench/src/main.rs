@@ -1,0 +1,3 @@
+//! Races against the tools people use today.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Folders and files with full fidelity, SQLite databases found inside copied consistently.

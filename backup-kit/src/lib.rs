@@ -1,0 +1,1 @@
+//! The embedding API: modules, backup, restore, the registry of stores.

@@ -1,0 +1,1 @@
+//! Conformance suites and fault wrappers for sources, targets and archives.
