@@ -1,1 +1,42 @@
 //! The nouns, rules and pipelines of backup: sources, sinks, targets, the portable archive, restore as a transaction.
+//!
+//! One data path serves everything: a [`Source`] is connected, its moment is fixed, and the resulting [`View`] is poured
+//! through a [`Ledger`] into a [`Sink`]. An [`Archive`]'s writer gives sinks and its reader gives sources; a [`Target`] is a
+//! store being restored. The crate knows no store, no container engine and no command line, and prints nothing.
+
+mod archive;
+mod backend;
+mod budget;
+mod content;
+mod context;
+mod entry;
+mod error;
+mod event;
+mod ledger;
+mod manifest;
+mod proof;
+mod retry;
+mod secret;
+mod sink;
+mod source;
+mod target;
+
+pub use archive::{Archive, BackupReader, BackupWriter, Depth, Listed, RunLock, Selection};
+pub use backend::{Backend, Named};
+pub use budget::{Budget, Reservation};
+pub use content::{Content, Feed, Part};
+pub use context::{Context, Notes};
+pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path};
+pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Note, Observer, Phase, Severity};
+pub use ledger::Ledger;
+pub use manifest::{
+    BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
+    ManifestError, Poured, Series, State, is_component_name,
+};
+pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
+pub use retry::RetryPolicy;
+pub use secret::Secret;
+pub use sink::{Put, Sink};
+pub use source::{Moment, Ready, Source, Stillness, View};
+pub use target::{Survey, Target};

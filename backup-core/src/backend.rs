@@ -1,0 +1,40 @@
+//! One per kind of store: how its sources and targets are made.
+
+use crate::{Result, Source, Target};
+use serde_json::Value;
+
+/// A kind of store. Configurations are the store's own serde struct as JSON; unknown keys in them are errors.
+pub trait Backend: Send + Sync {
+    /// Its name in `kind = "…"` and in manifests.
+    fn kind(&self) -> &'static str;
+
+    /// Folder of its components inside an archive: `files`, `db`, `es` ….
+    fn folder(&self) -> &'static str;
+
+    /// JSON schema of its configuration.
+    fn schema(&self) -> Value;
+
+    /// A source of this configuration, not connected.
+    fn source(&self, component: &str, config: Value) -> Result<Box<dyn Source>>;
+
+    /// A target of this configuration (from a `Source::origin`, or from a place that was named), not connected.
+    fn target(&self, component: &str, config: Value) -> Result<Box<dyn Target>>;
+
+    /// A target on which `revert` and `settle` work, from what `Target::undo` said in an earlier process.
+    fn recover(&self, undo: Value) -> Result<Box<dyn Target>>;
+
+    /// Reads a source or target named on the command line; `None` if the text is none of this store's. `Some(Err)`: it is,
+    /// and it is wrong.
+    fn parse(&self, place: &str) -> Option<Result<Named>>;
+}
+
+/// A source or target that was named in one text.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Named {
+    /// The name a component or module takes from it: the last folder, the database, the bucket.
+    pub name: String,
+    /// What makes its series unique on this host: the canonical path or URL without secrets.
+    pub identity: String,
+    /// Configuration for `source` or `target`.
+    pub config: Value,
+}

@@ -1,0 +1,179 @@
+//! Stands between every view and every sink, so that no author of a store can forget, hide or miscount anything.
+
+use crate::{Content, Context, Entry, Error, ErrorKind, Event, Proof, Put, Result, Severity, Sink, Stage};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+/// Lost entries that are remembered by path, so that a later successful put takes them off again. Beyond this a loss stays a
+/// loss: memory must not grow with what goes wrong.
+const LOST_REMEMBERED: usize = 10_000;
+
+/// Counts entries and bytes, checks the order of the stages, the paths, the promised sizes and cancellation. What was discarded
+/// and not put again is lost, and lost means partial, whatever the author of the view returns.
+pub struct Ledger {
+    sink: Arc<dyn Sink>,
+    component: String,
+    cx: Context,
+    stage: Mutex<(Stage, usize)>,
+    bytes: Arc<AtomicU64>,
+    entries: AtomicU64,
+    kept: AtomicU64,
+    lost: Mutex<Lost>,
+    last_progress: Mutex<Instant>,
+}
+
+#[derive(Default)]
+struct Lost {
+    by_path: HashMap<Bytes, Arc<str>>,
+    beyond: u64,
+}
+
+impl Ledger {
+    /// A ledger before `sink`, for the component of this name.
+    pub fn new(sink: Arc<dyn Sink>, component: &str, cx: &Context) -> Arc<Self> {
+        Arc::new(Ledger {
+            sink,
+            component: component.to_owned(),
+            cx: cx.clone(),
+            stage: Mutex::new((Stage::Prepare, 0)),
+            bytes: Arc::default(),
+            entries: AtomicU64::new(0),
+            kept: AtomicU64::new(0),
+            lost: Mutex::default(),
+            last_progress: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Entries that the sink took or had.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Relaxed)
+    }
+
+    /// Bytes that flowed, those of discarded tries included.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
+    }
+
+    /// Entries that the sink had already.
+    pub fn kept(&self) -> u64 {
+        self.kept.load(Relaxed)
+    }
+
+    /// Notes every loss in the context and returns their number. To be called once, when the pour is over.
+    pub fn settle_losses(&self) -> u64 {
+        let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut named: Vec<_> = lost.by_path.into_iter().collect();
+        named.sort();
+        for (path, why) in &named {
+            self.cx.note(Severity::Lost, &self.component, crate::entry::display_path(path), why);
+        }
+        if lost.beyond > 0 {
+            self.cx.note(
+                Severity::Lost,
+                &self.component,
+                String::new(),
+                format!("{} more entries were lost", lost.beyond),
+            );
+        }
+        named.len() as u64 + lost.beyond
+    }
+
+    fn enter(&self, stage: Stage) -> Result<Leave<'_>> {
+        let mut now = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
+        if stage < now.0 || (stage > now.0 && now.1 > 0) {
+            return Err(Error::contract(format!(
+                "a put of stage {stage:?} while {} puts of {:?} are open",
+                now.1, now.0
+            ))
+            .on(&self.component));
+        }
+        *now = (stage, now.1 + 1);
+        Ok(Leave(self))
+    }
+
+    fn progress(&self) {
+        let Ok(mut last) = self.last_progress.try_lock() else { return };
+        if last.elapsed() >= Duration::from_millis(100) {
+            *last = Instant::now();
+            drop(last);
+            self.cx.emit(&Event::Progress {
+                component: self.component.clone(),
+                entries: self.entries(),
+                bytes: self.bytes(),
+            });
+        }
+    }
+}
+
+struct Leave<'a>(&'a Ledger);
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.0.stage.lock().unwrap_or_else(PoisonError::into_inner).1 -= 1;
+    }
+}
+
+impl fmt::Display for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sink.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Sink for Ledger {
+    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        if self.cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        if !crate::entry::is_entry_path(&entry.path) {
+            return Err(Error::contract("this is no path of an entry").on(entry.display_path()));
+        }
+        let _leave = self.enter(entry.stage)?;
+        let (path, size) = (entry.path.clone(), entry.stored_size());
+        let content = content.watched(&entry, &self.cx.cancel, &self.bytes);
+        let put = self.sink.put(entry, content).await?;
+        {
+            let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+            match &put {
+                Put::Discarded(why) => {
+                    if lost.by_path.len() < LOST_REMEMBERED || lost.by_path.contains_key(&path) {
+                        lost.by_path.insert(path, why.clone());
+                    } else {
+                        lost.beyond += 1;
+                    }
+                }
+                taken => {
+                    if !lost.by_path.is_empty() {
+                        lost.by_path.remove(&path);
+                    }
+                    self.entries.fetch_add(1, Relaxed);
+                    if *taken == Put::Kept {
+                        self.kept.fetch_add(1, Relaxed);
+                        self.bytes.fetch_add(size.unwrap_or(0), Relaxed);
+                    }
+                }
+            }
+        }
+        self.progress();
+        if self.cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        Ok(put)
+    }
+
+    async fn finish(&self, cx: &Context) -> Result<Proof> {
+        if self.stage.lock().unwrap_or_else(PoisonError::into_inner).1 > 0 {
+            return Err(Error::new(ErrorKind::Contract, "finish", "puts are still open").on(&self.component));
+        }
+        self.sink.finish(cx).await
+    }
+}

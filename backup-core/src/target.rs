@@ -1,0 +1,61 @@
+//! A store that is being restored: a shadow beside the live data, made effective only when all targets are proven.
+
+use crate::{Context, Result, Sink};
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::{fmt::Display, path::PathBuf, sync::Arc};
+
+/// What is at the target before a restore. Part of the plan, and of its id: if it changes, the plan has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    /// Where, for people.
+    pub place: String,
+    /// There is data which will be replaced: consent is needed.
+    pub replaces: bool,
+    /// What there is, for people ("a folder with 12 entries").
+    pub present: String,
+    /// Changes whenever what would be replaced is exchanged for something else (device, inode); not on every write.
+    pub identity: String,
+    /// Free bytes for the shadow, if it can be known.
+    pub free_bytes: Option<u64>,
+    /// Free entries (inodes) for the shadow, if there is a limit.
+    pub free_entries: Option<u64>,
+    /// How the swap is done and what can be seen in between.
+    pub publish: String,
+    /// What the plan must say besides: reduced fidelity, missing privileges.
+    pub notes: Vec<String>,
+}
+
+/// A store being restored.
+///
+/// Order of calls: `survey` any number of times; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
+/// the restore are proven; then `settle` later, or `revert` at any point. After a crash `Backend::recover` makes a target
+/// from `undo` on which only `revert` and `settle` are called.
+#[async_trait]
+pub trait Target: Display + Send {
+    /// Looks at what is there. Reads only.
+    async fn survey(&mut self, cx: &Context) -> Result<Survey>;
+
+    /// What `Backend::recover` needs to revert or settle in a later process. No secrets. Constant from before `prepare` to the
+    /// end: it is journalled before the shadow is made.
+    fn undo(&self) -> serde_json::Value;
+
+    /// A folder beside the data in which the journal of the restore may live, if the target is a local path. Made by the
+    /// journal before `prepare`, removed by it after `settle` or `revert`.
+    fn journal_home(&self) -> Option<PathBuf> {
+        None
+    }
+
+    /// Makes the shadow and opens it for puts.
+    async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>>;
+
+    /// Swaps the shadow in; the old data stays restorable. Called only with a finished and proven sink.
+    async fn publish(&mut self, cx: &Context) -> Result<()>;
+
+    /// Before publish: drops the shadow. After it: swaps the old data back. Idempotent, at any point, also half-way through
+    /// `prepare`, `publish` and itself.
+    async fn revert(&mut self, cx: &Context) -> Result<()>;
+
+    /// Drops the old data: there is no way back. Idempotent.
+    async fn settle(&mut self, cx: &Context) -> Result<()>;
+}
