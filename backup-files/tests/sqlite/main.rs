@@ -1,0 +1,8 @@
+//! SQLite databases: at rest, written to, crashed, locked, on read-only mounts, under awkward names.
+
+mod at_rest;
+mod child;
+mod crashed;
+mod database;
+mod locked;
+mod written;
