@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod ledger;
 mod manifest;
+mod memory;
 mod proof;
 mod retry;
 mod secret;
@@ -34,6 +35,7 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
+pub use memory::MemoryArchive;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
