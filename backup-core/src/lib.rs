@@ -15,6 +15,7 @@ mod event;
 mod ledger;
 mod manifest;
 mod memory;
+mod process;
 mod proof;
 mod retry;
 mod secret;
@@ -22,7 +23,7 @@ mod sink;
 mod source;
 mod target;
 
-pub use archive::{Archive, BackupReader, BackupWriter, Depth, Listed, RunLock, Selection};
+pub use archive::{Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, RunLock, Selection};
 pub use backend::{Backend, Named};
 pub use budget::{Budget, Reservation};
 pub use content::{Content, Feed, Part};
@@ -36,6 +37,7 @@ pub use manifest::{
     ManifestError, Poured, Series, State, is_component_name,
 };
 pub use memory::MemoryArchive;
+pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use retry::RetryPolicy;
 pub use secret::Secret;

@@ -1,7 +1,7 @@
 //! What is special to the archive in memory; what every archive promises is tested by backup-testkit.
 
 use super::*;
-use crate::{ComponentHeader, Content, Depth, Extent, Moment, Poured, Selection, Stage};
+use crate::{ComponentHeader, Conclusion, Content, Depth, Extent, Moment, Poured, Selection, Stage};
 
 fn header(series: &str) -> BackupHeader {
     BackupHeader {
@@ -38,7 +38,13 @@ async fn one(archive: &MemoryArchive, entry: Entry, content: Content, cx: &Conte
         differences: Vec::new(),
         stillness: None,
     };
-    writer.commit(vec![poured], cx).await.unwrap();
+    let conclusion = Conclusion {
+        poured: vec![poured],
+        notes: cx.notes(),
+        state: State::Complete,
+        not_included: Vec::new(),
+    };
+    writer.commit(conclusion, cx).await.unwrap();
     id
 }
 

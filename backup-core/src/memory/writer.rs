@@ -2,8 +2,8 @@
 
 use super::{Member, MemoryArchive, Saved, Slot, hold};
 use crate::{
-    BackupHeader, BackupSummary, BackupWriter, Component, Content, Context, Entry, Error, ErrorKind,
-    Manifest, Poured, Proof, Put, Result, Sink, State, Tally,
+    BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Content, Context, Entry, Error,
+    ErrorKind, Manifest, Poured, Proof, Put, Result, Sink, State, Tally,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -52,7 +52,8 @@ impl Writer {
             .collect()
     }
 
-    fn judge(&self, poured: &[Poured]) -> Result<()> {
+    fn judge(&self, conclusion: &Conclusion) -> Result<()> {
+        let poured = &conclusion.poured;
         let refuse = |name: &str, why: &str| {
             Err(Error::new(ErrorKind::Contract, "commit the backup", why.to_owned()).on(name))
         };
@@ -63,6 +64,9 @@ impl Writer {
             if poured.iter().filter(|p| p.component == *name).count() != 1 {
                 return refuse(name, "one result of pouring this component is needed");
             }
+        }
+        if conclusion.state == State::Incomplete {
+            return refuse(&self.header.module, "a conclusion cannot be incomplete");
         }
         match poured.iter().find(|p| !self.sinks.contains_key(&p.component)) {
             Some(p) => refuse(&p.component, "the backup has no such component"),
@@ -83,20 +87,20 @@ impl BackupWriter for Writer {
         Ok(sink.clone())
     }
 
-    async fn commit(self: Box<Self>, poured: Vec<Poured>, cx: &Context) -> Result<BackupSummary> {
-        let judged = self.judge(&poured);
+    async fn commit(self: Box<Self>, conclusion: Conclusion, _cx: &Context) -> Result<BackupSummary> {
+        let judged = self.judge(&conclusion);
         let components = self.close();
         let mut backups = hold(&self.archive.0.backups);
         if let Err(e) = judged {
             backups.remove(&self.header.id);
             return Err(e);
         }
-        let partial = poured.iter().any(|p| p.lost > 0 || !p.differences.is_empty());
+        let Conclusion { poured, notes, state, not_included } = conclusion;
         let mut poured: BTreeMap<String, Poured> =
             poured.into_iter().map(|p| (p.component.clone(), p)).collect();
         let manifest = Manifest {
             finished: Timestamp::now(),
-            state: if partial { State::Partial } else { State::Complete },
+            state,
             components: self
                 .header
                 .components
@@ -107,8 +111,8 @@ impl BackupWriter for Writer {
                 })
                 .collect(),
             header: self.header.clone(),
-            notes: cx.notes(),
-            not_included: Vec::new(),
+            notes,
+            not_included,
             layout: serde_json::Value::Null,
         };
         let saved = Arc::new(Saved { manifest, components });
