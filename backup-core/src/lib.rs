@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod ledger;
 mod manifest;
+mod memory;
 mod pipeline;
 mod process;
 mod proof;
@@ -37,6 +38,7 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
+pub use memory::MemoryArchive;
 pub use pipeline::{
     ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
     VerifyReport, create, pour_all, put_stage, verify,
