@@ -35,7 +35,7 @@ fn every_promise_is_listed_in_its_macro() {
             }
         }
         let (_, list) = text.split_once("promises!(").unwrap();
-        let list = list.split_once("])").unwrap().0;
+        let list = list.split_once("]").unwrap().0;
         let mut promises: Vec<_> = text
             .split("pub async fn ")
             .skip(1)
