@@ -1,0 +1,105 @@
+use backup_core::tar::{Extent, Member, MemberKind, TarFault, TarReader, encode_sparse_map};
+
+use crate::common::{archive, read_all, strict};
+
+fn small_archive() -> Vec<u8> {
+    let name = |path: &[u8]| Member { path: path.to_vec(), mode: 0o644, ..Member::default() };
+    let extents = [Extent { offset: 4096, length: 5 }, Extent { offset: 9000, length: 3 }];
+    let mut sparse = Vec::new();
+    encode_sparse_map(&extents, 10_000, &mut sparse);
+    sparse.extend_from_slice(b"abcdefgh");
+    let mut members = vec![
+        (Member { kind: MemberKind::Directory, mtime: (1, 5), ..name(b"folder") }, vec![]),
+        (
+            Member { xattrs: vec![(b"user.a=b".to_vec(), b"x\ny\0".to_vec())], ..name(b"folder/file") },
+            vec![7; 600],
+        ),
+        (Member { uid: 1 << 40, mtime: (-7, 1), ..name(&[b'n'; 300]) }, b"hello".to_vec()),
+        (Member { kind: MemberKind::HardLink, link: b"folder/file".to_vec(), ..name(b"hard") }, vec![]),
+        (Member { kind: MemberKind::Symlink, link: vec![b's'; 150], ..name(b"soft") }, vec![]),
+        (Member { sparse_size: Some(10_000), ..name(b"sparse") }, sparse),
+        (
+            Member {
+                sparse_size: Some(10_000),
+                sparse_map: Some(extents.to_vec()),
+                mtime: (3, 3),
+                ..name(b"sparse0.1")
+            },
+            b"abcdefgh".to_vec(),
+        ),
+        (Member { kind: MemberKind::CharDevice, device: Some((1, 3)), ..name(b"null") }, vec![]),
+    ];
+    for (member, data) in &mut members {
+        member.size = data.len() as u64;
+    }
+    archive(&members)
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let tar = small_archive();
+    read_all(&tar[..], strict()).unwrap();
+    for cut in 0..tar.len() {
+        let error = read_all(&tar[..cut], strict()).unwrap_err();
+        assert!(matches!(error.fault, TarFault::Truncated | TarFault::NoEnd), "cut at {cut}: {error}");
+        assert!(error.to_string().contains("cut short"), "{error}");
+    }
+}
+
+#[test]
+fn every_changed_byte_is_an_error_or_shows() {
+    let tar = small_archive();
+    let whole = read_all(&tar[..], strict()).unwrap();
+    let headers: Vec<usize> =
+        (0..tar.len()).step_by(512).filter(|&at| &tar[at + 257..at + 262] == b"ustar").collect();
+    let mut unnoticed = 0;
+    for at in 0..tar.len() {
+        for change in [0x01, 0x10, 0x20, 0x80, 0xff] {
+            let mut changed = tar.clone();
+            changed[at] ^= change;
+            if read_all(&changed[..], strict()).is_ok_and(|members| members == whole) {
+                // What ends the checksum's digits may be a NUL or a space.
+                assert!(
+                    headers.iter().any(|h| (154..156).contains(&(at.wrapping_sub(*h)))),
+                    "byte {at}, {change}"
+                );
+                unnoticed += 1;
+            }
+            let _ = read_all(&changed[..], Default::default());
+            let _ = Member::decode(&changed[at / 512 * 512..]);
+        }
+    }
+    assert!(unnoticed <= headers.len() * 2);
+}
+
+#[test]
+fn data_left_unread_are_skipped_and_their_end_is_checked() {
+    let tar = small_archive();
+    let mut reader = TarReader::new(&tar[..], strict());
+    let mut count = 0;
+    while let Some((_, start, data)) = reader.next_member().unwrap() {
+        let (member, used) = Member::decode(&tar[start as usize..]).unwrap().unwrap();
+        assert_eq!((start + used as u64, member.path.is_empty()), (data, false));
+        count += 1;
+    }
+    assert_eq!(count, 8);
+    assert_eq!(reader.finish().unwrap(), 0);
+
+    let mut padded = tar.clone();
+    padded.resize(tar.len() + 9000, 0);
+    assert_eq!(TarReader::new(&padded[..], strict()).finish().unwrap(), 9000);
+    padded[tar.len() + 8999] = 1;
+    assert_eq!(TarReader::new(&padded[..], Default::default()).finish().unwrap(), 9000);
+    let error = TarReader::new(&padded[..], strict()).finish().unwrap_err();
+    assert!(matches!(error.fault, TarFault::Trailing), "{error}");
+}
+
+#[test]
+fn after_an_error_nothing_more_is_read() {
+    let mut tar = small_archive();
+    tar[3] ^= 1;
+    let mut reader = TarReader::new(&tar[..], strict());
+    assert!(matches!(reader.next_member().unwrap_err().fault, TarFault::Checksum));
+    assert!(matches!(reader.next_member().unwrap_err().fault, TarFault::Failed));
+    assert!(matches!(reader.read_data(&mut [0; 9]).unwrap_err().fault, TarFault::Failed));
+}
