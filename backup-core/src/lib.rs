@@ -16,6 +16,7 @@ mod event;
 mod ledger;
 mod manifest;
 pub mod portable;
+mod process;
 mod proof;
 mod retry;
 mod secret;
@@ -24,7 +25,7 @@ mod source;
 pub mod tar;
 mod target;
 
-pub use archive::{Archive, BackupReader, BackupWriter, Depth, Listed, RunLock, Selection};
+pub use archive::{Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, RunLock, Selection};
 pub use backend::{Backend, Named};
 pub use budget::{Budget, Reservation};
 pub use content::{Content, Feed, Part};
@@ -37,6 +38,7 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
+pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
