@@ -1,3 +1,5 @@
+use std::io::{self, Read};
+
 use backup_core::tar::{Extent, Limits, Member, MemberKind, TarFault, TarReader, encode_sparse_map};
 
 use crate::common::{archive, read_all, strict};
@@ -103,4 +105,50 @@ fn after_an_error_nothing_more_is_read() {
     assert!(matches!(reader.next_member().unwrap_err().fault, TarFault::Checksum));
     assert!(matches!(reader.next_member().unwrap_err().fault, TarFault::Failed));
     assert!(matches!(reader.read_data(&mut [0; 9]).unwrap_err().fault, TarFault::Failed));
+}
+
+/// Gives a byte at a time, after an interruption each, and fails at the end if told to.
+struct Slow<'a> {
+    bytes: &'a [u8],
+    interrupted: bool,
+    fails: bool,
+}
+
+impl Read for Slow<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if self.fails && self.bytes.is_empty() {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        let length = buf.len().min(1);
+        self.bytes.read(&mut buf[..length])
+    }
+}
+
+#[test]
+fn short_reads_change_nothing_and_errors_come_through() {
+    let tar = small_archive();
+    let slow = |bytes, fails| Slow { bytes, interrupted: false, fails };
+    assert_eq!(read_all(slow(&tar, false), strict()).unwrap(), read_all(&tar[..], strict()).unwrap());
+    for cut in [0, 100, 512, 2000, tar.len()] {
+        let error = read_all(slow(&tar[..cut], true), strict()).unwrap_err();
+        assert!(error.to_string().ends_with("cannot read: the disk is gone"), "{error}");
+    }
+}
+
+#[test]
+fn padding_is_looked_at_when_strict() {
+    let member = Member { path: b"f".to_vec(), mtime: (0, 1), size: 3, ..Member::default() };
+    let tar = archive(&[(member, b"abc".to_vec())]);
+    let (pax_padding, data_padding) = (1023, 512 * 3 + 3);
+    for at in [pax_padding, data_padding] {
+        let mut changed = tar.clone();
+        changed[at] = 1;
+        let error = read_all(&changed[..], strict()).unwrap_err();
+        assert!(matches!(error.fault, TarFault::Padding), "{error}");
+        assert_eq!(read_all(&changed[..], Limits::default()).unwrap()[0].1, b"abc");
+    }
 }
