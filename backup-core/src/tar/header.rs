@@ -88,14 +88,13 @@ impl<'a> Header<'a> {
     /// Checks the checksum.
     pub(super) fn new(block: &'a [u8; BLOCK]) -> Result<Header<'a>, TarFault> {
         let claimed = number::signed(&block[148..156], "checksum").map_err(|_| TarFault::Checksum)?;
-        let (mut sum, mut signed_sum) = (0i64, 0i64);
-        for (i, &byte) in block.iter().enumerate() {
-            let byte = if (148..156).contains(&i) { b' ' } else { byte };
-            sum += i64::from(byte);
-            // Some old programs added the bytes up as signed.
-            signed_sum += i64::from(byte as i8);
-        }
-        if claimed != sum && claimed != signed_sum {
+        // The checksum itself counts as spaces.
+        let spaces = 8 * i64::from(b' ');
+        let total = |sum: fn(&[u8]) -> i64| sum(&block[..148]) + spaces + sum(&block[156..]);
+        // Some old programs added the bytes up as signed.
+        if claimed != total(|bytes| bytes.iter().map(|&b| i64::from(b)).sum())
+            && claimed != total(|bytes| bytes.iter().map(|&b| i64::from(b as i8)).sum())
+        {
             return Err(TarFault::Checksum);
         }
         Ok(Header(block))
@@ -173,6 +172,18 @@ mod tests {
             // The byte after the checksum's NUL is filling.
             assert!(Header::new(&changed).is_err() || (154..156).contains(&i), "byte {i}");
         }
+    }
+
+    #[test]
+    fn a_checksum_of_signed_bytes_is_accepted() {
+        let mut block = Block::new(b'0');
+        block.name(b"\xff\xfe");
+        let mut block = block.seal();
+        let sum = number::unsigned(&block[148..156], "checksum").unwrap() - 512;
+        put_octal(&mut block[148..155], sum);
+        assert!(Header::new(&block).is_ok());
+        put_octal(&mut block[148..155], sum + 256);
+        assert!(Header::new(&block).is_err());
     }
 
     #[test]

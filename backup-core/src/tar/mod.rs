@@ -21,4 +21,4 @@ pub use acl::{AclTextError, POSIX_ACL_ACCESS, POSIX_ACL_DEFAULT, acl_from_text, 
 pub use error::{TarError, TarFault};
 pub use member::{BLOCK, Extent, Member, MemberKind, is_safe_path, padded};
 pub use read::{Limits, TarReader};
-pub use sparse::{SparseMapDecoder, decode_sparse_map, encode_sparse_map};
+pub use sparse::{SparseMapDecoder, align_extents, decode_sparse_map, encode_sparse_map};

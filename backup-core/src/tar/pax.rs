@@ -141,7 +141,7 @@ pub(super) fn unescape_key(key: &[u8]) -> Vec<u8> {
     let mut rest = key;
     while let Some((&first, after)) = rest.split_first() {
         let (byte, used) = match rest.get(..3) {
-            Some(b"%3D" | b"%3d") => (b'=', 3),
+            Some(b"%3D") => (b'=', 3),
             Some(b"%25") => (b'%', 3),
             _ => (first, rest.len() - after.len()),
         };

@@ -7,6 +7,9 @@ use super::number::{Decimal, decimal};
 
 /// Appends the map of a file of `real_size` bytes with data at `extents` (in order, not overlapping), padded to a
 /// block. As GNU tar does, an extent without length at the end stands for a hole there.
+///
+/// The extents must have gone through [`align_extents`]: GNU tar starts each at a new block of the archive, whatever
+/// the length of the one before.
 pub fn encode_sparse_map(extents: &[Extent], real_size: u64, out: &mut Vec<u8>) {
     let start = out.len();
     let end = end_extent(extents, real_size);
@@ -17,6 +20,23 @@ pub fn encode_sparse_map(extents: &[Extent], real_size: u64, out: &mut Vec<u8>) 
         put_line(out, extent.length);
     }
     out.resize(start + (out.len() - start).next_multiple_of(BLOCK), 0);
+}
+
+/// Widens extents (in order) to whole blocks, but not beyond the end of the file, and joins those that then touch. The
+/// zeros that come in are in the file's holes: read them from there.
+pub fn align_extents(extents: &[Extent], real_size: u64) -> Vec<Extent> {
+    let mut aligned: Vec<Extent> = Vec::with_capacity(extents.len());
+    for extent in extents.iter().filter(|extent| extent.length > 0 && extent.offset < real_size) {
+        let offset = extent.offset - extent.offset % BLOCK as u64;
+        let end = padded(extent.offset.saturating_add(extent.length)).min(real_size);
+        match aligned.last_mut() {
+            Some(last) if last.offset + last.length >= offset => {
+                last.length = last.length.max(end.saturating_sub(last.offset));
+            }
+            _ => aligned.push(Extent { offset, length: end - offset }),
+        }
+    }
+    aligned
 }
 
 /// The extent that marks a hole at the end. GNU tar takes the end of the last extent for the size it must make.
@@ -102,7 +122,7 @@ impl SparseMapDecoder {
         if block.len() != BLOCK || self.used > self.member_size {
             return Err(TarFault::Sparse("the map is longer than the data"));
         }
-        for &byte in block {
+        for (i, &byte) in block.iter().enumerate() {
             if byte != b'\n' {
                 if !byte.is_ascii_digit() || self.digits.len() == 20 {
                     return Err(TarFault::Sparse("the map has something else than numbers"));
@@ -122,6 +142,9 @@ impl SparseMapDecoder {
                 (Some(_), Some(offset)) => self.extents.push(offset, value)?,
             }
             if self.offset.is_none() && self.expected == Some(self.extents.seen as u64) {
+                if block[i + 1..].iter().any(|&b| b != 0) {
+                    return Err(TarFault::Sparse("something follows the map in its block"));
+                }
                 return Ok(true);
             }
         }
@@ -192,8 +215,25 @@ mod tests {
     }
 
     #[test]
+    fn extents_are_widened_to_blocks_and_joined() {
+        let odd = [
+            extent(1, 3),
+            extent(511, 2),
+            extent(1500, 10),
+            extent(4096, 512),
+            extent(9000, 50),
+            extent(9100, 0),
+        ];
+        let expected = [extent(0, 1536), extent(4096, 512), extent(8704, 346)];
+        assert_eq!(align_extents(&odd, 9050), expected);
+        assert_eq!(align_extents(&expected, 9050), expected);
+        assert_eq!(align_extents(&[extent(0, 600), extent(700, u64::MAX)], 800), [extent(0, 800)]);
+        assert_eq!(align_extents(&[extent(900, 1)], 800), []);
+    }
+
+    #[test]
     fn false_maps_are_errors() {
-        let cases: [&[u8]; 12] = [
+        let cases: [&[u8]; 13] = [
             b"2\n0\n5\n4\n1\n",
             b"2\n5\n1\n0\n5\n",
             b"1\n95\n6\n",
@@ -206,6 +246,7 @@ mod tests {
             b"\n1\n0\n6\n",
             b"1 0 6\n",
             b"000000000000000000001\n0\n6\n",
+            b"1\n0\n6\n9\n",
         ];
         for case in cases {
             let mut map = case.to_vec();
