@@ -17,6 +17,7 @@ mod ledger;
 mod manifest;
 pub mod portable;
 mod pipeline;
+mod memory;
 mod process;
 mod proof;
 mod restore;
@@ -44,6 +45,7 @@ pub use pipeline::{
     ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
     VerifyReport, create, pour_all, put_stage, verify,
 };
+pub use memory::MemoryArchive;
 pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
