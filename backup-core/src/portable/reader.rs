@@ -26,6 +26,8 @@ pub(super) struct Inner {
     pub(super) frames: Arc<Frames>,
     pub(super) manifest: Manifest,
     pub(super) layout: Layout,
+    /// Bytes of manifest.json.
+    pub(super) manifest_length: u64,
     /// Where it is, for people.
     pub(super) place: String,
 }
@@ -67,7 +69,7 @@ impl PortableReader {
         if end != frames.bytes {
             return Err(Error::damaged("read the archive", "there is something after the manifest"));
         }
-        Ok(PortableReader(Arc::new(Inner { frames, manifest, layout, place })))
+        Ok(PortableReader(Arc::new(Inner { frames, manifest, layout, manifest_length: locator.length, place })))
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner> {

@@ -78,7 +78,7 @@ impl View for ArchiveSource {
         let me = Arc::new(*self);
         let tally = Arc::new(Mutex::new(Tally::default()));
         let facts = Arc::new(Mutex::new(Facts::new()));
-        let mut lines: Lines = Box::pin(me.selected(links).peekable());
+        let mut lines: Lines = me.selected(links).peekable();
         let mut stage = Stage::Prepare;
         loop {
             let next = match Pin::new(&mut lines).peek().await {
@@ -92,10 +92,9 @@ impl View for ArchiveSource {
             stage = next;
             let (me, tally, facts) = (me.clone(), tally.clone(), facts.clone());
             let of_stage = stream::poll_fn(|context| {
-                let mut lines = Pin::new(&mut lines);
-                match futures::ready!(lines.as_mut().poll_peek(context)) {
+                match futures::ready!(Pin::new(&mut lines).poll_peek(context)) {
                     Some(Ok(line)) if line.entry.stage != stage => std::task::Poll::Ready(None),
-                    _ => lines.poll_next(context),
+                    _ => Pin::new(&mut lines).poll_next(context),
                 }
             });
             let items = of_stage.then(move |line| {
@@ -120,7 +119,7 @@ impl View for ArchiveSource {
     }
 }
 
-type Lines = Pin<Box<stream::Peekable<Pin<Box<dyn Stream<Item = Result<Line>> + Send>>>>>;
+type Lines = stream::Peekable<Pin<Box<dyn Stream<Item = Result<Line>> + Send>>>;
 
 impl ArchiveSource {
     fn is_ours(&self, line: &Line) -> bool {
