@@ -51,7 +51,7 @@ fn main() -> ExitCode {
             ExitCode::from(1)
         }
         Err(Failure::Usage(why)) => {
-            eprintln!("{why}");
+            eprintln!("{}", why.trim_end());
             ExitCode::from(2)
         }
     }

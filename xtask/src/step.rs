@@ -21,6 +21,15 @@ impl Step {
         let mut command = Command::new(program);
         // No step may wait for an answer: CI has nobody to give one.
         command.stdin(Stdio::null());
+        // `cargo run` describes this package to us; a cargo below must not take it for its own caller
+        // (cargo-machete does).
+        for (name, _) in std::env::vars_os() {
+            let of_this_package =
+                |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+            if name.to_str().is_some_and(of_this_package) {
+                command.env_remove(&name);
+            }
+        }
         Self { heading: heading.into(), command, limit: LIMIT }
     }
 

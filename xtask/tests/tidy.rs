@@ -1,5 +1,7 @@
 //! What a reviewer would otherwise say again and again.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
 #[path = "tidy/tree.rs"]
 mod tree;
 

@@ -85,10 +85,10 @@ impl Crate {
                 if let Some((kind, name)) = header.rsplit_once("dependencies.") {
                     dependencies.push(Dependency::new(name, kind));
                 }
-            } else if let Some(kind) = section.strip_suffix("dependencies") {
-                if let Some((name, _)) = line.split_once(['=', '.']) {
-                    dependencies.push(Dependency::new(name, kind));
-                }
+            } else if let Some(kind) = section.strip_suffix("dependencies")
+                && let Some((name, _)) = line.split_once(['=', '.'])
+            {
+                dependencies.push(Dependency::new(name, kind));
             }
         }
         dependencies
