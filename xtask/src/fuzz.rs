@@ -96,7 +96,11 @@ fn one(name: &str, seconds: u64, programs: &Path, output_dir: &Path) -> Outcome 
     std::fs::create_dir_all(&artifacts).map_err(failed)?;
     let file = std::fs::File::create(&log).map_err(failed)?;
     let program = programs.join(name);
-    let outcome = Step::new(format!("fuzz {name} for {seconds} s"), &program.to_string_lossy())
+    let outcome = Step::new(format!("fuzz {name} for {seconds} s"), "sh")
+        // libFuzzer measures memory that is in use. A length that was believed reserves it without using it:
+        // that fails at the limit of addresses.
+        .args(["-c", &format!("ulimit -v {} && exec \"$0\" \"$@\"", 2 * MEMORY_LIMIT_MB * 1024)])
+        .args([&program])
         .args([
             format!("-max_total_time={seconds}"),
             format!("-rss_limit_mb={MEMORY_LIMIT_MB}"),

@@ -50,6 +50,7 @@ pub(crate) fn run(fast: bool) -> Outcome {
 fn checks(fast: bool) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("formatting", "fmt --all --check"),
+        Step::cargo("formatting of the fuzz targets", "fmt --manifest-path fuzz/Cargo.toml --check"),
         Step::cargo("lints", "clippy --workspace --all-targets --locked -- -D warnings"),
         Step::cargo("documentation", "doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"),
     ];
