@@ -62,7 +62,7 @@ fn machine() -> String {
     };
     let cores = std::thread::available_parallelism().map_or(0, |cores| cores.get());
     let parts = [
-        output("git", &["rev-parse", "--short", "HEAD"]).map(|commit| format!("commit {commit}")),
+        output("git", &["describe", "--always", "--dirty"]).map(|commit| format!("commit {commit}")),
         field("/proc/cpuinfo", "model name"),
         Some(format!("{cores} cores")),
         field("/proc/meminfo", "MemTotal"),
