@@ -32,6 +32,9 @@ enum Small {
 impl Walk {
     /// Reads what this name is, and puts it; `self.path` is its path.
     pub(crate) fn item(&mut self, dir: BorrowedFd<'_>, name: &[u8], listed: Listed) -> Result<()> {
+        if self.is_side_file(name) {
+            return Ok(());
+        }
         if listed != Listed::File || !self.locked_by_us.is_empty() {
             let stat = match system::stat_at(dir, name) {
                 Ok(stat) => stat,
@@ -44,9 +47,6 @@ impl Walk {
             if self.locked_by_us.contains(&(stat.dev, stat.ino)) {
                 return self.locked_by_program(dir, name, stat);
             }
-        }
-        if self.is_side_file(name) {
-            return Ok(());
         }
         let file = match system::open_file_at(dir, name) {
             Ok(file) => file,

@@ -72,11 +72,10 @@ impl FilesTarget {
         .await
     }
 
-    /// After a revert or settle nothing of ours is left; the journal's file may be, and keeps the folder.
-    async fn clear_home(&self) -> Result<()> {
-        let home = self.place.home.clone();
+    async fn remove_home(&self, reverted: bool) -> Result<()> {
+        let place = self.place.clone();
         blocking("remove the folder of the restore", move || {
-            let _ = std::fs::remove_dir(home);
+            place.remove_home(reverted);
             Ok(())
         })
         .await
@@ -122,12 +121,12 @@ impl Target for FilesTarget {
 
     async fn revert(&mut self, _cx: &Context) -> Result<()> {
         self.work("bring the old files back", Publisher::revert).await?;
-        self.clear_home().await
+        self.remove_home(true).await
     }
 
     async fn settle(&mut self, _cx: &Context) -> Result<()> {
         self.work("remove the old files", Publisher::clear).await?;
-        self.clear_home().await
+        self.remove_home(false).await
     }
 }
 
