@@ -18,8 +18,9 @@ pub use locks::*;
 pub use raw::{Raw, RawFolder};
 pub use reading::*;
 
+use crate::Must;
 use async_trait::async_trait;
-use backup_core::Archive;
+use backup_core::{Archive, BackupSummary, Context, ErrorKind};
 use std::{any::Any, sync::Arc};
 
 /// Makes archives to be tested.
@@ -108,6 +109,14 @@ impl Fresh {
         let mut names: Vec<_> = self.raw().into_iter().flat_map(Raw::pieces).map(|(name, _)| name).collect();
         names.sort();
         names
+    }
+}
+
+/// All backups. A single file that is not there holds none, and may say so with `NotFound`.
+async fn list(make: &impl ArchiveFixture, archive: &dyn Archive) -> Vec<BackupSummary> {
+    match archive.list(&Context::default()).await {
+        Err(e) if make.single() && e.kind() == ErrorKind::NotFound => Vec::new(),
+        listed => listed.must("list the backups"),
     }
 }
 
