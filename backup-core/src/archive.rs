@@ -1,8 +1,8 @@
 //! A place and a format where backups are kept.
 
 use crate::{
-    BackupHeader, BackupId, BackupSummary, Content, Context, Entry, Error, Manifest, Poured, Result, Series,
-    Sink, Source,
+    BackupHeader, BackupId, BackupSummary, Content, Context, Entry, Error, Manifest, Notes, Poured, Result,
+    Series, Sink, Source, State,
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -52,11 +52,25 @@ pub trait BackupWriter: Send + Sync {
     /// The sink of a component named in the header. Each may be asked for once.
     fn component(&self, name: &str) -> Result<Arc<dyn Sink>>;
 
-    /// Writes the manifest, last, and makes the backup durable and visible. Refuses while a component is not finished.
-    async fn commit(self: Box<Self>, poured: Vec<Poured>, cx: &Context) -> Result<BackupSummary>;
+    /// Writes the manifest, last, and makes the backup durable and visible. Refuses (`Contract`) while a component is not
+    /// finished, or if `poured` does not name every component of the header exactly once. An error leaves no backup.
+    async fn commit(self: Box<Self>, conclusion: Conclusion, cx: &Context) -> Result<BackupSummary>;
 
     /// Gives it up: nothing stays behind.
     async fn abort(self: Box<Self>, cx: &Context) -> Result<()>;
+}
+
+/// What is known of a backup when its data has flowed: all that its manifest says beside the header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conclusion {
+    /// One for each component of the header.
+    pub poured: Vec<Poured>,
+    /// What happened on the way.
+    pub notes: Notes,
+    /// Complete or partial. Decided by the pipeline: also `strict` and what was left out make a backup partial.
+    pub state: State,
+    /// What was left out on purpose, for people.
+    pub not_included: Vec<String>,
 }
 
 /// Which entries of a component.

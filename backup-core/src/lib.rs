@@ -14,6 +14,8 @@ mod error;
 mod event;
 mod ledger;
 mod manifest;
+mod memory;
+mod process;
 mod proof;
 mod retry;
 mod secret;
@@ -21,7 +23,7 @@ mod sink;
 mod source;
 mod target;
 
-pub use archive::{Archive, BackupReader, BackupWriter, Depth, Listed, RunLock, Selection};
+pub use archive::{Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, RunLock, Selection};
 pub use backend::{Backend, Named};
 pub use budget::{Budget, Reservation};
 pub use content::{Content, Feed, Part};
@@ -34,6 +36,8 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
+pub use memory::MemoryArchive;
+pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use retry::RetryPolicy;
 pub use secret::Secret;

@@ -52,7 +52,7 @@ impl<'de> Deserialize<'de> for BackupId {
 }
 
 /// The backups of one module by one job into one archive: what `latest`, the run lock and retention work on.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Series(pub String);
 
