@@ -15,8 +15,10 @@ mod event;
 mod ledger;
 mod manifest;
 mod memory;
+mod pipeline;
 mod process;
 mod proof;
+mod restore;
 mod retry;
 mod secret;
 mod sink;
@@ -37,8 +39,17 @@ pub use manifest::{
     ManifestError, Poured, Series, State, is_component_name,
 };
 pub use memory::MemoryArchive;
+pub use pipeline::{
+    ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
+    VerifyReport, create, pour_all, put_stage, verify,
+};
 pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
+pub use restore::{
+    Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
+    PlannedMember, PreparedRestore, Recover, RestoreMember, RestoreOptions, RestorePhase, RestoreReport,
+    RestoredComponent, heal_restores, pending, plan_restore, settle_restore, undo_restore,
+};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use sink::{Put, Sink};

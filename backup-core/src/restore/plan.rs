@@ -1,0 +1,241 @@
+//! What a restore would do, found out by reading only.
+
+use crate::{
+    BackupId, BackupReader, Context, Error, ErrorKind, RestoreReport, Result, Selection, State, Survey,
+    Target,
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+/// One component to be restored, and where to.
+pub struct RestoreMember {
+    /// Its name in the backup.
+    pub component: String,
+    /// `Backend::kind` of the target: how it is found again after a crash.
+    pub kind: String,
+    /// What of it.
+    pub selection: Selection,
+    /// Where to.
+    pub target: Box<dyn Target>,
+    /// What is there may be replaced without naming the plan.
+    pub disposable: bool,
+}
+
+/// How a restore is done.
+pub struct RestoreOptions {
+    /// Where runs of this user find journals again.
+    pub state_dir: PathBuf,
+    /// How long the old data is kept for an undo.
+    pub keep_previous: Duration,
+    /// Lets the old data go at once.
+    pub settle: bool,
+    /// Consent to restore a backup that is partial.
+    pub accept_partial: bool,
+    /// Name of the module, for whoever looks at what is pending.
+    pub label: String,
+    /// Asked after all is published; an error brings the old data back.
+    pub health: Option<Box<dyn HealthCheck>>,
+}
+
+impl RestoreOptions {
+    /// The old data is kept for 24 hours; a partial backup is refused; no health check.
+    pub fn new(state_dir: impl Into<PathBuf>, label: impl Into<String>) -> Self {
+        RestoreOptions {
+            state_dir: state_dir.into(),
+            keep_previous: Duration::from_secs(24 * 60 * 60),
+            settle: false,
+            accept_partial: false,
+            label: label.into(),
+            health: None,
+        }
+    }
+}
+
+/// Says whether the restored application works.
+#[async_trait]
+pub trait HealthCheck: Send + Sync {
+    /// An error means that it does not. Has its own time limit; ends early when `cx` is cancelled.
+    async fn check(&self, cx: &Context) -> Result<()>;
+}
+
+/// Names a plan: 16 hexadecimal digits of a sha256 over everything that matters in it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct PlanId(String);
+
+impl PlanId {
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PlanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for PlanId {
+    type Err = Error;
+
+    fn from_str(s: &str) -> Result<Self> {
+        let well = s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        well.then(|| PlanId(s.to_owned())).ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "read a plan id", "a plan id has 16 hexadecimal digits").on(s)
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for PlanId {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The backup of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedBackup {
+    /// Its id.
+    pub id: BackupId,
+    /// The application.
+    pub module: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// Complete or partial.
+    pub state: State,
+}
+
+/// One component of a plan.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedMember {
+    /// Its name.
+    pub component: String,
+    /// The kind of its target.
+    pub kind: String,
+    /// Entries that will be restored.
+    pub entries: u64,
+    /// Bytes of their contents.
+    pub bytes: u64,
+    /// Only a part of it was selected.
+    pub selective: bool,
+    /// What is at the target.
+    pub survey: Survey,
+    /// What is there may be replaced without naming the plan.
+    pub disposable: bool,
+}
+
+/// What a restore would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// Its name, for the confirmation.
+    pub id: PlanId,
+    /// What is restored.
+    pub backup: PlannedBackup,
+    /// Where to, in the order in which they are published.
+    pub members: Vec<PlannedMember>,
+    /// Bytes that all shadows need together.
+    pub needs_bytes: u64,
+    /// What must be known before: what cannot be restored, what the backup lacks, where space is short.
+    pub notes: Vec<String>,
+    /// Whether anything that exists is replaced.
+    pub destructive: bool,
+    /// The old data is let go at once.
+    pub settle: bool,
+    /// Seconds for which the old data is kept otherwise.
+    pub keep_previous_s: u64,
+}
+
+impl Plan {
+    /// Its name.
+    pub fn id(&self) -> &PlanId {
+        &self.id
+    }
+
+    /// What will be dropped or replaced, one line for each.
+    pub fn destructive(&self) -> impl fmt::Display + '_ {
+        Destructive(self)
+    }
+
+    /// Whether applying it takes a confirmation.
+    pub fn needs_consent(&self) -> bool {
+        self.destructive
+    }
+}
+
+struct Destructive<'a>(&'a Plan);
+
+impl fmt::Display for Destructive<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replaced: Vec<_> = self.0.members.iter().filter(|m| m.survey.replaces).collect();
+        if replaced.is_empty() {
+            return f.write_str("nothing is replaced");
+        }
+        for (i, m) in replaced.iter().enumerate() {
+            let newline = if i > 0 { "\n" } else { "" };
+            let fate = if self.0.settle { "dropped" } else { "kept for an undo" };
+            write!(
+                f,
+                "{newline}{}: {} is replaced by {}; the old data is {fate}",
+                m.survey.place, m.survey.present, m.component
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Consent to replace what is there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Confirmation(pub(crate) Consent);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Consent {
+    Plan(PlanId),
+    Disposable,
+}
+
+impl Confirmation {
+    /// Consent to exactly this plan.
+    pub fn of(plan: PlanId) -> Self {
+        Confirmation(Consent::Plan(plan))
+    }
+
+    /// Good only if everything that is replaced is marked disposable.
+    pub fn disposable() -> Self {
+        Confirmation(Consent::Disposable)
+    }
+}
+
+/// A plan with what is needed to carry it out.
+pub struct PreparedRestore {
+    pub(crate) plan: Plan,
+    pub(crate) reader: Arc<dyn BackupReader>,
+    pub(crate) members: Vec<RestoreMember>,
+    pub(crate) options: RestoreOptions,
+}
+
+impl PreparedRestore {
+    /// What would be done.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Does it: all targets are restored, or all are as before.
+    pub async fn apply(self, confirmation: Option<Confirmation>, cx: &Context) -> Result<RestoreReport> {
+        let _ = (confirmation, cx, &self.reader, &self.members, &self.options);
+        Err(Error::new(ErrorKind::Unsupported, "restore", "not yet"))
+    }
+}
+
+/// Finds out what a restore would do. Reads only.
+pub async fn plan_restore(
+    reader: Arc<dyn BackupReader>,
+    members: Vec<RestoreMember>,
+    options: RestoreOptions,
+    cx: &Context,
+) -> Result<PreparedRestore> {
+    let _ = (reader, members, options, cx);
+    Err(Error::new(ErrorKind::Unsupported, "plan a restore", "not yet"))
+}
