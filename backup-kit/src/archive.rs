@@ -1,7 +1,8 @@
 //! Places where backups are kept, named but not yet opened.
 
 use crate::config::{ArchiveConfig, Format};
-use backup_core::{Archive, Compression, MemoryArchive, PortableArchive, PortableOptions, Result};
+use crate::interim::{Compression, PortableArchive, PortableOptions};
+use backup_core::{Archive, MemoryArchive, Result};
 use std::{
     fmt,
     path::{Path, PathBuf},

@@ -2,7 +2,8 @@
 
 use crate::{ArchiveSpec, Error, Module, Result, Run, SourceSpec, guard, series::SeriesParts};
 use backup_core::{
-    ComponentHeader, Context, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
+    ComponentHeader, Context, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series,
+    State,
 };
 use serde::Serialize;
 use serde_json::Value;

@@ -61,9 +61,10 @@ pub fn choose<'a>(
                 .and_then(|next| next.to_zoned(zone.clone()))
                 .map_err(|e| usage(e).on(date))?
                 .timestamp();
-            complete_of_one_series(&of_module, Some(end), module)?.last().copied().ok_or_else(|| {
-                not_found("no complete backup was made up to the end of that day").on(date)
-            })
+            complete_of_one_series(&of_module, Some(end), module)?
+                .last()
+                .copied()
+                .ok_or_else(|| not_found("no complete backup was made up to the end of that day").on(date))
         }
     }
 }
@@ -84,7 +85,9 @@ fn by_name<'a>(backups: &[&'a BackupSummary], name: &str) -> Result<&'a BackupSu
         .on(name)
         .hint("`backup heal` clears what crashed runs left")),
         [one] => Ok(one),
-        [] => Err(not_found("there is no such backup").on(name).hint("`backup list` shows those that there are")),
+        [] => Err(not_found("there is no such backup")
+            .on(name)
+            .hint("`backup list` shows those that there are")),
         several => {
             let ids: Vec<&str> = several.iter().map(|b| b.id.as_str()).collect();
             Err(usage(format!("several backups begin with it: {}", ids.join(", "))).on(name))
@@ -104,7 +107,9 @@ fn complete_of_one_series<'a>(
     if series.len() > 1 {
         let lines: Vec<String> = series
             .iter()
-            .filter_map(|(name, list)| Some(format!("{name} (newest: {})", list.iter().max_by_key(|b| b.created)?.id)))
+            .filter_map(|(name, list)| {
+                Some(format!("{name} (newest: {})", list.iter().max_by_key(|b| b.created)?.id))
+            })
             .collect();
         return Err(usage(format!("several series are kept here: {}", lines.join("; ")))
             .hint("name the backup by its id, or the module with -m"));

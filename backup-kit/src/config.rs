@@ -82,9 +82,8 @@ pub enum Format {
 impl Config {
     /// Reads and checks the file: keys, kinds, variables. `var` gives the environment variables for `${…}`.
     pub fn load(file: &Path, registry: &Registry, var: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
-        let text = std::fs::read_to_string(file).map_err(|e| {
-            Error::io(ErrorKind::Usage, "read the configuration", e).on(file.display())
-        })?;
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| Error::io(ErrorKind::Usage, "read the configuration", e).on(file.display()))?;
         Self::parse(file, &text, registry, var)
     }
 
@@ -98,7 +97,8 @@ impl Config {
         let text = Text { file, text };
         let mut table = toml::de::DeTable::parse(text.text).map_err(|e| text.toml_error(&e))?;
         interpolate::table(table.get_mut(), &text, var)?;
-        let raw = ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
+        let raw =
+            ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut modules = BTreeMap::new();
         for (name, module) in raw.modules {
@@ -143,7 +143,8 @@ impl Config {
 
     /// A module as it is configured.
     pub fn module(&self, name: &str) -> Result<Module> {
-        let sources = self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
+        let sources =
+            self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
         let mut module = Module::new(name);
         for (component, source) in sources {
             module = module.source(component, source.clone());
@@ -153,7 +154,8 @@ impl Config {
 
     /// An archive as it is configured.
     pub fn archive(&self, name: &str) -> Result<ArchiveSpec> {
-        let archive = self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
+        let archive =
+            self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
         Ok(crate::archive::configured(archive))
     }
 
@@ -180,26 +182,29 @@ fn source_spec(
     registry: &Registry,
 ) -> Result<SourceSpec> {
     let component = path.last().copied().unwrap_or_default();
-    let key = |name: &str| [path, &[name]].concat();
     let kind = match source.remove("kind") {
         Some(Value::String(kind)) => kind,
-        Some(_) => return Err(text.error_at(&key("kind"), "`kind` must be a text")),
+        Some(_) => return Err(text.error_at(&below(path, "kind"), "`kind` must be a text")),
         None => return Err(text.error_at(path, format!("the source `{component}` has no `kind`"))),
     };
     let backend = registry.get(&kind).map_err(|e| {
-        let close = nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
-        text.error_at(&key("kind"), format!("{}{close}", e.message()))
+        let close =
+            nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
+        text.error_at(&below(path, "kind"), format!("{}{close}", e.message()))
     })?;
     let disposable = match source.remove("disposable") {
         Some(Value::Bool(b)) => b,
         None => false,
-        Some(_) => return Err(text.error_at(&key("disposable"), "`disposable` must be true or false")),
+        Some(_) => {
+            return Err(text.error_at(&below(path, "disposable"), "`disposable` must be true or false"));
+        }
     };
     let schema = backend.schema();
-    let known: Vec<&str> = schema["properties"].as_object().into_iter().flatten().map(|(k, _)| k.as_str()).collect();
+    let properties = schema["properties"].as_object();
+    let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
     for name in source.keys().filter(|k| !known.contains(&k.as_str())) {
         let all = known.iter().copied().chain(["kind", "disposable"]);
-        return Err(text.unknown_key(&key(name), name, &path.join("."), all));
+        return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
     }
     // The store does not know where the file is from which its paths are read.
     for name in ["path", "exclude_files"] {
@@ -216,6 +221,10 @@ fn source_spec(
     let config = Value::Object(source);
     backend.source(component, config.clone()).map_err(|e| text.error_at(path, e.message()))?;
     Ok(SourceSpec::new(kind, config).disposable(disposable))
+}
+
+fn below<'a>(path: &[&'a str], name: &'a str) -> Vec<&'a str> {
+    [path, &[name]].concat()
 }
 
 fn from_folder(folder: &Path, place: &str) -> String {

@@ -29,9 +29,13 @@ impl Module {
             let (backend, named) = registry.parse(place)?;
             let component = component.map_or_else(|| slug(&named.name), str::to_owned);
             if module.sources.iter().any(|(other, _)| *other == component) {
-                return Err(Error::new(ErrorKind::Usage, "name the sources", "two sources have the same name")
-                    .on(&component)
-                    .hint(format!("give one of them another: other={place}")));
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    "name the sources",
+                    "two sources have the same name",
+                )
+                .on(&component)
+                .hint(format!("give one of them another: other={place}")));
             }
             module.sources.push((component, SourceSpec::new(backend.kind(), named.config)));
             module.places.push(named.identity);
@@ -75,7 +79,8 @@ impl Module {
         if known {
             return Ok(self);
         }
-        Err(Error::new(ErrorKind::Usage, "configure the sources", format!("none of them knows `{key}`")).on(&self.name))
+        Err(Error::new(ErrorKind::Usage, "configure the sources", format!("none of them knows `{key}`"))
+            .on(&self.name))
     }
 
     /// Its name.

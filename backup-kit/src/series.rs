@@ -75,9 +75,14 @@ mod tests {
 
     #[test]
     fn every_text_gives_a_name() {
-        for (text, name) in
-            [("data", "data"), ("My Photos (1)", "My-Photos-1"), ("", "data"), (".ssh", "ssh"), ("ä/ö", "data"), ("-a-", "a")]
-        {
+        for (text, name) in [
+            ("data", "data"),
+            ("My Photos (1)", "My-Photos-1"),
+            ("", "data"),
+            (".ssh", "ssh"),
+            ("ä/ö", "data"),
+            ("-a-", "a"),
+        ] {
             assert_eq!(slug(text), name, "{text:?}");
         }
         assert!(is_component_name(&slug(&"x".repeat(500))));

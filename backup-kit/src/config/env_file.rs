@@ -21,10 +21,11 @@ impl EnvFile {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (name, value) = line.strip_prefix("export ").unwrap_or(line).split_once('=').ok_or_else(|| {
-                Error::new(ErrorKind::Usage, "read the env file", "a line must be NAME=value")
-                    .on(format!("{}:{}", file.display(), i + 1))
-            })?;
+            let (name, value) =
+                line.strip_prefix("export ").unwrap_or(line).split_once('=').ok_or_else(|| {
+                    Error::new(ErrorKind::Usage, "read the env file", "a line must be NAME=value")
+                        .on(format!("{}:{}", file.display(), i + 1))
+                })?;
             values.insert(name.trim().to_owned(), unquote(value.trim()).to_owned());
         }
         Ok(EnvFile { values, warning: open_to_others(file).map_err(error)? })
@@ -42,17 +43,15 @@ impl EnvFile {
 }
 
 fn unquote(value: &str) -> &str {
-    ['"', '\'']
-        .iter()
-        .find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q))
-        .unwrap_or(value)
+    ['"', '\''].iter().find_map(|q| value.strip_prefix(*q)?.strip_suffix(*q)).unwrap_or(value)
 }
 
 #[cfg(unix)]
 fn open_to_others(file: &Path) -> std::io::Result<Option<String>> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(file)?.permissions().mode() & 0o777;
-    Ok((mode & 0o044 != 0).then(|| format!("{} can be read by others (mode {mode:04o}): chmod 600", file.display())))
+    Ok((mode & 0o044 != 0)
+        .then(|| format!("{} can be read by others (mode {mode:04o}): chmod 600", file.display())))
 }
 
 #[cfg(not(unix))]
@@ -74,7 +73,8 @@ mod tests {
     fn lines_quotes_and_comments() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(".env");
-        std::fs::write(&file, "# note\n\nBACKUP_T_A=1\nexport BACKUP_T_B=\"x = y\"\nBACKUP_T_C='#'\n").unwrap();
+        std::fs::write(&file, "# note\n\nBACKUP_T_A=1\nexport BACKUP_T_B=\"x = y\"\nBACKUP_T_C='#'\n")
+            .unwrap();
         let env = EnvFile::load(&file).unwrap();
         assert_eq!(env.get("BACKUP_T_B").as_deref(), Some("x = y"));
         assert_eq!(env.get("BACKUP_T_C").as_deref(), Some("#"));

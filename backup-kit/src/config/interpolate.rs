@@ -6,7 +6,11 @@ use std::{borrow::Cow, ops::Range};
 use toml::de::{DeTable, DeValue};
 
 /// Replaces the variables in all strings. One that is not set is an error that names the line.
-pub(super) fn table(table: &mut DeTable<'_>, text: &Text<'_>, var: &dyn Fn(&str) -> Option<String>) -> Result<()> {
+pub(super) fn table(
+    table: &mut DeTable<'_>,
+    text: &Text<'_>,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<()> {
     for (_, item) in table.iter_mut() {
         let span = item.span();
         value(item.get_mut(), span, text, var)?;

@@ -50,7 +50,8 @@ impl Text<'_> {
 
     fn error(&self, line: Option<usize>, message: impl Display) -> Error {
         let at = line.map(|l| format!(":{l}")).unwrap_or_default();
-        Error::new(ErrorKind::Usage, "read the configuration", message).on(format!("{}{at}", self.file.display()))
+        Error::new(ErrorKind::Usage, "read the configuration", message)
+            .on(format!("{}{at}", self.file.display()))
     }
 
     fn span_of(&self, path: &[&str]) -> Option<Range<usize>> {

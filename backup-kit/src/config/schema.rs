@@ -19,7 +19,10 @@ pub fn schema(registry: &Registry) -> Value {
         .filter_map(|kind| Some(source(kind, registry.get(kind).ok()?.schema(), &mut shared)))
         .collect();
     if let Some(defs) = root["$defs"].as_object_mut() {
-        defs.insert("Source".into(), json!({ "description": "A component: one source of a module.", "oneOf": one_of }));
+        defs.insert(
+            "Source".into(),
+            json!({ "description": "A component: one source of a module.", "oneOf": one_of }),
+        );
         defs.extend(shared);
     }
     root

@@ -15,7 +15,10 @@ fn complaint(text: &str) -> String {
 fn the_example_is_a_valid_configuration() {
     let c = parse(EXAMPLE).unwrap();
     assert_eq!(c.module_names().collect::<Vec<_>>(), ["wiki"]);
-    assert_eq!(c.archives().map(|(n, a)| (n, a.url.as_str())).collect::<Vec<_>>(), [("local", "/share/backups")]);
+    assert_eq!(
+        c.archives().map(|(n, a)| (n, a.url.as_str())).collect::<Vec<_>>(),
+        [("local", "/share/backups")]
+    );
 }
 
 #[test]
@@ -30,13 +33,19 @@ fn an_unknown_key_names_its_line_and_the_nearest_key() {
         complaint(archive),
         "/etc/b/backup.toml:4: cannot read the configuration: unknown key `levl`; did you mean `level`?"
     );
-    assert!(complaint("[module.a]\n").contains(":1: cannot read the configuration: unknown key `module`; did you mean `modules`?"));
+    assert!(
+        complaint("[module.a]\n")
+            .contains(":1: cannot read the configuration: unknown key `module`; did you mean `modules`?")
+    );
 }
 
 #[test]
 fn an_unknown_kind_or_format_is_an_error() {
     let c = complaint("[modules.a.sources.x]\nkind = \"file\"\npath = \"/x\"\n");
-    assert!(c.contains(":2:") && c.contains("`file` is no kind of store") && c.contains("did you mean `files`"), "{c}");
+    assert!(
+        c.contains(":2:") && c.contains("`file` is no kind of store") && c.contains("did you mean `files`"),
+        "{c}"
+    );
     let c = complaint("[archives.a]\nurl = \"/b\"\nformat = \"tar.bz2\"\n");
     assert!(c.contains(":3:") && c.contains("tar.zst"), "{c}");
 }
