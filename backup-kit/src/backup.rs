@@ -23,6 +23,7 @@ pub struct Backup {
     strict: bool,
     allow_partial: bool,
     wait: Duration,
+    read_back: bool,
     run: Run,
 }
 
@@ -66,6 +67,7 @@ impl Backup {
             strict: false,
             allow_partial: false,
             wait: Duration::ZERO,
+            read_back: false,
             run: Run::default(),
         }
     }
@@ -115,6 +117,12 @@ impl Backup {
     /// Waits at most so long for another run of the same series; zero: fails at once.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
+        self
+    }
+
+    /// Reads every byte again after the backup is written; found right, it is marked as verified.
+    pub fn read_back(mut self, yes: bool) -> Self {
+        self.read_back = yes;
         self
     }
 
@@ -203,7 +211,7 @@ impl Backup {
             strict: self.strict,
             allow_partial: self.allow_partial,
             wait: self.wait,
-            read_back: true,
+            read_back: self.read_back,
         };
         Ok((request, archive))
     }
