@@ -68,6 +68,19 @@ impl Ledger {
         self.kept.load(Relaxed)
     }
 
+    /// Puts that have begun and not ended.
+    pub fn open_puts(&self) -> usize {
+        self.stage.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    /// What is lost so far and why, by path; beyond ten thousand, only `settle_losses` knows the number.
+    pub fn losses(&self) -> Vec<(Bytes, Arc<str>)> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named: Vec<_> = lost.by_path.iter().map(|(p, why)| (p.clone(), why.clone())).collect();
+        named.sort();
+        named
+    }
+
     /// Notes every loss in the context and returns their number. To be called once, when the pour is over.
     pub fn settle_losses(&self) -> u64 {
         let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));

@@ -9,13 +9,15 @@ mod backend;
 mod budget;
 mod content;
 mod context;
+pub mod destination;
 mod entry;
 mod error;
 mod event;
 mod ledger;
 mod manifest;
-mod memory;
+pub mod portable;
 mod pipeline;
+mod memory;
 mod process;
 mod proof;
 mod restore;
@@ -23,6 +25,7 @@ mod retry;
 mod secret;
 mod sink;
 mod source;
+pub mod tar;
 mod target;
 
 pub use archive::{Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, RunLock, Selection};
@@ -38,11 +41,11 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
-pub use memory::MemoryArchive;
 pub use pipeline::{
     ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
     VerifyReport, create, pour_all, put_stage, verify,
 };
+pub use memory::MemoryArchive;
 pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{

@@ -1,1 +1,9 @@
-//! Conformance suites and fault wrappers for sources, targets and archives.
+//! Conformance suites and fault wrappers for sources, sinks, targets and archives. README.md shows how to enlist a store.
+
+pub mod conformance;
+pub mod faults;
+pub mod make;
+pub mod memory;
+mod run;
+
+pub use run::{Must, not_applicable, run};

@@ -1,7 +1,9 @@
 //! Reads a backup and compares it with what its manifest says. Needs no server.
 
+use super::Pouring;
 use crate::{
-    BackupId, BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Proof, Put, Result, Sink, Tally,
+    BackupId, BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Event, Phase, Proof, Put,
+    Result, Selection, Sink, Source, Tally, compare, display_path,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -48,8 +50,126 @@ pub struct VerifiedComponent {
 /// Checks the structure and, at `Depth::Full`, reads every byte. `Ok` also with defects: they are in the report. `Err`: the
 /// verification itself could not be done (cancelled, the place does not answer).
 pub async fn verify(reader: Arc<dyn BackupReader>, depth: Depth, cx: &Context) -> Result<VerifyReport> {
-    let _ = (reader, depth, cx);
-    Err(Error::new(ErrorKind::Unsupported, "verify", "not yet"))
+    cx.emit(&Event::Phase { phase: Phase::ReadBack });
+    let header = &reader.manifest().header;
+    let mut report = VerifyReport {
+        id: header.id.clone(),
+        module: header.module.clone(),
+        created: header.created,
+        depth,
+        components: Vec::new(),
+        entries: 0,
+        bytes: 0,
+        defects: Vec::new(),
+    };
+    match reader.check_structure(depth, cx).await {
+        Ok(defects) => report.defects = defects,
+        Err(e) => keep_defect(&mut report.defects, e)?,
+    }
+    let names: Vec<String> = reader.manifest().components.iter().map(|c| c.header.name.clone()).collect();
+    if depth == Depth::Quick {
+        let unread = |name: String| VerifiedComponent { name, entries: 0, bytes: 0, sound: true };
+        report.components = names.into_iter().map(unread).collect();
+    } else {
+        read_components(&reader, names, &mut report, cx).await?;
+    }
+    let defects = &report.defects;
+    for c in &mut report.components {
+        let inside = format!("{}/", c.name);
+        let about = |e: &Error| e.subject().is_some_and(|s| s == c.name || s.starts_with(&inside));
+        c.sound = !defects.iter().any(about);
+    }
+    Ok(report)
+}
+
+/// What is wrong with the backup is a defect; what keeps us from reading it is an error.
+fn keep_defect(defects: &mut Vec<Error>, e: Error) -> Result<()> {
+    use ErrorKind::{Contract, Cut, Damaged, NotFound, Panicked, Source, Unsupported};
+    match e.kind() {
+        Damaged | Cut | Source | NotFound | Unsupported | Contract | Panicked => defects.push(e),
+        _ => return Err(e),
+    }
+    Ok(())
+}
+
+async fn read_components(
+    reader: &Arc<dyn BackupReader>,
+    names: Vec<String>,
+    report: &mut VerifyReport,
+    cx: &Context,
+) -> Result<()> {
+    let opening = names.iter().map(|name| {
+        let (reader, name, cx) = (reader.clone(), name.clone(), cx.clone());
+        async move {
+            let source: Arc<dyn Source> = reader.component(&name, Selection::All)?.into();
+            let ready = super::connect(source, cx.clone()).await?;
+            let estimate = ready.estimate();
+            Ok((ready.fix(&cx).await?, estimate))
+        }
+    });
+    let mut pourings = Vec::new();
+    for (name, opened) in names.iter().zip(super::side_by_side("open a component", opening).await) {
+        match opened {
+            Ok((view, estimate)) => {
+                let sink = DigestSink::new();
+                pourings.push((Pouring { component: name.clone(), view, sink, stillness: None }, estimate));
+            }
+            Err(e) => keep_defect(&mut report.defects, e.on(name))?,
+        }
+    }
+    for outcome in super::pour_each(pourings, false, cx).await {
+        let name = outcome.component.clone();
+        let there = match (outcome.there, outcome.view) {
+            (Ok(there), Ok(said)) => {
+                let mut there = there;
+                there.add_missing(said);
+                Some(there)
+            }
+            (Err(e), _) | (Ok(_), Err(e)) => {
+                keep_defect(&mut report.defects, e.on(&name))?;
+                None
+            }
+        };
+        for (path, why) in &outcome.losses {
+            let subject = format!("{name}/{}", display_path(path));
+            if !report.defects.iter().any(|e| e.subject() == Some(&*subject)) {
+                report.defects.push(Error::damaged("read the entry", why).on(subject));
+            }
+        }
+        let beyond = outcome.lost.saturating_sub(outcome.losses.len() as u64);
+        if beyond > 0 {
+            let why = format!("{beyond} more entries cannot be read");
+            report.defects.push(Error::damaged("read the entries", why).on(&name));
+        }
+        let there = there.unwrap_or_default();
+        if outcome.lost == 0 && !there.is_empty() {
+            compare_with_manifest(reader, &name, &there, report);
+        }
+        let (entries, bytes) = (there.count("all", "entries"), there.count("all", "bytes"));
+        report.entries += entries;
+        report.bytes += bytes;
+        report.components.push(VerifiedComponent { name, entries, bytes, sound: true });
+    }
+    Ok(())
+}
+
+/// The manifest also holds what only the store itself can count; that is compared as far as the archive says it again.
+fn compare_with_manifest(
+    reader: &Arc<dyn BackupReader>,
+    name: &str,
+    there: &Proof,
+    report: &mut VerifyReport,
+) {
+    let Some(component) = reader.manifest().component(name) else { return };
+    let mut expected = Proof::new();
+    for (s, m, fact) in component.proof.iter() {
+        if s == "all" && matches!(m, "entries" | "bytes" | "digest") || there.get(s, m).is_some() {
+            expected.insert(s, m, fact.clone());
+        }
+    }
+    for difference in compare(&expected, there, &|_, _| false) {
+        report.defects.push(Error::damaged("compare it with the manifest", difference).on(name));
+    }
 }
 
 /// A sink which reads everything, keeps nothing and counts what it read.

@@ -1,0 +1,93 @@
+//! Places that keep named byte sequences: what an archive needs of a disk, a bucket, a server.
+
+mod local;
+
+pub use local::LocalFolder;
+
+use crate::Result;
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::{fmt::Display, sync::Arc};
+
+/// Something that is kept at a destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name, without the place.
+    pub name: String,
+    /// Its length.
+    pub bytes: u64,
+    /// When it was last written.
+    pub modified: Timestamp,
+}
+
+/// Whether a small write may take the place of what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// An error of kind `AlreadyRunning` if the name is taken: decided by the place, atomically.
+    Refuse,
+    /// Replaced atomically: a reader sees the old or the new.
+    Replace,
+}
+
+/// A flat set of named byte sequences. `Display` is the place for people, without secrets.
+///
+/// # Contract
+/// * What `create` writes is not visible under its final name before `Upload::commit`, and is durable after it.
+/// * A name is never overwritten by `commit`.
+/// * A listing that failed is an error; a place that does not exist is an error of kind `NotFound`.
+#[async_trait]
+pub trait Destination: Display + Send + Sync {
+    /// Makes sure that the place is there and can be written; makes it if only its last part is missing.
+    async fn prepare(&self) -> Result<()>;
+
+    /// Bytes that are free and bytes in all, where that is known.
+    async fn space(&self) -> Result<Option<(u64, u64)>>;
+
+    /// Begins to write under a provisional name, which `list` shows.
+    async fn create(&self, provisional: &str) -> Result<Box<dyn Upload>>;
+
+    /// Opens for reading by ranges.
+    async fn open(&self, name: &str) -> Result<Arc<dyn Blob>>;
+
+    /// Everything, sorted by name.
+    async fn list(&self) -> Result<Vec<Stored>>;
+
+    /// Writes something small, atomically and durably.
+    async fn write_small(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()>;
+
+    /// Reads something small; `None` if there is nothing of this name; longer than `limit` is an error.
+    async fn read_small(&self, name: &str, limit: u64) -> Result<Option<Bytes>>;
+
+    /// Removes; nothing of this name is no error.
+    async fn remove(&self, name: &str) -> Result<()>;
+
+    /// The folder, if it is one of this machine's.
+    fn local_path(&self) -> Option<&std::path::Path> {
+        None
+    }
+}
+
+/// A byte sequence that is being written.
+#[async_trait]
+pub trait Upload: Send {
+    /// Appends; gives the buffer back for the next use.
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>>;
+
+    /// Makes it durable and visible under the first of these names that is free, and says which; none free is an error of
+    /// kind `Refused`.
+    async fn commit(self: Box<Self>, names: &[String]) -> Result<String>;
+
+    /// Gives it up: nothing stays behind.
+    async fn abort(self: Box<Self>) -> Result<()>;
+}
+
+/// A byte sequence that is read by ranges.
+#[async_trait]
+pub trait Blob: Send + Sync {
+    /// Its length.
+    fn bytes(&self) -> u64;
+
+    /// Exactly these bytes; a range that is not there is an error of kind `Damaged`.
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes>;
+}

@@ -1,0 +1,434 @@
+//! A folder of a local disk: temporary name, 0600, fsync of file and folder, rename without replace.
+
+use super::{Blob, Destination, Existing, Stored, Upload};
+use crate::{Error, ErrorKind, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use std::{
+    fmt,
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// After this many bytes the kernel is asked to write out what it holds, so that the last fsync has little left to do.
+const FLUSH_EVERY: u64 = 64 << 20;
+
+/// A folder.
+#[derive(Clone, Debug)]
+pub struct LocalFolder {
+    path: PathBuf,
+}
+
+impl LocalFolder {
+    /// The folder at `path`; nothing is touched.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        LocalFolder { path: path.into() }
+    }
+
+    fn error(&self, operation: &'static str, name: &str, e: io::Error) -> Error {
+        let full = e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded;
+        let kind = match e.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Destination,
+        };
+        let subject = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
+        let error = Error::io(kind, operation, e).on(subject.display());
+        if full { error.hint("free some space there, or choose another destination") } else { error }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LocalFolder) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let me = self.clone();
+        blocking(move || work(&me)).await
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "use the disk", e.to_string())))
+}
+
+fn create_private(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Makes names in a folder durable. Windows has no such call and needs none.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+}
+
+/// Never replaces: the second of two writers of one name is told so by the system.
+fn rename_without_replace(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // Some network file systems do not know the flag; a hard link does not replace either.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::NOTSUP) => {}
+            other => return other.map_err(Into::into),
+        }
+    }
+    std::fs::hard_link(from, to)?;
+    std::fs::remove_file(from)
+}
+
+impl fmt::Display for LocalFolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.path.display().fmt(f)
+    }
+}
+
+#[async_trait]
+impl Destination for LocalFolder {
+    async fn prepare(&self) -> Result<()> {
+        self.blocking(|me| {
+            match std::fs::metadata(&me.path) {
+                Ok(m) if m.is_dir() => {}
+                Ok(_) => {
+                    return Err(Error::new(ErrorKind::Destination, "use the destination", "it is not a folder")
+                        .on(me.path.display()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    // Only the last part: a whole missing path is rather a disk that is not mounted.
+                    std::fs::create_dir(&me.path).map_err(|e| {
+                        me.error("create the destination folder", "", e)
+                            .with_kind(ErrorKind::Destination)
+                            .hint("create the folder above it first, or mount the disk it is on")
+                    })?;
+                    if let Some(parent) = me.path.parent().filter(|p| !p.as_os_str().is_empty()) {
+                        sync_folder(parent).map_err(|e| me.error("make the folder durable", "", e))?;
+                    }
+                }
+                Err(e) => return Err(me.error("use the destination", "", e)),
+            }
+            let probe = format!(".backup-probe-{}", ulid::Ulid::generate());
+            create_private(&me.path.join(&probe))
+                .and_then(|_| std::fs::remove_file(me.path.join(&probe)))
+                .map_err(|e| {
+                    me.error("write to the destination", "", e).hint("choose a folder that can be written")
+                })
+        })
+        .await
+    }
+
+    async fn space(&self) -> Result<Option<(u64, u64)>> {
+        #[cfg(not(unix))]
+        return Ok(None);
+        #[cfg(unix)]
+        self.blocking(|me| {
+            let s = rustix::fs::statvfs(&me.path).map_err(|e| me.error("ask for free space", "", e.into()))?;
+            Ok(Some((s.f_bavail.saturating_mul(s.f_frsize), s.f_blocks.saturating_mul(s.f_frsize))))
+        })
+        .await
+    }
+
+    async fn create(&self, provisional: &str) -> Result<Box<dyn Upload>> {
+        let name = provisional.to_owned();
+        self.blocking(move |me| {
+            let file = create_private(&me.path.join(&name)).map_err(|e| me.error("create", &name, e))?;
+            Ok(Box::new(LocalUpload {
+                folder: me.clone(),
+                name,
+                file: Some(Arc::new(file)),
+                unflushed: 0,
+                flushing: None,
+            }) as Box<dyn Upload>)
+        })
+        .await
+    }
+
+    async fn open(&self, name: &str) -> Result<Arc<dyn Blob>> {
+        let name = name.to_owned();
+        self.blocking(move |me| {
+            let path = me.path.join(&name);
+            let opened = File::open(&path).and_then(|file| {
+                let meta = file.metadata()?;
+                if !meta.is_file() {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+                }
+                Ok((file, meta.len()))
+            });
+            let (file, bytes) = opened.map_err(|e| me.error("open", &name, e))?;
+            Ok(Arc::new(LocalBlob { file: Arc::new(file), bytes, path }) as Arc<dyn Blob>)
+        })
+        .await
+    }
+
+    async fn list(&self) -> Result<Vec<Stored>> {
+        self.blocking(|me| {
+            let fail = |e| me.error("list", "", e);
+            let mut out = Vec::new();
+            for item in std::fs::read_dir(&me.path).map_err(fail)? {
+                let item = item.map_err(fail)?;
+                // A name that is not text is none of ours.
+                let Ok(name) = item.file_name().into_string() else { continue };
+                let meta = match item.metadata() {
+                    Ok(meta) => meta,
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    Err(e) => return Err(me.error("list", &name, e)),
+                };
+                if meta.is_file() {
+                    let modified = meta.modified().ok().and_then(|t| Timestamp::try_from(t).ok());
+                    out.push(Stored { name, bytes: meta.len(), modified: modified.unwrap_or_default() });
+                }
+            }
+            out.sort_by(|a, b| a.name.cmp(&b.name));
+            Ok(out)
+        })
+        .await
+    }
+
+    async fn write_small(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()> {
+        let (name, bytes) = (name.to_owned(), bytes.to_owned());
+        self.blocking(move |me| {
+            let path = me.path.join(&name);
+            let temporary = me.path.join(format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate()));
+            let written = create_private(&temporary).and_then(|mut f| {
+                f.write_all(&bytes)?;
+                f.sync_all()?;
+                match existing {
+                    Existing::Replace => std::fs::rename(&temporary, &path)?,
+                    Existing::Refuse => rename_without_replace(&temporary, &path)?,
+                }
+                sync_folder(&me.path)
+            });
+            written.map_err(|e| {
+                let taken = e.kind() == io::ErrorKind::AlreadyExists;
+                // The provisional file is of no use to anybody; that it cannot be removed adds nothing to the error.
+                let _ = std::fs::remove_file(&temporary);
+                let error = me.error("write", &name, e);
+                if taken { error.with_kind(ErrorKind::AlreadyRunning) } else { error }
+            })
+        })
+        .await
+    }
+
+    async fn read_small(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
+        let name = name.to_owned();
+        self.blocking(move |me| {
+            let file = match File::open(me.path.join(&name)) {
+                Ok(file) => file,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                Err(e) => return Err(me.error("read", &name, e)),
+            };
+            let mut out = Vec::new();
+            file.take(limit + 1).read_to_end(&mut out).map_err(|e| me.error("read", &name, e))?;
+            if out.len() as u64 > limit {
+                return Err(Error::damaged("read", format!("it is longer than {limit} bytes"))
+                    .on(me.path.join(&name).display()));
+            }
+            Ok(Some(out.into()))
+        })
+        .await
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.blocking(move |me| match std::fs::remove_file(me.path.join(&name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(me.error("remove", &name, e)),
+            _ => sync_folder(&me.path).map_err(|e| me.error("remove", &name, e)),
+        })
+        .await
+    }
+
+    fn local_path(&self) -> Option<&Path> {
+        Some(&self.path)
+    }
+}
+
+struct LocalUpload {
+    folder: LocalFolder,
+    name: String,
+    file: Option<Arc<File>>,
+    unflushed: u64,
+    flushing: Option<tokio::task::JoinHandle<io::Result<()>>>,
+}
+
+impl LocalUpload {
+    async fn flushed(&mut self) -> Result<()> {
+        match self.flushing.take() {
+            None => Ok(()),
+            Some(task) => match task.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(e)) => Err(self.folder.error("write", &self.name, e)),
+                Err(e) => Err(Error::new(ErrorKind::Panicked, "write", e.to_string())),
+            },
+        }
+    }
+}
+
+#[async_trait]
+impl Upload for LocalUpload {
+    async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+        let Some(file) = self.file.clone() else {
+            return Err(Error::contract("a write after the end").on(&self.name));
+        };
+        self.unflushed += bytes.len() as u64;
+        if self.unflushed >= FLUSH_EVERY {
+            self.unflushed = 0;
+            self.flushed().await?;
+            let file = file.clone();
+            self.flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
+        }
+        let (folder, name) = (self.folder.clone(), self.name.clone());
+        blocking(move || {
+            (&*file).write_all(&bytes).map_err(|e| folder.error("write", &name, e))?;
+            Ok(bytes)
+        })
+        .await
+    }
+
+    async fn commit(mut self: Box<Self>, names: &[String]) -> Result<String> {
+        self.flushed().await?;
+        let Some(file) = self.file.clone() else {
+            return Err(Error::contract("a commit after the end").on(&self.name));
+        };
+        let (folder, provisional, names) = (self.folder.clone(), self.name.clone(), names.to_vec());
+        let taken = blocking(move || {
+            file.sync_all().map_err(|e| folder.error("make durable", &provisional, e))?;
+            let from = folder.path.join(&provisional);
+            for name in names {
+                match rename_without_replace(&from, &folder.path.join(&name)) {
+                    Ok(()) => {
+                        sync_folder(&folder.path).map_err(|e| folder.error("make durable", &name, e))?;
+                        return Ok(Some(name));
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                    Err(e) => return Err(folder.error("name", &name, e)),
+                }
+            }
+            Ok(None)
+        })
+        .await?;
+        taken
+            .inspect(|_| self.file = None)
+            .ok_or_else(|| Error::new(ErrorKind::Refused, "name the backup", "the name is taken").on(&self.name))
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        // What the disk still had to say about the bytes no longer matters.
+        let _ = self.flushed().await;
+        self.file = None;
+        self.folder.remove(&self.name).await
+    }
+}
+
+impl Drop for LocalUpload {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // Neither committed nor aborted: a future was dropped. What stays would list as incomplete until the next run.
+            let _ = std::fs::remove_file(self.folder.path.join(&self.name));
+        }
+    }
+}
+
+struct LocalBlob {
+    file: Arc<File>,
+    bytes: u64,
+    path: PathBuf,
+}
+
+#[async_trait]
+impl Blob for LocalBlob {
+    fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+        if offset.checked_add(length as u64).is_none_or(|end| end > self.bytes) {
+            return Err(Error::damaged("read", "it ends before what should be there").on(self.path.display()));
+        }
+        let (file, path) = (self.file.clone(), self.path.clone());
+        blocking(move || {
+            let mut out = vec![0; length];
+            read_exact_at(&file, &mut out, offset).map_err(|e| {
+                let cut = e.kind() == io::ErrorKind::UnexpectedEof;
+                let kind = if cut { ErrorKind::Damaged } else { ErrorKind::Destination };
+                Error::io(kind, "read", e).on(path.display())
+            })?;
+            Ok(out.into())
+        })
+        .await
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => {
+                out = &mut out[n..];
+                offset += n as u64;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn write(folder: &LocalFolder, provisional: &str, names: &[&str]) -> Result<String> {
+        let mut up = folder.create(provisional).await?;
+        up.write(b"bytes".to_vec()).await?;
+        up.commit(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).await
+    }
+
+    #[tokio::test]
+    async fn a_name_is_never_overwritten_and_nothing_stays_of_what_was_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(dir.path());
+        folder.prepare().await.unwrap();
+        assert_eq!(write(&folder, ".p1", &["a"]).await.unwrap(), "a");
+        assert_eq!(write(&folder, ".p2", &["a", "a-2"]).await.unwrap(), "a-2");
+        assert_eq!(write(&folder, ".p3", &["a"]).await.unwrap_err().kind(), ErrorKind::Refused);
+        let up = folder.create(".p4").await.unwrap();
+        up.abort().await.unwrap();
+        drop(folder.create(".p5").await.unwrap());
+        let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
+        assert_eq!(names, ["a", "a-2"]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = std::fs::metadata(dir.path().join("a")).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_is_taken_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(dir.path());
+        folder.write_small("lock", b"1", Existing::Refuse).await.unwrap();
+        let second = folder.write_small("lock", b"2", Existing::Refuse).await.unwrap_err();
+        assert_eq!(second.kind(), ErrorKind::AlreadyRunning);
+        assert_eq!(folder.read_small("lock", 10).await.unwrap().unwrap(), "1");
+        assert_eq!(folder.list().await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_missing_folder_is_an_error_and_not_an_empty_list() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(dir.path().join("none"));
+        assert_eq!(folder.list().await.unwrap_err().kind(), ErrorKind::NotFound);
+        let deep = LocalFolder::new(dir.path().join("not/mounted"));
+        assert_eq!(deep.prepare().await.unwrap_err().kind(), ErrorKind::Destination);
+    }
+}

@@ -1,0 +1,345 @@
+//! Portable archives in a folder of backups, or as exactly one file.
+
+use super::{
+    Compression, PortableOptions, lock, name,
+    reader::PortableReader,
+    sidecar::{self, Later},
+    writer::PortableWriter,
+};
+use crate::{
+    Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
+    Result, RunLock, Series, State,
+    destination::{Destination, LocalFolder, Stored},
+};
+use async_trait::async_trait;
+use jiff::Timestamp;
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Portable archives at one place. A clone is the same place.
+#[derive(Clone)]
+pub struct PortableArchive {
+    destination: Arc<dyn Destination>,
+    /// The one file, if it was named.
+    exact: Option<String>,
+    options: PortableOptions,
+}
+
+impl fmt::Debug for PortableArchive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PortableArchive").field(&self.to_string()).finish()
+    }
+}
+
+impl fmt::Display for PortableArchive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.exact {
+            Some(file) => write!(f, "{}/{file}", self.destination),
+            None => self.destination.fmt(f),
+        }
+    }
+}
+
+impl PortableArchive {
+    /// A folder of backups; it is made when the first one begins, if the folder above it is there.
+    pub fn folder(path: impl Into<PathBuf>, options: PortableOptions) -> Result<Self> {
+        options.check()?;
+        let path = path.into();
+        let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
+        Ok(PortableArchive { destination: Arc::new(LocalFolder::new(path)), exact: None, options })
+    }
+
+    /// Exactly this file. The ending of its name tells the compression. It is never overwritten.
+    pub fn file(path: impl AsRef<Path>, mut options: PortableOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let file = path.file_name().and_then(|n| n.to_str());
+        let (Some(file), Some(compression)) = (file, file.and_then(Compression::of_name)) else {
+            return Err(Error::new(ErrorKind::Usage, "use the archive", "its name does not end in .tar.zst or .tar")
+                .on(path.display()));
+        };
+        options.compression = compression;
+        options.check()?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let destination = Arc::new(LocalFolder::new(folder));
+        Ok(PortableArchive { destination, exact: Some(file.to_owned()), options })
+    }
+
+    /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
+    /// write is an error that says so.
+    pub fn from_place(place: &str, options: PortableOptions) -> Result<Self> {
+        let refuse = |text: String| Err(Error::new(ErrorKind::Usage, "use the archive", text).on(place));
+        if let Some((scheme, _)) = place.split_once("://") {
+            return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
+        }
+        if place == "-" {
+            return refuse("this version cannot write to or read from a pipe; give a path".into());
+        }
+        let lower = place.to_ascii_lowercase();
+        for ending in [".tar.gz", ".tgz", ".tar.xz", ".txz", ".age", ".zip", ".tar.bz2"] {
+            if lower.ends_with(ending) {
+                return refuse(format!("this version does not know archives that end in {ending}; use .tar.zst or .tar"));
+            }
+        }
+        match Compression::of_name(place) {
+            // A folder may be called so, too.
+            Some(_) if !Path::new(place).is_dir() => Self::file(place, options),
+            _ => Self::folder(place, options),
+        }
+    }
+
+    /// The folder on this machine, if it is one: what a source must not contain.
+    pub fn local_folder(&self) -> Option<&Path> {
+        self.destination.local_path()
+    }
+
+    /// The one file, if it is one and not a folder of backups.
+    pub fn local_file(&self) -> Option<PathBuf> {
+        Some(self.destination.local_path()?.join(self.exact.as_ref()?))
+    }
+
+    /// Names of archives here, with what stands beside them.
+    async fn stored(&self) -> Result<Vec<Stored>> {
+        let mut all = self.destination.list().await?;
+        if let Some(exact) = &self.exact {
+            all.retain(|s| s.name == *exact || is_provisional_of(&s.name, exact));
+            if all.is_empty() {
+                return Err(Error::new(ErrorKind::NotFound, "open the archive", "there is no such file").on(self));
+            }
+        }
+        Ok(all)
+    }
+
+    async fn summarize(&self, stored: &Stored) -> Result<BackupSummary> {
+        let later = match self.exact {
+            Some(_) => Later::default(),
+            None => sidecar::read_later(&*self.destination, &stored.name).await?,
+        };
+        if self.exact.is_none()
+            && let Some(manifest) = sidecar::read_manifest(&*self.destination, &stored.name, stored.bytes).await
+        {
+            return Ok(super::summary(&manifest, stored.name.clone(), stored.bytes, later.verified));
+        }
+        match self.read(&stored.name).await {
+            Ok(reader) => {
+                let manifest = BackupReader::manifest(&reader);
+                Ok(super::summary(manifest, stored.name.clone(), stored.bytes, later.verified))
+            }
+            // No manifest that can be read: whatever it is, it is no backup.
+            Err(e) if e.kind() == ErrorKind::Damaged => Ok(incomplete(stored, None)),
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn read(&self, name: &str) -> Result<PortableReader> {
+        let blob = self.destination.open(name).await?;
+        let place = if self.exact.is_some() { self.to_string() } else { format!("{}/{name}", self.destination) };
+        PortableReader::open(blob, place).await
+    }
+
+    async fn find(&self, id: &BackupId) -> Result<BackupSummary> {
+        let all = self.list(&Context::default()).await?;
+        all.into_iter().find(|b| b.id == *id).ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "find the backup", format!("{self} has none of this id")).on(id)
+        })
+    }
+
+    /// Provisional files whose run is over: of this series, or of any.
+    async fn clear(&self, series: Option<&Series>) -> Result<Vec<String>> {
+        let wanted = series.map(Series::short);
+        let mut cleared = Vec::new();
+        let all = match self.destination.list().await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(cleared),
+            other => other?,
+        };
+        for stored in all {
+            let Some((short, _)) = name::parse_provisional(&stored.name) else { continue };
+            if self.exact.as_ref().is_some_and(|exact| !is_provisional_of(&stored.name, exact)) {
+                continue;
+            }
+            let dead = match &wanted {
+                // We hold the lock of this series: nobody else writes.
+                Some(wanted) => wanted == short,
+                None => !lock::is_held(&*self.destination, short).await?,
+            };
+            if dead {
+                self.destination.remove(&stored.name).await?;
+                cleared.push(stored.name);
+            }
+        }
+        Ok(cleared)
+    }
+}
+
+fn is_provisional_of(name: &str, exact: &str) -> bool {
+    name::parse_provisional(name).is_some() && name.starts_with(&format!(".{exact}."))
+}
+
+fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {
+    BackupSummary {
+        id: id.unwrap_or_else(|| unknown_id(stored)),
+        module: String::new(),
+        series: Series::default(),
+        created: stored.modified,
+        state: State::Incomplete,
+        location: stored.name.clone(),
+        stored_bytes: stored.bytes,
+        data_bytes: 0,
+        entries: 0,
+        components: Vec::new(),
+        verified: None,
+        tags: Vec::new(),
+        note: None,
+    }
+}
+
+/// An id for a file that has none: always the same for the same name, so that it can be removed by it.
+fn unknown_id(stored: &Stored) -> BackupId {
+    use sha2::Digest;
+    let digest = sha2::Sha256::digest(stored.name.as_bytes());
+    let text: String = digest.iter().take(13).map(|b| format!("{b:02x}")).collect();
+    // 26 hexadecimal digits are a well-formed id.
+    text.parse().unwrap_or_else(|_| BackupId::generate())
+}
+
+#[async_trait]
+impl Archive for PortableArchive {
+    async fn preflight(&self, estimate: Option<u64>, _cx: &Context) -> Result<Vec<String>> {
+        self.destination.prepare().await?;
+        if let Some(exact) = &self.exact
+            && self.destination.list().await?.iter().any(|s| s.name == *exact)
+        {
+            return Err(Error::new(ErrorKind::Refused, "write the archive", "it is there already")
+                .on(self)
+                .hint("a backup is never overwritten: choose another name, or remove it first"));
+        }
+        let mut warnings = Vec::new();
+        let Some((free, all)) = self.destination.space().await? else { return Ok(warnings) };
+        let needs = estimate.unwrap_or(0);
+        // What compression saves is not known yet: only what cannot fit in any case is refused.
+        if free < needs / 20 || free < 1 << 20 {
+            return Err(Error::new(
+                ErrorKind::Destination,
+                "write the archive",
+                format!("{free} bytes are free, about {needs} bytes are to be backed up"),
+            )
+            .on(self)
+            .hint("free some space there, or choose another destination"));
+        }
+        if free < needs {
+            warnings.push(format!("{free} bytes are free at {self}, {needs} bytes are to be backed up: it may not fit"));
+        }
+        let used = all.saturating_sub(free).saturating_add(needs.min(free));
+        if all > 0 && used / (all / 100).max(1) > 80 {
+            warnings.push(format!("{self} will be more than 80 % full"));
+        }
+        Ok(warnings)
+    }
+
+    async fn lock(&self, series: &Series, wait: Duration, cx: &Context) -> Result<Box<dyn RunLock>> {
+        let lock = lock::take(self.destination.clone(), series, wait, cx).await?;
+        self.clear(Some(series)).await?;
+        Ok(Box::new(lock))
+    }
+
+    async fn begin(&self, header: BackupHeader, cx: &Context) -> Result<Box<dyn BackupWriter>> {
+        let destination = self.destination.clone();
+        let writer = PortableWriter::begin(destination, self.exact.clone(), &self.options, header, cx).await?;
+        Ok(Box::new(writer))
+    }
+
+    async fn open(&self, id: &BackupId, _cx: &Context) -> Result<Arc<dyn BackupReader>> {
+        let found = self.find(id).await?;
+        if found.state == State::Incomplete {
+            return Err(Error::damaged("open the backup", "it is incomplete: it has no manifest").on(&found.location));
+        }
+        let reader = self.read(&found.location).await?;
+        if BackupReader::manifest(&reader).header.id != *id {
+            return Err(Error::damaged("open the backup", "the copy of its manifest is of another backup")
+                .on(&found.location)
+                .hint("remove the .manifest.json beside it: it is made again from the archive"));
+        }
+        Ok(Arc::new(reader))
+    }
+
+    async fn list(&self, _cx: &Context) -> Result<Vec<BackupSummary>> {
+        let mut out = Vec::new();
+        for stored in self.stored().await? {
+            if let Some((_, id)) = name::parse_provisional(&stored.name) {
+                out.push(incomplete(&stored, Some(id)));
+            } else if Compression::of_name(&stored.name).is_some() && !stored.name.starts_with('.') {
+                out.push(self.summarize(&stored).await?);
+            }
+        }
+        out.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        Ok(out)
+    }
+
+    async fn remove(&self, ids: &[BackupId], cx: &Context) -> Result<()> {
+        let all = self.list(cx).await?;
+        let mut names = Vec::with_capacity(ids.len());
+        for id in ids {
+            let found = all.iter().find(|b| b.id == *id).ok_or_else(|| {
+                Error::new(ErrorKind::NotFound, "remove the backup", format!("{self} has none of this id")).on(id)
+            })?;
+            if let Some((short, _)) = name::parse_provisional(&found.location)
+                && lock::is_held(&*self.destination, short).await?
+            {
+                return Err(Error::new(ErrorKind::AlreadyRunning, "remove the backup", "it is being written").on(id));
+            }
+            names.push(&found.location);
+        }
+        for name in names {
+            // The archive first: a sidecar without its archive is nothing, an archive without its sidecar is a backup.
+            self.destination.remove(name).await?;
+            self.destination.remove(&name::manifest_sidecar(name)).await?;
+            self.destination.remove(&name::state_sidecar(name)).await?;
+        }
+        Ok(())
+    }
+
+    async fn mark_verified(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
+        if self.exact.is_some() {
+            return Ok(());
+        }
+        let found = self.find(id).await?;
+        let mut later = sidecar::read_later(&*self.destination, &found.location).await?;
+        later.verified = Some(at);
+        sidecar::write_later(&*self.destination, &found.location, &later).await
+    }
+
+    async fn heal(&self, _cx: &Context) -> Result<Vec<String>> {
+        let mut healed = self.clear(None).await?;
+        let all = match self.destination.list().await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(healed),
+            other => other?,
+        };
+        let of = |prefix: &str| -> Vec<String> {
+            all.iter().filter(|s| s.name.starts_with(prefix)).map(|s| s.name.clone()).collect()
+        };
+        healed.extend(lock::clear_stale(&*self.destination, &of(".backup-lock-")).await?);
+        // Small files of a run that was killed while it wrote them.
+        let now = Timestamp::now();
+        for stored in &all {
+            let small = stored.name.starts_with(".backup-probe-")
+                || (stored.name.starts_with('.') && stored.name.contains(".tmp-"));
+            let old = now.duration_since(stored.modified) > jiff::SignedDuration::from_mins(10);
+            if small && old {
+                self.destination.remove(&stored.name).await?;
+                healed.push(stored.name.clone());
+            }
+        }
+        for stored in &all {
+            let archive = stored.name.strip_suffix(".manifest.json").or(stored.name.strip_suffix(".state.json"));
+            let orphan = archive.is_some_and(|a| Compression::of_name(a).is_some() && !all.iter().any(|s| s.name == a));
+            if orphan && self.exact.is_none() {
+                self.destination.remove(&stored.name).await?;
+                healed.push(stored.name.clone());
+            }
+        }
+        Ok(healed)
+    }
+}

@@ -1,0 +1,218 @@
+//! Reads the tar inside an archive by ranges: frames are fetched, decompressed in parallel and kept for a while.
+
+use super::{
+    Compression, compression, locator,
+    seek_table::{self, FrameAt},
+};
+use crate::{Error, ErrorKind, Result, destination::Blob};
+use bytes::Bytes;
+use futures::{FutureExt, Stream, future::BoxFuture, future::Shared, stream};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+/// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
+const KEPT: u64 = 40 << 20;
+/// Frames decompressed ahead of a reader that goes through all of them.
+const AHEAD: usize = 3;
+/// What a plain tar is read by.
+const PLAIN_FRAME: u64 = 1 << 20;
+/// The first read: footer, seek table, locator and a small manifest come with it.
+const TAIL: u64 = 64 << 10;
+
+type Slot = Shared<BoxFuture<'static, Result<Bytes>>>;
+
+/// The tar of an archive.
+pub(super) struct Frames {
+    blob: Arc<dyn Blob>,
+    pub(super) compression: Compression,
+    frames: Vec<FrameAt>,
+    /// Length of the tar.
+    pub(super) bytes: u64,
+    cache: Mutex<VecDeque<(usize, Slot)>>,
+    fetched: Arc<AtomicU64>,
+}
+
+impl Frames {
+    /// Finds the frames from the end of the file.
+    pub(super) async fn open(blob: Arc<dyn Blob>) -> Result<Self> {
+        let length = blob.bytes();
+        let tail_length = TAIL.min(length);
+        let tail = blob.read_at(length - tail_length, tail_length as usize).await?;
+        let fetched = Arc::new(AtomicU64::new(tail_length));
+        let table_length = tail.len().checked_sub(9).and_then(|at| seek_table::length_from_footer(&tail[at..]));
+        let (compression, frames) = match table_length {
+            Some(n) if n > length => return Err(Error::damaged("read the seek table", "it is longer than the file")),
+            Some(n) => {
+                let table = if n <= tail_length {
+                    tail.slice((tail_length - n) as usize..)
+                } else {
+                    fetched.fetch_add(n, Relaxed);
+                    blob.read_at(length - n, n as usize).await?
+                };
+                (Compression::Zstd, seek_table::parse(&table, length - n)?)
+            }
+            None => {
+                if length < locator::FRAME as u64 {
+                    return Err(Error::damaged("open the archive", "it is too short: incomplete"));
+                }
+                // The locator is a frame of its own here, too.
+                let data = length - locator::FRAME as u64;
+                let plain = (0..data).step_by(PLAIN_FRAME as usize).map(|at| (at, PLAIN_FRAME.min(data - at)));
+                let all = plain.chain([(data, locator::FRAME as u64)]);
+                let frame = |(at, n): (u64, u64)| FrameAt { packed: at, packed_length: n as u32, raw: at, raw_length: n as u32 };
+                (Compression::None, all.map(frame).collect())
+            }
+        };
+        let bytes = frames.last().map_or(0, |f: &FrameAt| f.raw + u64::from(f.raw_length));
+        Ok(Frames { blob, compression, frames, bytes, cache: Mutex::default(), fetched })
+    }
+
+    /// Bytes read from the place so far.
+    pub(super) fn fetched(&self) -> u64 {
+        self.fetched.load(Relaxed)
+    }
+
+    /// The last frame, which holds the locator.
+    pub(super) async fn last(&self) -> Result<Bytes> {
+        match self.frames.len().checked_sub(1) {
+            Some(last) => self.frame(last).await,
+            None => Err(Error::damaged("open the archive", "it is empty")),
+        }
+    }
+
+    /// Every frame in its order, for a complete check.
+    pub(super) fn count(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// One frame, decompressed.
+    pub(super) async fn frame(&self, index: usize) -> Result<Bytes> {
+        self.slot(index).await
+    }
+
+    /// Exactly these bytes of the tar, in memory. `limit` bounds what a hostile length can make us hold.
+    pub(super) async fn read(&self, offset: u64, length: u64, limit: u64) -> Result<Bytes> {
+        if length > limit {
+            return Err(Error::damaged("read the archive", format!("a part of {length} bytes is impossible")));
+        }
+        let mut parts = Vec::new();
+        let (mut at, end) = (offset, self.end(offset, length)?);
+        while at < end {
+            let part = self.part(at, end, 0).await?;
+            at += part.len() as u64;
+            parts.push(part);
+        }
+        match parts.len() {
+            0 => Ok(Bytes::new()),
+            1 => Ok(parts.remove(0)),
+            _ => Ok(parts.concat().into()),
+        }
+    }
+
+    /// These bytes of the tar as they come. With `through`, frames are decompressed ahead: the reader wants all that follows.
+    pub(super) fn range(
+        self: &Arc<Self>,
+        offset: u64,
+        length: u64,
+        through: bool,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
+        let me = self.clone();
+        let end = self.end(offset, length);
+        stream::try_unfold(offset, move |at| {
+            let (me, end) = (me.clone(), end.clone());
+            async move {
+                let end = end?;
+                if at >= end {
+                    return Ok(None);
+                }
+                let part = me.part(at, end, if through { AHEAD } else { 0 }).await?;
+                let next = at + part.len() as u64;
+                Ok(Some((part, next)))
+            }
+        })
+    }
+
+    /// The same as one part of a frame at most: for small things, without a stream.
+    pub(super) async fn small(&self, offset: u64, length: u64, through: bool) -> Result<Bytes> {
+        let end = self.end(offset, length)?;
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let first = self.part(offset, end, if through { AHEAD } else { 0 }).await?;
+        if first.len() as u64 == length {
+            return Ok(first);
+        }
+        let mut whole = Vec::with_capacity(length as usize);
+        whole.extend_from_slice(&first);
+        while (whole.len() as u64) < length {
+            whole.extend_from_slice(&self.part(offset + whole.len() as u64, end, 0).await?);
+        }
+        Ok(whole.into())
+    }
+
+    fn end(&self, offset: u64, length: u64) -> Result<u64> {
+        offset
+            .checked_add(length)
+            .filter(|end| *end <= self.bytes)
+            .ok_or_else(|| Error::damaged("read the archive", "it ends before what the index promises"))
+    }
+
+    /// What one frame has of the range.
+    async fn part(&self, at: u64, end: u64, ahead: usize) -> Result<Bytes> {
+        let index = self.frames.partition_point(|f| f.raw <= at).saturating_sub(1);
+        for next in index + 1..(index + 1 + ahead).min(self.frames.len()) {
+            drop(self.slot(next));
+        }
+        let frame = self.slot(index).await?;
+        let from = (at - self.frames[index].raw) as usize;
+        let to = frame.len().min((end - self.frames[index].raw) as usize);
+        if from >= to {
+            return Err(Error::damaged("read the archive", "a frame is shorter than it should be"));
+        }
+        Ok(frame.slice(from..to))
+    }
+
+    /// The frame as a task that runs, or has run.
+    fn slot(&self, index: usize) -> Slot {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = cache.iter().position(|(i, _)| *i == index) {
+            // The most recently used is last.
+            if let Some(hit) = cache.remove(at) {
+                let slot = hit.1.clone();
+                cache.push_back(hit);
+                return slot;
+            }
+        }
+        let (blob, at, compression) = (self.blob.clone(), self.frames[index], self.compression);
+        let fetched = self.fetched.clone();
+        let task = tokio::spawn(async move {
+            fetched.fetch_add(u64::from(at.packed_length), Relaxed);
+            let packed = blob.read_at(at.packed, at.packed_length as usize).await?;
+            if compression == Compression::None {
+                return Ok(packed);
+            }
+            tokio::task::spawn_blocking(move || compression::decompress(&packed, at.raw_length as usize))
+                .await
+                .unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "decompress a frame", e)))
+                .map(Bytes::from)
+                .map_err(|e| e.on(format!("frame at byte {}", at.packed)))
+        });
+        let slot = task
+            .map(|r| r.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "read a frame", e))))
+            .boxed()
+            .shared();
+        cache.push_back((index, slot.clone()));
+        let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.frames[*i].raw_length)).sum();
+        while kept > KEPT && cache.len() > 1 {
+            if let Some((old, _)) = cache.pop_front() {
+                kept -= u64::from(self.frames[old].raw_length);
+            }
+        }
+        slot
+    }
+}

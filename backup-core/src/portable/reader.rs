@@ -1,0 +1,202 @@
+//! Opens a portable archive from its end: locator, manifest, then whatever is asked for, by ranges.
+
+use super::{
+    frames::Frames,
+    index::{LARGEST_SHARD, Line},
+    layout::{Layout, OwnMember},
+    locator::Locator,
+    sidecar::LARGEST_MANIFEST,
+    source::{self, ArchiveSource},
+};
+use crate::{
+    BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Kind, Listed, Manifest, Result, Selection,
+    Source, destination::Blob,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{Stream, StreamExt, TryStreamExt, stream, stream::BoxStream};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// An open backup. A clone is the same one.
+#[derive(Clone)]
+pub(super) struct PortableReader(Arc<Inner>);
+
+pub(super) struct Inner {
+    pub(super) frames: Arc<Frames>,
+    pub(super) manifest: Manifest,
+    pub(super) layout: Layout,
+    /// Bytes of manifest.json.
+    pub(super) manifest_length: u64,
+    /// Where it is, for people.
+    pub(super) place: String,
+}
+
+impl PortableReader {
+    pub(super) async fn open(blob: Arc<dyn Blob>, place: String) -> Result<Self> {
+        Self::open_inner(blob, place.clone()).await.map_err(|e| {
+            let incomplete = e.kind() == ErrorKind::Damaged;
+            let e = e.on(place);
+            if incomplete { e.hint("if its run was killed, `heal` clears it; else restore from another copy") } else { e }
+        })
+    }
+
+    async fn open_inner(blob: Arc<dyn Blob>, place: String) -> Result<Self> {
+        let frames = Arc::new(Frames::open(blob).await?);
+        let locator = Locator::from_frame(&frames.last().await?)?;
+        let mut header = Vec::new();
+        super::own_member(super::MANIFEST, locator.length).encode(&mut header);
+        let data = locator.offset.saturating_add(header.len() as u64);
+        if frames.read(locator.offset, header.len() as u64, 1 << 16).await? != header {
+            return Err(Error::damaged("read the manifest", "it is not where the locator says"));
+        }
+        let body = frames.read(data, locator.length, LARGEST_MANIFEST).await?;
+        if <[u8; 32]>::from(Sha256::digest(&body)) != locator.sha256 {
+            return Err(Error::damaged("read the manifest", "its digest is not the one in the locator"));
+        }
+        let manifest = Manifest::from_json(&body).map_err(|e| {
+            let kind = match e {
+                crate::ManifestError::Version { .. } => ErrorKind::Unsupported,
+                _ => ErrorKind::Damaged,
+            };
+            Error::new(kind, "read the manifest", e)
+        })?;
+        let layout = Layout::from_json(&manifest.layout)?;
+        if layout.end != locator.offset || layout.compression != frames.compression {
+            return Err(Error::damaged("read the manifest", "it does not describe this file"));
+        }
+        let end = data + crate::tar::padded(locator.length) + super::locator::FRAME as u64;
+        if end != frames.bytes {
+            return Err(Error::damaged("read the archive", "there is something after the manifest"));
+        }
+        Ok(PortableReader(Arc::new(Inner { frames, manifest, layout, manifest_length: locator.length, place })))
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner> {
+        &self.0
+    }
+}
+
+impl Inner {
+    /// A member of the archive's own, compared with its digest.
+    pub(super) async fn own(&self, member: &OwnMember, limit: u64) -> Result<Bytes> {
+        let body = self.frames.read(member.place.data, member.place.length, limit).await;
+        let body = body.map_err(|e| e.on(&member.name))?;
+        if <[u8; 32]>::from(Sha256::digest(&body)) != member.sha256 {
+            return Err(Error::damaged("read the index", "its digest is not the one in the manifest").on(&member.name));
+        }
+        Ok(body)
+    }
+
+    /// All lines of the index, a shard at a time.
+    pub(super) fn lines(self: &Arc<Self>) -> impl Stream<Item = Result<Line>> + Send + use<> {
+        let me = self.clone();
+        let shards: Vec<OwnMember> = self.layout.index_shards().cloned().collect();
+        stream::iter(shards)
+            .then(move |shard| {
+                let me = me.clone();
+                async move { me.shard_lines(&shard).await }
+            })
+            .map_ok(|lines| stream::iter(lines.into_iter().map(Ok)))
+            .try_flatten()
+    }
+
+    async fn shard_lines(&self, shard: &OwnMember) -> Result<Vec<Line>> {
+        let body = self.own(shard, LARGEST_SHARD).await?;
+        let Some(text) = body.strip_suffix(b"\n") else {
+            return Err(Error::damaged("read the index", "its last line is cut").on(&shard.name));
+        };
+        let mut lines = Vec::new();
+        for (i, line) in text.split(|b| *b == b'\n').enumerate() {
+            let line = Line::decode(line).map_err(|e| e.on(format!("{} line {}", shard.name, i + 1)))?;
+            if line.component as usize >= self.manifest.components.len() {
+                return Err(Error::damaged("read the index", "a line is of no component").on(&shard.name));
+            }
+            if line.places.iter().any(|p| p.end() > self.layout.end) {
+                return Err(Error::damaged("read the index", "a member is outside of the archive")
+                    .on(self.display(&line)));
+            }
+            lines.push(line);
+        }
+        Ok(lines)
+    }
+
+    /// Component and path, for people.
+    pub(super) fn display(&self, line: &Line) -> String {
+        match self.manifest.components.get(line.component as usize) {
+            Some(c) => format!("{}/{}", c.header.name, line.entry.display_path()),
+            None => line.entry.display_path(),
+        }
+    }
+
+    pub(super) fn number(&self, component: &str) -> Result<u32> {
+        let found = self.manifest.components.iter().position(|c| c.header.name == component);
+        found.map(|n| n as u32).ok_or_else(|| {
+            let names: Vec<&str> = self.manifest.components.iter().map(|c| c.header.name.as_str()).collect();
+            Error::new(ErrorKind::NotFound, "find the component", format!("the backup has: {}", names.join(", ")))
+                .on(component)
+        })
+    }
+
+    /// The live line of a path.
+    pub(super) async fn find(self: &Arc<Self>, component: u32, path: &[u8]) -> Result<Option<Line>> {
+        let mut lines = std::pin::pin!(self.lines());
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            if line.component == component && line.discarded.is_none() && line.entry.path == path {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+}
+
+#[async_trait]
+impl BackupReader for PortableReader {
+    fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    fn component(&self, name: &str, selection: Selection) -> Result<Box<dyn Source>> {
+        let number = self.0.number(name).map_err(|e| e.on(&self.0.place))?;
+        Ok(Box::new(ArchiveSource::new(self.0.clone(), number, name, selection)))
+    }
+
+    fn entries(&self) -> BoxStream<'_, Result<Listed>> {
+        let names: Vec<String> = self.0.manifest.components.iter().map(|c| c.header.name.clone()).collect();
+        self.0
+            .lines()
+            .try_filter(|line| std::future::ready(line.discarded.is_none()))
+            .map_ok(move |line| Listed {
+                component: names.get(line.component as usize).cloned().unwrap_or_default(),
+                sha256: line.sha256.map(hex::encode),
+                entry: line.entry,
+            })
+            .boxed()
+    }
+
+    async fn content(&self, component: &str, path: &[u8], _cx: &Context) -> Result<(Entry, Content)> {
+        let number = self.0.number(component)?;
+        let missing = || {
+            Error::new(ErrorKind::NotFound, "find the entry", "the backup has nothing of this path")
+                .on(format!("{component}/{}", crate::display_path(path)))
+        };
+        let mut line = self.0.find(number, path).await?.ok_or_else(missing)?;
+        if line.entry.kind == Kind::HardLink {
+            let target = line.entry.link.clone().unwrap_or_default();
+            line = self.0.find(number, &target).await?.ok_or_else(missing)?;
+        }
+        if line.entry.kind != Kind::File {
+            return Err(Error::new(ErrorKind::Usage, "read the content", "it is not a file").on(self.0.display(&line)));
+        }
+        source::expanded(&self.0, line).await
+    }
+
+    async fn check_structure(&self, depth: Depth, cx: &Context) -> Result<Vec<Error>> {
+        super::check::check(&self.0, depth, cx).await
+    }
+
+    fn bytes_fetched(&self) -> u64 {
+        self.0.frames.fetched()
+    }
+}

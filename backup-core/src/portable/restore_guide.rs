@@ -1,0 +1,44 @@
+//! `RESTORE.md`: how to get everything back without this program.
+
+use super::Compression;
+use crate::BackupHeader;
+
+/// The guide of one backup, with the exact commands for what is in it.
+pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
+    let (unpack, file) = match compression {
+        Compression::Zstd => ("zstd -dc BACKUP.tar.zst | tar -x", "BACKUP.tar.zst"),
+        Compression::None => ("tar -xf BACKUP.tar", "BACKUP.tar"),
+    };
+    let mut out = format!(
+        "# How to restore this backup by hand\n\n\
+         Module {}, made {} on {}. `{file}` below stands for the file that this text was in.\n\
+         Everything is plain tar; all you need is GNU tar 1.29 or newer{}, and sha256sum.\n\n\
+         1. Unpack into an empty folder, as root to get owners and devices back:\n\n\
+         \x20      mkdir restored && cd restored\n\
+         \x20      {}{} -p --xattrs --xattrs-include='*' --acls --numeric-owner\n\n\
+         2. Compare with the checksums (no output means that all is well):\n\n\
+         \x20      cat SHA256SUMS/* | sha256sum --check --quiet\n\n\
+         \x20  A file that is listed as missing or empty, and has `\"discarded\"` in its line of `index/`, failed while the\n\
+         \x20  backup was made; `manifest.json` says so, too.\n\n\
+         3. Files named `NAME.seg000000`, `NAME.seg000001` … are the parts of one: `cat NAME.seg* > NAME`.\n\n\
+         4. Put back what you find:\n\n",
+        header.module,
+        header.created,
+        header.host,
+        if compression == Compression::Zstd { ", zstd" } else { "" },
+        unpack.replace("BACKUP", "../BACKUP"),
+        "",
+    );
+    for c in &header.components {
+        let origin = match c.origin.get("path").and_then(serde_json::Value::as_str) {
+            Some(path) => format!("; it was at `{}`", path.replace(['`', '\n', '\r'], "?")),
+            None => String::new(),
+        };
+        out.push_str(&format!("   * `{}/{}` ({}){origin}\n", c.folder, c.name, c.kind));
+    }
+    out.push_str(
+        "\n   Folders and files are as they were: move them to their place. A SQLite database is one file; what its `-wal`\n   \
+         held is in it, so remove a `-wal`, `-shm` or `-journal` of the old one before you put it there.\n",
+    );
+    out
+}

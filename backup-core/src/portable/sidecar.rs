@@ -1,0 +1,70 @@
+//! Files beside an archive in a folder: a copy of its manifest, which makes listing cheap, and what came later.
+
+use super::name;
+use crate::{
+    Error, Manifest, Result,
+    destination::{Destination, Existing},
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A manifest larger than this is none of ours.
+pub(super) const LARGEST_MANIFEST: u64 = 64 << 20;
+const LARGEST_STATE: u64 = 1 << 20;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestCopy<'a> {
+    /// Length of the archive that it describes.
+    archive_bytes: u64,
+    #[serde(borrow)]
+    manifest: &'a RawValue,
+}
+
+/// What came after a backup was made.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Later {
+    /// When every byte was last read and compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) verified: Option<Timestamp>,
+}
+
+pub(super) async fn write_manifest(
+    destination: &dyn Destination,
+    archive: &str,
+    bytes: u64,
+    manifest: &Manifest,
+) -> Result<()> {
+    let text = String::from_utf8_lossy(&manifest.to_json()).into_owned();
+    let raw = RawValue::from_string(text).map_err(|e| Error::contract(e).on("manifest"))?;
+    let copy = serde_json::to_vec(&ManifestCopy { archive_bytes: bytes, manifest: &raw });
+    let copy = copy.map_err(|e| Error::contract(e).on("manifest"))?;
+    destination.write_small(&name::manifest_sidecar(archive), &copy, Existing::Replace).await
+}
+
+/// The copy beside an archive of this length. It is a cache: whatever is wrong with it, the manifest inside is taken instead.
+pub(super) async fn read_manifest(destination: &dyn Destination, archive: &str, bytes: u64) -> Option<Manifest> {
+    let name = name::manifest_sidecar(archive);
+    let stored = destination.read_small(&name, LARGEST_MANIFEST + 1024).await.ok()??;
+    let copy: ManifestCopy<'_> = serde_json::from_slice(&stored).ok()?;
+    (copy.archive_bytes == bytes).then(|| Manifest::from_json(copy.manifest.get().as_bytes()).ok())?
+}
+
+pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> Result<Later> {
+    let name = name::state_sidecar(archive);
+    match destination.read_small(&name, LARGEST_STATE).await? {
+        None => Ok(Later::default()),
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
+            Error::damaged("read what came after the backup", e)
+                .on(&name)
+                .hint("remove this file: it only says when the backup was verified")
+        }),
+    }
+}
+
+pub(super) async fn write_later(destination: &dyn Destination, archive: &str, later: &Later) -> Result<()> {
+    let bytes = serde_json::to_vec_pretty(later).map_err(|e| Error::contract(e).on("state"))?;
+    destination.write_small(&name::state_sidecar(archive), &bytes, Existing::Replace).await
+}

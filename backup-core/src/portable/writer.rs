@@ -1,0 +1,365 @@
+//! Writes a portable archive: members are appended under one lock, frames go out behind it.
+
+use super::{
+    index::{self, Line, Place, SHARD},
+    layout::{Layout, OwnMember},
+    locator::{self, Locator},
+    name,
+    options::PortableOptions,
+    output::{Frame, Output},
+    put::ComponentSink,
+    restore_guide, sidecar,
+};
+use crate::{
+    BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
+    Reservation, Result, Sink,
+    destination::Destination,
+    tar,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+/// What is shared by the components that are being written.
+pub(super) struct Shared {
+    state: Mutex<TarState>,
+    pub(super) output: Output,
+    pub(super) frame: usize,
+    pub(super) segment: usize,
+    pub(super) budget: crate::Budget,
+    /// For the one large member that is streamed under the lock: reserved at the beginning, so that it never waits for what
+    /// others hold while they wait for the lock.
+    pub(super) lane: crate::Budget,
+    _lane: Reservation,
+    finished: StdMutex<HashSet<String>>,
+}
+
+/// The tar so far.
+pub(super) struct TarState {
+    frame: Vec<u8>,
+    holds: Vec<Reservation>,
+    offset: u64,
+    index: Vec<u8>,
+    sums: Vec<u8>,
+    own: Vec<OwnMember>,
+    shards: [u32; 2],
+}
+
+impl Shared {
+    /// The tar, if it can still be continued.
+    pub(super) async fn lock(&self) -> Result<MutexGuard<'_, TarState>> {
+        let state = self.state.lock().await;
+        match self.output.failure() {
+            Some(e) => Err(e),
+            None => Ok(state),
+        }
+    }
+
+    /// A whole member. No await inside: it is in the tar as a whole or not at all, wherever a future is dropped.
+    pub(super) fn append(
+        &self,
+        tar: &mut TarState,
+        header: &[u8],
+        data: &[Bytes],
+        hold: Option<Reservation>,
+    ) -> Place {
+        if let Some(hold) = hold {
+            tar.hold(hold);
+        }
+        let begin = tar.offset;
+        self.raw(tar, header);
+        let at = tar.offset;
+        for bytes in data {
+            self.raw(tar, bytes);
+        }
+        let length = tar.offset - at;
+        self.pad(tar, length);
+        Place { header: begin, data: at, length }
+    }
+
+    /// Bytes of a member.
+    pub(super) fn raw(&self, tar: &mut TarState, mut bytes: &[u8]) {
+        tar.offset += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let n = bytes.len().min(self.frame - tar.frame.len());
+            tar.frame.extend_from_slice(&bytes[..n]);
+            bytes = &bytes[n..];
+            if tar.frame.len() == self.frame {
+                self.flush(tar);
+            }
+        }
+    }
+
+    /// Zeros up to the next block, after data of this length.
+    pub(super) fn pad(&self, tar: &mut TarState, length: u64) {
+        let zeros = (tar::padded(length) - length) as usize;
+        self.raw(tar, &[0; tar::BLOCK][..zeros]);
+    }
+
+    /// Ends the frame. What is held goes with it up to its length; the rest belongs to bytes still to come.
+    fn flush(&self, tar: &mut TarState) {
+        if tar.frame.is_empty() {
+            return;
+        }
+        let raw = std::mem::replace(&mut tar.frame, self.output.buffer(self.frame));
+        let (mut left, mut holds) = (raw.len(), Vec::new());
+        while left > 0
+            && let Some(mut hold) = tar.holds.pop()
+        {
+            if hold.bytes() <= left {
+                left -= hold.bytes();
+                holds.push(hold);
+            } else {
+                holds.extend(hold.split(left));
+                left = 0;
+                tar.holds.push(hold);
+            }
+        }
+        self.output.send(Frame { raw, holds });
+    }
+
+    /// A line of the index, and with it a shard if there is enough for one.
+    pub(super) fn line(&self, tar: &mut TarState, line: &Line, sums: impl Iterator<Item = (Vec<u8>, crate::Sha)>) {
+        line.encode(&mut tar.index);
+        for (name, sha256) in sums {
+            index::encode_sum(&name, &sha256, &mut tar.sums);
+        }
+        if tar.index.len() >= SHARD {
+            self.index_shard(tar);
+        }
+        if tar.sums.len() >= SHARD {
+            self.sums_shard(tar);
+        }
+    }
+
+    fn index_shard(&self, tar: &mut TarState) {
+        let body = std::mem::take(&mut tar.index);
+        if !body.is_empty() {
+            let name = format!("index/{:06}.jsonl", tar.shards[0]);
+            tar.shards[0] += 1;
+            self.own(tar, name, body.into());
+        }
+    }
+
+    fn sums_shard(&self, tar: &mut TarState) {
+        let body = std::mem::take(&mut tar.sums);
+        if !body.is_empty() {
+            let name = format!("SHA256SUMS/{:06}", tar.shards[1]);
+            tar.shards[1] += 1;
+            self.own(tar, name, body.into());
+        }
+    }
+
+    fn own(&self, tar: &mut TarState, name: String, body: Bytes) -> Place {
+        let mut header = Vec::with_capacity(tar::BLOCK);
+        super::own_member(name.as_bytes(), body.len() as u64).encode(&mut header);
+        let sha256 = Sha256::digest(&body).into();
+        let place = self.append(tar, &header, &[body], None);
+        tar.own.push(OwnMember { name, place, sha256 });
+        place
+    }
+
+    pub(super) fn component_finished(&self, name: &str) {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
+    }
+
+    fn is_finished(&self, name: &str) -> bool {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
+    }
+}
+
+impl TarState {
+    /// What was reserved for bytes that go into the frame.
+    pub(super) fn hold(&mut self, hold: Reservation) {
+        let other = match self.holds.last_mut() {
+            Some(last) => last.merge(hold),
+            None => Some(hold),
+        };
+        self.holds.extend(other);
+    }
+
+    /// Where the next byte goes.
+    pub(super) fn offset(&self) -> u64 {
+        self.offset
+    }
+}
+
+/// A backup that is being written into a portable archive.
+pub(super) struct PortableWriter {
+    shared: Arc<Shared>,
+    header: BackupHeader,
+    destination: Arc<dyn Destination>,
+    options: PortableOptions,
+    /// The one name of the file, if it was named; else names are made from the template.
+    exact: Option<String>,
+    taken: StdMutex<HashSet<String>>,
+}
+
+impl PortableWriter {
+    pub(super) async fn begin(
+        destination: Arc<dyn Destination>,
+        exact: Option<String>,
+        options: &PortableOptions,
+        header: BackupHeader,
+        cx: &Context,
+    ) -> Result<Self> {
+        // The lane, the half-filled frame, and the largest single reservation: with less, a put could wait for ever.
+        let lane = 3 * options.frame;
+        let least = lane + options.frame + options.segment + (1 << 20);
+        if cx.budget.limit() < least {
+            let text = format!("this archive needs {least} bytes of memory, the limit is {}", cx.budget.limit());
+            return Err(Error::new(ErrorKind::Budget, "begin a backup", text));
+        }
+        let provisional = name::provisional(
+            exact.as_deref().unwrap_or(&name::stem(&options.name_template, &header.module, header.created, &header.id)),
+            options.compression.extension(),
+            &header.series,
+            &header.id,
+        );
+        let upload = destination.create(&provisional).await?;
+        let level = options.level.unwrap_or(options.compression.default_level());
+        let output = Output::start(upload, options.compression, level, options.threads);
+        let shared = Arc::new(Shared {
+            state: Mutex::new(TarState {
+                frame: output.buffer(options.frame),
+                holds: Vec::new(),
+                offset: 0,
+                index: Vec::with_capacity(SHARD + SHARD / 8),
+                sums: Vec::with_capacity(SHARD + SHARD / 8),
+                own: Vec::new(),
+                shards: [0; 2],
+            }),
+            output,
+            frame: options.frame,
+            segment: options.segment,
+            budget: cx.budget.clone(),
+            lane: crate::Budget::new(lane),
+            _lane: cx.budget.reserve(lane).await?,
+            finished: StdMutex::default(),
+        });
+        {
+            let mut tar = shared.lock().await?;
+            shared.own(&mut tar, "metadata.json".into(), super::metadata_json(&header).into());
+            let guide = restore_guide::text(&header, options.compression);
+            shared.own(&mut tar, "RESTORE.md".into(), guide.into());
+        }
+        Ok(PortableWriter {
+            shared,
+            header,
+            destination,
+            options: options.clone(),
+            exact,
+            taken: StdMutex::default(),
+        })
+    }
+
+    /// Names under which the backup may become visible, in the order of preference.
+    fn names(&self) -> Vec<String> {
+        if let Some(exact) = &self.exact {
+            return vec![exact.clone()];
+        }
+        let h = &self.header;
+        let stem = name::stem(&self.options.name_template, &h.module, h.created, &h.id);
+        let extension = self.options.compression.extension();
+        let numbered = (2..100).map(|n| format!("{stem}-{n}.{extension}"));
+        std::iter::once(format!("{stem}.{extension}")).chain(numbered).collect()
+    }
+
+    /// Everything after the last entry: shards, the manifest in a frame of its own, the locator in one of its own.
+    async fn end(&self, conclusion: Conclusion) -> Result<Manifest> {
+        let shared = &self.shared;
+        let mut tar = shared.lock().await?;
+        shared.index_shard(&mut tar);
+        shared.sums_shard(&mut tar);
+        shared.flush(&mut tar);
+        let layout = Layout {
+            compression: self.options.compression,
+            own: std::mem::take(&mut tar.own),
+            end: tar.offset,
+        };
+        let mut components = Vec::with_capacity(self.header.components.len());
+        for header in &self.header.components {
+            let poured = conclusion.poured.iter().find(|p| p.component == header.name);
+            let poured = poured.ok_or_else(|| Error::contract("it was not poured").on(&header.name))?;
+            components.push(Component {
+                header: header.clone(),
+                moment: poured.moment,
+                proof: poured.proof.clone(),
+                lost: poured.lost,
+            });
+        }
+        let manifest = Manifest {
+            header: self.header.clone(),
+            finished: Timestamp::now(),
+            state: conclusion.state,
+            components,
+            notes: conclusion.notes,
+            not_included: conclusion.not_included,
+            layout: layout.to_json(),
+        };
+        let body = Bytes::from(manifest.to_json());
+        let locator =
+            Locator { offset: layout.end, length: body.len() as u64, sha256: Sha256::digest(&body).into() };
+        let mut header = Vec::with_capacity(tar::BLOCK);
+        super::own_member(super::MANIFEST, body.len() as u64).encode(&mut header);
+        shared.append(&mut tar, &header, &[body], None);
+        shared.flush(&mut tar);
+        let last = locator.to_frame();
+        debug_assert_eq!(last.len(), locator::FRAME);
+        shared.raw(&mut tar, &last);
+        shared.flush(&mut tar);
+        Ok(manifest)
+    }
+}
+
+#[async_trait]
+impl BackupWriter for PortableWriter {
+    fn component(&self, name: &str) -> Result<Arc<dyn Sink>> {
+        let number = self.header.components.iter().position(|c| c.name == name);
+        let number = number.ok_or_else(|| Error::contract("it is not in the header").on(name))?;
+        if !self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned()) {
+            return Err(Error::contract("its sink was asked for twice").on(name));
+        }
+        let folder = &self.header.components[number].folder;
+        Ok(Arc::new(ComponentSink::new(self.shared.clone(), number as u32, folder, name)))
+    }
+
+    async fn commit(self: Box<Self>, conclusion: Conclusion, _cx: &Context) -> Result<BackupSummary> {
+        let ended = async {
+            for c in &self.header.components {
+                if !self.shared.is_finished(&c.name) {
+                    return Err(Error::contract("it is not finished").on(&c.name));
+                }
+            }
+            self.end(conclusion).await
+        };
+        let manifest = match ended.await {
+            Ok(manifest) => manifest,
+            Err(e) => {
+                // The failure is what is told; nothing of the backup stays behind.
+                let _ = self.shared.output.abort().await;
+                return Err(e);
+            }
+        };
+        let (location, stored) = self.shared.output.end(self.names()).await.map_err(|e| {
+            if e.kind() != ErrorKind::Refused {
+                return e;
+            }
+            e.hint("a file of this name is there already and is never overwritten: choose another name")
+        })?;
+        if self.exact.is_none() {
+            sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await?;
+        }
+        Ok(super::summary(&manifest, location, stored, None))
+    }
+
+    async fn abort(self: Box<Self>, _cx: &Context) -> Result<()> {
+        self.shared.output.abort().await
+    }
+}

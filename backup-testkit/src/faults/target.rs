@@ -1,0 +1,213 @@
+//! Targets that fail, or are killed, at a step.
+
+use async_trait::async_trait;
+use backup_core::{Content, Context, Entry, Error, ErrorKind, Proof, Put, Result, Sink, Survey, Target};
+use std::{
+    fmt,
+    future::{Future, poll_fn},
+    path::PathBuf,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    task::Poll,
+};
+
+/// A call of a target or of its sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// `survey`.
+    Survey,
+    /// `prepare`.
+    Prepare,
+    /// A put.
+    Put,
+    /// `finish` of the sink.
+    Finish,
+    /// `publish`.
+    Publish,
+    /// `revert`.
+    Revert,
+    /// `settle`.
+    Settle,
+}
+
+/// What happens at the step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// An error; the call is not made.
+    Fails,
+    /// The call is made and succeeds, its answer is lost: an error.
+    FailsAfter,
+    /// The process is killed before the call.
+    Killed,
+    /// The process is killed when the call has been made.
+    KilledAfter,
+    /// The process is killed when the call has been polled so often: somewhere in its middle.
+    KilledAtPoll(u32),
+}
+
+/// A target with a fault. After a kill nothing reaches the store any more: every call is an error, `revert` too, as if the
+/// process were gone. The store itself is found again with `Backend::recover`.
+pub struct FaultyTarget {
+    inner: Box<dyn Target>,
+    switch: Arc<Switch>,
+}
+
+struct Switch {
+    step: Step,
+    fault: Fault,
+    /// Calls of the step that pass before the fault.
+    passing: AtomicU64,
+    killed: AtomicBool,
+    happened: AtomicBool,
+}
+
+impl FaultyTarget {
+    /// The first call of `step` has this fault, and every later one of it succeeds if it was not a kill.
+    pub fn new(inner: Box<dyn Target>, step: Step, fault: Fault) -> Self {
+        Self::at_call(inner, step, 0, fault)
+    }
+
+    /// The call number `n`, counted from 0, has it: the n-th put.
+    pub fn at_call(inner: Box<dyn Target>, step: Step, n: u64, fault: Fault) -> Self {
+        let switch = Switch {
+            step,
+            fault,
+            passing: AtomicU64::new(n + 1),
+            killed: AtomicBool::new(false),
+            happened: AtomicBool::new(false),
+        };
+        FaultyTarget { inner, switch: Arc::new(switch) }
+    }
+
+    /// Tells, also when the target was given away, whether the fault has happened.
+    pub fn happened(&self) -> impl Fn() -> bool + Send + Sync + use<> {
+        let switch = self.switch.clone();
+        move || switch.happened.load(SeqCst)
+    }
+}
+
+fn killed() -> Error {
+    Error::new(ErrorKind::Target, "restore", "the process was killed here")
+}
+
+impl Switch {
+    async fn at<T>(&self, step: Step, call: impl Future<Output = Result<T>>) -> Result<T> {
+        if self.killed.load(SeqCst) {
+            return Err(killed());
+        }
+        let turn = step == self.step
+            && self.passing.fetch_update(SeqCst, SeqCst, |n| n.checked_sub(1)).is_ok_and(|left| left == 1);
+        if !turn {
+            return call.await;
+        }
+        if !matches!(self.fault, Fault::KilledAtPoll(_)) {
+            self.happened.store(true, SeqCst);
+        }
+        match self.fault {
+            Fault::Fails | Fault::FailsAfter => {
+                if self.fault == Fault::FailsAfter {
+                    call.await?;
+                }
+                Err(Error::new(ErrorKind::Target, "restore", format!("{step:?} fails as it was told to")))
+            }
+            Fault::Killed => self.kill(),
+            Fault::KilledAfter => {
+                call.await?;
+                self.kill()
+            }
+            Fault::KilledAtPoll(polls) => match at_most(call, polls).await {
+                Some(done) => done,
+                None => {
+                    self.happened.store(true, SeqCst);
+                    self.kill()
+                }
+            },
+        }
+    }
+
+    fn kill<T>(&self) -> Result<T> {
+        self.killed.store(true, SeqCst);
+        Err(killed())
+    }
+}
+
+/// `None` if it was not ready after so many polls; it is dropped then.
+async fn at_most<T>(call: impl Future<Output = T>, polls: u32) -> Option<T> {
+    let mut call = pin!(call);
+    let mut left = polls;
+    poll_fn(|cx| {
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        left -= 1;
+        match call.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+impl fmt::Display for FaultyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Target for FaultyTarget {
+    async fn survey(&mut self, cx: &Context) -> Result<Survey> {
+        self.switch.at(Step::Survey, self.inner.survey(cx)).await
+    }
+
+    fn undo(&self) -> serde_json::Value {
+        self.inner.undo()
+    }
+
+    fn journal_home(&self) -> Option<PathBuf> {
+        self.inner.journal_home()
+    }
+
+    async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        let inner = self.switch.at(Step::Prepare, self.inner.prepare(cx)).await?;
+        Ok(Arc::new(FaultySink { inner, switch: self.switch.clone() }))
+    }
+
+    async fn publish(&mut self, cx: &Context) -> Result<()> {
+        self.switch.at(Step::Publish, self.inner.publish(cx)).await
+    }
+
+    async fn revert(&mut self, cx: &Context) -> Result<()> {
+        self.switch.at(Step::Revert, self.inner.revert(cx)).await
+    }
+
+    async fn settle(&mut self, cx: &Context) -> Result<()> {
+        self.switch.at(Step::Settle, self.inner.settle(cx)).await
+    }
+}
+
+struct FaultySink {
+    inner: Arc<dyn Sink>,
+    switch: Arc<Switch>,
+}
+
+impl fmt::Display for FaultySink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.inner.fmt(f)
+    }
+}
+
+#[async_trait]
+impl Sink for FaultySink {
+    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        self.switch.at(Step::Put, self.inner.put(entry, content)).await
+    }
+
+    async fn finish(&self, cx: &Context) -> Result<Proof> {
+        self.switch.at(Step::Finish, self.inner.finish(cx)).await
+    }
+}

@@ -1,0 +1,17 @@
+//! `cargo xtask bench NAME`: one race of backup-bench.
+
+use std::time::Duration;
+
+use crate::Outcome;
+use crate::step::Step;
+
+/// Races run on large data; only a hang takes longer than this.
+const LIMIT: Duration = Duration::from_secs(4 * 3600);
+
+pub(crate) fn run(name: &str, arguments: &[&str]) -> Outcome {
+    Step::cargo(format!("bench {name}"), "run --release --locked --package backup-bench --")
+        .args([name])
+        .args(arguments)
+        .limit(LIMIT)
+        .run()
+}
