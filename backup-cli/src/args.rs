@@ -109,8 +109,8 @@ pub(crate) struct Create {
     /// Waits so long for another run of the same series, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
-    /// Level of compression, 1 to 22
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=22))]
+    /// Level of compression, 1 to 19
+    #[arg(long, value_name = "N")]
     pub(crate) level: Option<i32>,
 }
 

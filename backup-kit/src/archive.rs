@@ -1,8 +1,10 @@
 //! Places where backups are kept, named but not yet opened.
 
 use crate::config::{ArchiveConfig, Format};
-use crate::interim::{Compression, PortableArchive, PortableOptions};
-use backup_core::{Archive, MemoryArchive, Result};
+use backup_core::{
+    Archive, MemoryArchive, Result,
+    portable::{Compression, PortableArchive, PortableOptions},
+};
 use std::{
     fmt,
     path::{Path, PathBuf},
@@ -67,7 +69,7 @@ impl ArchiveSpec {
         ArchiveSpec { place, format: Format::default(), level: None, name: None }
     }
 
-    /// Level of compression; zstd: 1 to 22.
+    /// Level of compression; zstd: 1 to 19.
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = Some(level);
@@ -83,14 +85,12 @@ impl ArchiveSpec {
 
     /// Makes the archive. Nothing is read or written.
     pub fn open(&self) -> Result<Arc<dyn Archive>> {
-        let mut options = PortableOptions {
-            compression: match self.format {
-                Format::TarZst => Compression::Zstd,
-                Format::Tar => Compression::None,
-            },
-            level: self.level,
-            ..PortableOptions::default()
+        let mut options = PortableOptions::default();
+        options.compression = match self.format {
+            Format::TarZst => Compression::Zstd,
+            Format::Tar => Compression::None,
         };
+        options.level = self.level;
         if let Some(name) = &self.name {
             options.name_template.clone_from(name);
         }

@@ -59,10 +59,11 @@ pub struct ArchiveConfig {
     /// How a backup is written.
     #[serde(default)]
     pub format: Format,
-    /// Level of compression; zstd: 1 to 22, 3 if not given.
+    /// Level of compression; zstd: 1 to 19, 3 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
-    /// Template of the files' names; `{module}-backup-{date}-{time}` if not given. The ending is added.
+    /// Template of the files' names, of {module}, {date}, {time} (UTC) and {id}; `{module}-backup-{date}-{time}` if not given. The
+    /// ending is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }

@@ -3,34 +3,8 @@ use backup_core::*;
 use schemars::JsonSchema;
 use serde_json::Value;
 use std::path::PathBuf;
-pub(crate) enum Compression {
-    Zstd,
-    None,
-}
-pub(crate) struct PortableOptions {
-    pub compression: Compression,
-    pub level: Option<i32>,
-    pub name_template: String,
-}
-impl Default for PortableOptions {
-    fn default() -> Self {
-        PortableOptions { compression: Compression::Zstd, level: None, name_template: String::new() }
-    }
-}
-pub(crate) struct PortableArchive;
 fn no<T>() -> Result<T> {
     Err(Error::new(ErrorKind::Unsupported, "open the archive", "not yet"))
-}
-impl PortableArchive {
-    pub(crate) fn from_place(_: &str, _: PortableOptions) -> Result<MemoryArchive> {
-        no()
-    }
-    pub(crate) fn file(_: impl Into<PathBuf>, _: PortableOptions) -> Result<MemoryArchive> {
-        no()
-    }
-    pub(crate) fn folder(_: impl Into<PathBuf>, _: PortableOptions) -> Result<MemoryArchive> {
-        no()
-    }
 }
 pub(crate) struct FilesBackend;
 #[derive(serde::Deserialize, JsonSchema)]
