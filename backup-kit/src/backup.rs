@@ -2,8 +2,7 @@
 
 use crate::{ArchiveSpec, Error, Module, Result, Run, SourceSpec, guard, series::SeriesParts};
 use backup_core::{
-    ComponentHeader, Context, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series,
-    State,
+    ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -233,10 +232,4 @@ impl Backup {
 
 fn usage(message: impl std::fmt::Display) -> backup_core::Error {
     backup_core::Error::new(ErrorKind::Usage, "begin the backup", message)
-}
-
-/// A run may go to any thread of a host's runtime.
-fn _is_send(backup: Backup, cx: Context) {
-    fn send<T: Send>(_: T) {}
-    send((backup.clone().run(), backup.preflight(), cx));
 }
