@@ -160,8 +160,9 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Counts one entry whose content had `bytes` bytes and this sha256.
-    pub fn add(&mut self, entry: &Entry, bytes: u64, content: &Sha) {
+    /// Counts one entry whose content delivered these bytes and has this sha256. A size that the entry promises wins: of a
+    /// sparse file the content delivers only the data, and what counts is the size with its holes.
+    pub fn add(&mut self, entry: &Entry, delivered: u64, content: &Sha) {
         let mut h = Sha256::new();
         h.update((entry.path.len() as u64).to_le_bytes());
         h.update(&entry.path);
@@ -181,7 +182,7 @@ impl Tally {
             carry = sum >> 64;
         }
         self.entries += 1;
-        self.bytes += bytes;
+        self.bytes += entry.size.unwrap_or(delivered);
     }
 
     /// The facts of a whole component.

@@ -7,7 +7,7 @@ use jiff::{Timestamp, tz::TimeZone};
 pub const DEFAULT_TEMPLATE: &str = "{module}-backup-{date}-{time}";
 
 /// Checks a template: `{module}`, `{date}`, `{time}`, `{id}`, and characters that are safe in a file name everywhere.
-pub fn check_template(template: &str) -> Result<()> {
+pub(super) fn check_template(template: &str) -> Result<()> {
     let bad = |text: String| {
         Err(Error::new(ErrorKind::Usage, "use the name template", text)
             .on(template)

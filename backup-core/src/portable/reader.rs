@@ -71,10 +71,6 @@ impl PortableReader {
         }
         Ok(PortableReader(Arc::new(Inner { frames, manifest, layout, manifest_length: locator.length, place })))
     }
-
-    pub(super) fn inner(&self) -> &Arc<Inner> {
-        &self.0
-    }
 }
 
 impl Inner {

@@ -1,0 +1,175 @@
+//! A portable archive is read by `zstd`, `tar` and `sha256sum` alone, and by our own reader to the same end.
+#![cfg(target_os = "linux")]
+
+use backup_core::{
+    portable::{PortableArchive, PortableOptions},
+    *,
+};
+use bytes::Bytes;
+use futures::StreamExt;
+use std::{path::Path, process::Command, sync::Arc, time::Duration};
+
+fn header(components: &[&str]) -> BackupHeader {
+    BackupHeader {
+        id: BackupId::generate(),
+        module: "demo".into(),
+        series: Series("demo".into()),
+        created: jiff::Timestamp::now(),
+        host: "here".into(),
+        components: components
+            .iter()
+            .map(|name| ComponentHeader {
+                name: (*name).into(),
+                kind: "files".into(),
+                folder: "files".into(),
+                origin: serde_json::json!({ "path": "/srv/demo" }),
+            })
+            .collect(),
+        metadata: Default::default(),
+        tags: vec![],
+        note: None,
+    }
+}
+
+fn file(path: &[u8], mode: u32) -> Entry {
+    let mut e = Entry::file(path.to_vec(), Stage::Data);
+    e.posix = Some(Posix { mode, uid: 0, gid: 0, mtime: (1_700_000_000, 123_456_789), ..Posix::default() });
+    e
+}
+
+/// Bytes that neither repeat nor compress well.
+fn noise(n: usize, seed: u64) -> Vec<u8> {
+    let mut x = seed | 1;
+    (0..n)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            x as u8
+        })
+        .collect()
+}
+
+fn chunks(data: Vec<u8>, size: usize) -> Content {
+    let parts: Vec<_> = data.chunks(size).map(|c| Ok(Part::Bytes(Bytes::copy_from_slice(c)))).collect();
+    Content::stream(futures::stream::iter(parts).chain(futures::stream::iter([Ok(Part::End(Facts::new()))])))
+}
+
+fn conclusion(poured: Vec<(&str, Proof)>, state: State) -> Conclusion {
+    let poured = poured
+        .into_iter()
+        .map(|(component, proof)| Poured {
+            component: component.into(),
+            moment: Moment::now(),
+            proof,
+            lost: 0,
+            kept: 0,
+            differences: vec![],
+            stillness: None,
+        })
+        .collect();
+    Conclusion { poured, notes: Notes::default(), state, not_included: vec![] }
+}
+
+async fn write_demo(archive: &PortableArchive, cx: &Context) -> BackupSummary {
+    let _lock = archive.lock(&Series("demo".into()), Duration::ZERO, cx).await.unwrap();
+    archive.preflight(Some(1000), cx).await.unwrap();
+    let writer = archive.begin(header(&["a", "b"]), cx).await.unwrap();
+    let (a, b) = (writer.component("a").unwrap(), writer.component("b").unwrap());
+    let put = |sink: Arc<dyn Sink>, e: Entry, c: Content| async move { sink.put(e, c).await.unwrap() };
+    assert_eq!(put(a.clone(), file(b"small.txt", 0o644), Content::whole("hello\n")).await, Put::Stored);
+    assert_eq!(put(a.clone(), file(b"empty", 0o600), Content::empty()).await, Put::Stored);
+    let large = noise(300_000, 7);
+    let known = file(b"known", 0o640).sized(300_000);
+    assert_eq!(put(a.clone(), known, chunks(large.clone(), 9_999)).await, Put::Stored);
+    let failing = Content::stream(futures::stream::iter([
+        Ok(Part::Bytes(Bytes::from(noise(200_000, 3)))),
+        Err(Error::new(ErrorKind::Source, "read", "the disk is gone")),
+    ]));
+    assert!(matches!(put(a.clone(), file(b"torn", 0o600), failing).await, Put::Discarded(_)));
+    assert_eq!(put(b.clone(), file(b"stream", 0o600), chunks(noise(500_000, 9), 12_345)).await, Put::Stored);
+    let mut sparse = file(b"sparse", 0o600).sized(1_000_000);
+    sparse.extents = Some([Extent { offset: 512_000, length: 1024 }].into());
+    assert_eq!(put(a.clone(), sparse, Content::whole(noise(1024, 5))).await, Put::Stored);
+    let mut hard = Entry { kind: Kind::HardLink, link: Some("small.txt".into()), ..file(b"other-name", 0o644) };
+    hard.stage = Stage::Complete;
+    assert_eq!(put(a.clone(), hard, Content::empty()).await, Put::Stored);
+    let mut root = Entry { kind: Kind::Directory, ..file(b"", 0o750) };
+    root.stage = Stage::Complete;
+    assert_eq!(put(a.clone(), root, Content::empty()).await, Put::Stored);
+    let proofs = vec![("a", a.finish(cx).await.unwrap()), ("b", b.finish(cx).await.unwrap())];
+    writer.commit(conclusion(proofs, State::Complete), cx).await.unwrap()
+}
+
+fn shell(folder: &Path, script: &str) -> String {
+    let out = Command::new("sh").arg("-ec").arg(script).current_dir(folder).output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{script}: {text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tar_zstd_and_sha256sum_alone_get_everything_back() {
+    for name in ["demo.tar.zst", "demo.tar"] {
+        let dir = tempfile::tempdir().unwrap();
+        let options = PortableOptions::default().with_sizes(64 << 10, 128 << 10);
+        let archive = PortableArchive::file(dir.path().join(name), options).unwrap();
+        let cx = Context::new(8 << 20, 4);
+        let summary = write_demo(&archive, &cx).await;
+        assert_eq!((summary.state, summary.entries), (State::Complete, 7));
+
+        let reader = archive.open(&summary.id, &cx).await.unwrap();
+        let defects = reader.check_structure(Depth::Full, &cx).await.unwrap();
+        assert!(defects.is_empty(), "{name}: {defects:?}");
+        let report = verify(reader, Depth::Full, &cx).await.unwrap();
+        assert!(report.defects.is_empty(), "{name}: {:?}", report.defects);
+
+        let unpack = if name.ends_with("zst") { "zstd -dc ../demo.tar.zst | tar -x" } else { "tar -xf ../demo.tar" };
+        shell(dir.path(), &format!("mkdir out && cd out && {unpack} -p --numeric-owner 2>&1"));
+        let out = dir.path().join("out");
+        assert_eq!(shell(&out, "cat SHA256SUMS/* | sha256sum --check --quiet 2>&1"), "");
+        assert_eq!(shell(&out, "cat files/a/other-name; stat -c %a files/a"), "hello\n750\n");
+        assert_eq!(std::fs::read(out.join("files/a/known")).unwrap(), noise(300_000, 7));
+        shell(&out, "cat files/b/stream.seg* > whole");
+        assert_eq!(std::fs::read(out.join("whole")).unwrap(), noise(500_000, 9));
+        assert_eq!(std::fs::read(out.join("files/a/sparse")).unwrap()[512_000..513_024], noise(1024, 5));
+        assert_eq!(std::fs::metadata(out.join("files/a/sparse")).unwrap().len(), 1_000_000);
+        assert_eq!(shell(&out, "stat -c %Y.%y files/a/known | cut -c1-10"), "1700000000\n");
+        shell(&out, "grep -q discarded index/* && test ! -s files/a/torn.seg000000");
+        if name.ends_with("zst") {
+            shell(dir.path(), "zstd -t demo.tar.zst 2>&1 && zstd -l demo.tar.zst");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_lists_what_is_complete_and_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = PortableOptions::default().with_sizes(64 << 10, 128 << 10);
+    let archive = PortableArchive::folder(dir.path().join("b"), options).unwrap();
+    let cx = Context::new(8 << 20, 4);
+    archive.preflight(None, &cx).await.unwrap();
+    let first = write_demo(&archive, &cx).await;
+    let second = write_demo(&archive, &cx).await;
+    assert_ne!(first.location, second.location);
+
+    let unfinished = archive.begin(header(&["a"]), &cx).await.unwrap();
+    let states = |list: &[BackupSummary]| list.iter().map(|b| b.state).collect::<Vec<_>>();
+    let listed = archive.list(&cx).await.unwrap();
+    assert_eq!(states(&listed), [State::Complete, State::Complete, State::Incomplete]);
+    assert!(archive.open(&listed[2].id, &cx).await.is_err());
+    unfinished.abort(&cx).await.unwrap();
+    assert_eq!(archive.list(&cx).await.unwrap().len(), 2);
+
+    // Without the sidecars the manifests inside are taken.
+    for name in [&first.location, &second.location] {
+        std::fs::remove_file(dir.path().join("b").join(format!("{name}.manifest.json"))).unwrap();
+    }
+    assert_eq!(archive.list(&cx).await.unwrap(), vec![first.clone(), second.clone()]);
+
+    archive.mark_verified(&first.id, jiff::Timestamp::now(), &cx).await.unwrap();
+    assert!(archive.list(&cx).await.unwrap()[0].verified.is_some());
+    archive.remove(std::slice::from_ref(&first.id), &cx).await.unwrap();
+    assert_eq!(archive.list(&cx).await.unwrap(), vec![second]);
+    assert_eq!(archive.remove(&[first.id], &cx).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
