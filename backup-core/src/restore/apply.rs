@@ -75,10 +75,10 @@ pub(super) async fn apply(
     if let Some(e) = plan.shortage() {
         return Err(e);
     }
-    let views = open(&prepared.reader, &prepared.members, cx).await?;
+    let views = open(&prepared.reader, &mut prepared.members, cx).await?;
     still_wanted(cx)?;
 
-    let journal = begin(&plan, &prepared, cx).await?;
+    let journal = begin(&plan, &mut prepared, cx).await?;
     let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
     let options = prepared.options;
     let done = match restore.shadows(&*prepared.reader, views).await {
@@ -98,7 +98,7 @@ fn still_wanted(cx: &Context) -> Result<()> {
 /// The components of the archive, ready to flow. A failure here costs nothing.
 async fn open(
     reader: &Arc<dyn BackupReader>,
-    members: &[RestoreMember],
+    members: &mut [RestoreMember],
     cx: &Context,
 ) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
     let opening = members.iter().map(|m| {
@@ -111,10 +111,11 @@ async fn open(
             Ok((ready.fix(&cx).await.map_err(|e| e.on(&name))?, estimate))
         }
     });
+    let opening: Vec<_> = opening.collect();
     side_by_side("open the backup", opening).await.into_iter().collect()
 }
 
-async fn begin(plan: &Plan, prepared: &PreparedRestore, cx: &Context) -> Result<Journal> {
+async fn begin(plan: &Plan, prepared: &mut PreparedRestore, cx: &Context) -> Result<Journal> {
     let describe = |(m, p): (&RestoreMember, &super::PlannedMember)| JournalTarget {
         component: m.component.clone(),
         kind: m.kind.clone(),

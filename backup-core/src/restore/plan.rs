@@ -282,7 +282,7 @@ pub async fn plan_restore(
     if members.is_empty() {
         return Err(wrong("there is nothing to restore".to_owned()));
     }
-    let picked = pick(&*reader, &members, cx).await?;
+    let picked = pick(&*reader, &mut members, cx).await?;
     let surveys = survey(&mut members, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
         if surveys[..i].iter().any(|other| other.place == survey.place) {
@@ -301,10 +301,11 @@ async fn survey(members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Surve
     futures::future::join_all(surveys).await.into_iter().collect()
 }
 
-async fn pick(reader: &dyn BackupReader, members: &[RestoreMember], cx: &Context) -> Result<Vec<Picked>> {
+// `&mut`: a shared borrow of a target that is `Send` but not `Sync` must not be held over an await.
+async fn pick(reader: &dyn BackupReader, members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Picked>> {
     let mut picked = Vec::new();
     let mut digests = Vec::new();
-    for m in members {
+    for m in members.iter() {
         let component = reader.manifest().component(&m.component).ok_or_else(|| {
             let known: Vec<_> = reader.manifest().components.iter().map(|c| c.header.name.as_str()).collect();
             let message = format!("the backup has no such component, only {}", known.join(", "));
