@@ -3,12 +3,12 @@
 use super::{
     Confirmation, Plan, PreparedRestore, RestorePhase, blocking, enter,
     journal::{Document, Journal, JournalTarget},
-    plan::{HealthCheck, RestoreMember},
+    plan::{HealthCheck, RestoreMember, wanted},
     recover::take_away,
 };
 use crate::{
-    BackupId, BackupReader, Context, Error, ErrorKind, Event, Facts, Notes, Phase, Proof, Result, Severity,
-    Source, State, View, compare, display_path,
+    BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
+    Result, Selection, Severity, Source, State, View, compare, display_path,
     pipeline::{Pouring, calmly, connect, pour_each, side_by_side, what_ended},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -75,10 +75,11 @@ pub(super) async fn apply(
     if let Some(e) = plan.shortage() {
         return Err(e);
     }
-    let views = open(&prepared.reader, &mut prepared.members, cx).await?;
+    let views = open(&prepared.reader, wanted(&prepared.members), cx).await?;
     still_wanted(cx)?;
 
-    let journal = begin(&plan, &mut prepared, cx).await?;
+    let document = document(&plan, &prepared);
+    let journal = blocking(move || Journal::begin(document)).await?;
     let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
     let options = prepared.options;
     let done = match restore.shadows(&*prepared.reader, views).await {
@@ -98,12 +99,11 @@ fn still_wanted(cx: &Context) -> Result<()> {
 /// The components of the archive, ready to flow. A failure here costs nothing.
 async fn open(
     reader: &Arc<dyn BackupReader>,
-    members: &mut [RestoreMember],
+    wanted: Vec<(String, Selection)>,
     cx: &Context,
 ) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
-    let opening = members.iter().map(|m| {
-        let (reader, name, selection) = (reader.clone(), m.component.clone(), m.selection.clone());
-        let cx = cx.clone();
+    let opening = wanted.into_iter().map(|(name, selection)| {
+        let (reader, cx) = (reader.clone(), cx.clone());
         async move {
             let source: Arc<dyn Source> = reader.component(&name, selection)?.into();
             let ready = connect(source, cx.clone()).await.map_err(|e| e.on(&name))?;
@@ -111,11 +111,10 @@ async fn open(
             Ok((ready.fix(&cx).await.map_err(|e| e.on(&name))?, estimate))
         }
     });
-    let opening: Vec<_> = opening.collect();
     side_by_side("open the backup", opening).await.into_iter().collect()
 }
 
-async fn begin(plan: &Plan, prepared: &mut PreparedRestore, cx: &Context) -> Result<Journal> {
+fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
     let describe = |(m, p): (&RestoreMember, &super::PlannedMember)| JournalTarget {
         component: m.component.clone(),
         kind: m.kind.clone(),
@@ -127,9 +126,7 @@ async fn begin(plan: &Plan, prepared: &mut PreparedRestore, cx: &Context) -> Res
     let mut seen = HashSet::new();
     homes.retain(|home| seen.insert(home.clone()));
     let options = &prepared.options;
-    let document = Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir);
-    still_wanted(cx)?;
-    blocking(move || Journal::begin(document)).await
+    Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir)
 }
 
 struct Restore<'a> {
@@ -328,7 +325,9 @@ fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> R
         })
     };
     let differences = compare(expected, there, &accepted);
-    let Some(first) = differences.first() else { return Ok(()) };
+    // A count says more to a person than a digest.
+    let count = |d: &&Difference| !matches!(d, Difference::Unequal(_, _, Fact::Digest(_), _));
+    let Some(first) = differences.iter().find(count).or(differences.first()) else { return Ok(()) };
     let more = match differences.len() - 1 {
         0 => String::new(),
         n => format!(", and {n} more differences"),

@@ -282,7 +282,7 @@ pub async fn plan_restore(
     if members.is_empty() {
         return Err(wrong("there is nothing to restore".to_owned()));
     }
-    let picked = pick(&*reader, &mut members, cx).await?;
+    let picked = pick(&*reader, &wanted(&members), cx).await?;
     let surveys = survey(&mut members, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
         if surveys[..i].iter().any(|other| other.place == survey.place) {
@@ -301,21 +301,30 @@ async fn survey(members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Surve
     futures::future::join_all(surveys).await.into_iter().collect()
 }
 
-// `&mut`: a shared borrow of a target that is `Send` but not `Sync` must not be held over an await.
-async fn pick(reader: &dyn BackupReader, members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Picked>> {
+/// Components and selections. A target may be used by one thread at a time, so a shared borrow of it must not be held while
+/// something is awaited.
+pub(super) fn wanted(members: &[RestoreMember]) -> Vec<(String, Selection)> {
+    members.iter().map(|m| (m.component.clone(), m.selection.clone())).collect()
+}
+
+async fn pick(
+    reader: &dyn BackupReader,
+    wanted: &[(String, Selection)],
+    cx: &Context,
+) -> Result<Vec<Picked>> {
     let mut picked = Vec::new();
     let mut digests = Vec::new();
-    for m in members.iter() {
-        let component = reader.manifest().component(&m.component).ok_or_else(|| {
+    for (name, selection) in wanted {
+        let component = reader.manifest().component(name).ok_or_else(|| {
             let known: Vec<_> = reader.manifest().components.iter().map(|c| c.header.name.as_str()).collect();
             let message = format!("the backup has no such component, only {}", known.join(", "));
-            Error::new(ErrorKind::NotFound, "plan a restore", message).on(&m.component)
+            Error::new(ErrorKind::NotFound, "plan a restore", message).on(name)
         })?;
-        let count = |measure| if m.selection.is_all() { component.proof.count("all", measure) } else { 0 };
+        let count = |measure| if selection.is_all() { component.proof.count("all", measure) } else { 0 };
         picked.push(Picked { entries: count("entries"), bytes: count("bytes"), digest: String::new() });
         digests.push(Sha256::new());
     }
-    if members.iter().all(|m| m.selection.is_all()) {
+    if wanted.iter().all(|(_, selection)| selection.is_all()) {
         return Ok(picked);
     }
     let mut entries = reader.entries();
@@ -324,9 +333,9 @@ async fn pick(reader: &dyn BackupReader, members: &mut [RestoreMember], cx: &Con
         if cx.cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        for ((m, p), digest) in members.iter().zip(&mut picked).zip(&mut digests) {
+        for (((name, selection), p), digest) in wanted.iter().zip(&mut picked).zip(&mut digests) {
             let path = &listed.entry.path;
-            if m.component == listed.component && !m.selection.is_all() && m.selection.covers(path) {
+            if *name == listed.component && !selection.is_all() && selection.covers(path) {
                 p.entries += 1;
                 p.bytes += listed.entry.stored_size().unwrap_or(0);
                 digest.update((path.len() as u64).to_le_bytes());
@@ -334,11 +343,11 @@ async fn pick(reader: &dyn BackupReader, members: &mut [RestoreMember], cx: &Con
             }
         }
     }
-    for ((m, p), digest) in members.iter().zip(&mut picked).zip(digests) {
-        if !m.selection.is_all() {
+    for (((name, selection), p), digest) in wanted.iter().zip(&mut picked).zip(digests) {
+        if !selection.is_all() {
             if p.entries == 0 {
                 let e = Error::new(ErrorKind::NotFound, "plan a restore", "nothing in it is selected");
-                return Err(e.on(&m.component));
+                return Err(e.on(name));
             }
             p.digest = hex::encode(digest.finalize());
         }
