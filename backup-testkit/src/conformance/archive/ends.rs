@@ -13,7 +13,6 @@ use backup_core::{
     Sink, Stage, State,
 };
 use futures::StreamExt;
-use std::sync::Arc;
 
 const LARGE: u64 = 5 << 20;
 const PUT: &str = "one";
@@ -226,26 +225,4 @@ pub async fn a_stage_that_goes_back_is_a_contract_error(make: &impl ArchiveFixtu
     let error = ledger.put(file("data"), Content::whole("d")).await.err().must("going back is an error");
     assert_eq!(error.kind(), ErrorKind::Contract);
     writer.abort(&cx).await.must("abort");
-}
-
-/// The index has one live line for a path.
-pub async fn a_path_put_twice_is_one_entry_or_an_error(make: &impl ArchiveFixture) {
-    let (fresh, cx) = (make.fresh().await, Context::default());
-    let writer = fresh.archive.begin(header("s", &["c"]), &cx).await.must("begin");
-    let sink: Arc<dyn Sink> = writer.component("c").must("its sink");
-    assert_eq!(sink.put(file("x"), Content::whole("first")).await.must("put"), Put::Stored);
-    if let Ok(Put::Stored) = sink.put(file("x"), Content::whole("second")).await {
-        let ledger = Ledger::new(sink, "c", &cx);
-        let Ok(proof) = ledger.finish(&cx).await else {
-            writer.abort(&cx).await.must("abort after a refusal");
-            return;
-        };
-        let Ok(summary) = writer.commit(conclusion(vec![result_of(&ledger, proof)], &cx), &cx).await else {
-            return;
-        };
-        let second = MemorySource::new("c").with(file("x"), || Content::whole("second"));
-        assert_only_good(&*fresh.reopened(), &summary.id, &second.contents().await, &cx).await;
-    } else {
-        writer.abort(&cx).await.must("abort after a refusal");
-    }
 }
