@@ -32,7 +32,7 @@ fn a_single_file_archive_is_restored_by_its_name() {
         let to = format!("from-{file}");
         place.expect(0, &["restore", file, "--to", &to]);
         assert_eq!(place.read(&format!("{to}/sub/b.txt")), "beta");
-        place.expect(4, &["create", "tree", "--to", file]);
+        place.expect(6, &["create", "tree", "--to", file]);
     }
 }
 
@@ -248,6 +248,8 @@ fn several_sources_make_one_backup() {
     place.write("etc/app.conf", "x = 1");
     let made = place.json(0, &["create", "data=tree", "etc/app.conf", "--to", "b"]);
     assert_eq!(made["results"][0]["module"], "data-app.conf");
+    place.expect(1, &["restore", "latest", "--from", "b", "--to", "c"]);
+    fs::create_dir(place.path("c")).unwrap();
     place.expect(0, &["restore", "latest", "--from", "b", "--to", "c"]);
     assert_eq!((place.read("c/data/a.txt"), place.read("c/app.conf")), ("alpha".into(), "x = 1".into()));
     place.expect(2, &["create", "tree", "./tree", "--to", "b"]);

@@ -154,10 +154,10 @@ impl Backup {
         }
     }
 
-    /// Connects every source and tries the destination; reads and writes no data.
+    /// Connects every source and tries the destination; stores nothing. A folder that trying has made is removed again.
     pub async fn preflight(self) -> Result<Preflight> {
-        let (request, archive) = self.prepare()?;
-        let (archive, cx) = (archive.open()?, self.run.context());
+        let (request, spec) = self.prepare()?;
+        let (archive, cx) = (spec.open()?, self.run.context());
         let mut components = Vec::new();
         for c in &request.components {
             let ready = c.source.connect(&cx).await.map_err(|e| e.on(&c.header.name))?;
@@ -169,8 +169,11 @@ impl Backup {
             });
         }
         let estimate = components.iter().map(|c| c.estimate).sum();
+        let absent = guard::absent(spec.local_folder()).await;
+        let warnings = archive.preflight(estimate, &cx).await;
+        guard::remove_empty(absent).await;
         Ok(Preflight {
-            warnings: archive.preflight(estimate, &cx).await?,
+            warnings: warnings?,
             module: request.module,
             series: request.series,
             archive: archive.to_string(),

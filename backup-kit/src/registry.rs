@@ -13,7 +13,7 @@ pub struct Registry {
 impl Default for Registry {
     /// All stores of this build.
     fn default() -> Self {
-        Registry { backends: Vec::new() }.with(crate::interim::FilesBackend)
+        Registry { backends: Vec::new() }.with(backup_files::FilesBackend)
     }
 }
 

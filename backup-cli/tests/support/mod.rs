@@ -108,7 +108,7 @@ impl Place {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let text = match host.trim() {
             "" => text,
-            host => text.replace(host, "$HOST"),
+            host => text.replace(&format!("@{host}"), "@$HOST").replace(&format!("on {host}"), "on $HOST"),
         };
         let mut out = String::new();
         let mut word = String::new();
@@ -116,7 +116,9 @@ impl Place {
             if c.is_ascii_alphanumeric() || "-:.".contains(c) {
                 word.push(c);
             } else {
-                out.push_str(placeholder(&word).unwrap_or(&word));
+                let bare = word.trim_end_matches([':', '.']);
+                out.push_str(placeholder(bare).unwrap_or(bare));
+                out.push_str(&word[bare.len()..]);
                 word.clear();
                 out.push(c);
             }
