@@ -7,6 +7,7 @@ use crate::{
 };
 use backup_core::{Entry, Error, ErrorKind, Extent, Kind, Posix, Result, display_path};
 use bytes::Bytes;
+use rustix::io::Errno;
 use std::{
     fs::File,
     io,
@@ -67,7 +68,7 @@ impl Parents {
             }
         } else {
             let (fd, _) =
-                system::open_parent_beneath(maker.home.as_fd(), &in_shadow(&[parent, b"/x"].concat()), true)?;
+                system::open_parent_beneath(maker.home.as_fd(), &in_shadow(&if parent.is_empty() { b"x".to_vec() } else { [parent, b"/x"].concat() }), true)?;
             if self.0.len() == OPEN_PARENTS {
                 self.0.remove(0);
             }
@@ -223,7 +224,7 @@ pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
     let path = display_path(path);
     match e.kind() {
         io::ErrorKind::AlreadyExists => Error::damaged("restore", "it appears twice in the backup").on(path),
-        io::ErrorKind::NotADirectory | io::ErrorKind::FilesystemLoop => {
+        _ if [Errno::NOTDIR, Errno::LOOP].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {
             Error::damaged("restore", "the backup has a file or link where a folder must be").on(path)
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io(ErrorKind::Target, "write", e)
