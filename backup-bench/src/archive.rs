@@ -26,6 +26,10 @@ const TOOLS: [&str; 6] = ["tar", "zstd", "bash", "sha256sum", "tee", "diff"];
 pub(crate) fn race(options: &Options) -> Result<u8> {
     options.checked()?;
     let tools = machine::tools(&TOOLS)?;
+    let must_be_quiet = !options.loaded && !options.quick;
+    if must_be_quiet {
+        machine::refuse_if_busy()?;
+    }
     let program = match &options.program {
         Some(file) => file.canonicalize().doing(file.display())?,
         None => program::build()?,
@@ -39,7 +43,7 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
     }
     let large = options.full.then(|| trees::ready(Tree::TenTimes, &data, options.scale())).transpose()?;
 
-    if !options.loaded && !options.quick {
+    if must_be_quiet {
         machine::wait_until_quiet()?;
     }
     let mut report = Report::heading("archive", &Machine::look(&data)?, &tools[..2], &machine::load()?);

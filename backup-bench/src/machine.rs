@@ -58,6 +58,12 @@ pub(crate) fn wait_until_quiet() -> Result<()> {
     }
 }
 
+/// Refuses at once what waiting will not better, before anything is built or made.
+pub(crate) fn refuse_if_busy() -> Result<()> {
+    // The load average is not asked: it still remembers the compilation of this program.
+    too_busy(0.0, busy_cpus(SAMPLE)?).map_or(Ok(()), |why| Err(Failure::Loaded(why)))
+}
+
 /// One line on how busy the machine is now, with nothing of ours running.
 pub(crate) fn load() -> Result<String> {
     let (load, busy) = (load_average()?, busy_cpus(SAMPLE)?);
