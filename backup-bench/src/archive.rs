@@ -162,7 +162,10 @@ impl Track {
         let sample = measure(job)?;
         self.runs += 1;
         self.disturbed += u32::from(sample.disturbed());
-        let others = sample.foreign.map(|f| format!(", others {f:.2} CPUs")).unwrap_or_default();
+        let others = sample
+            .foreign
+            .map(|f| format!(", others {:.2} CPUs, {:.2} with the kernel", f.user, f.all))
+            .unwrap_or_default();
         let (wall, cpu) = (sample.wall.as_secs_f64(), sample.cpu.as_secs_f64());
         eprintln!("{what}: {wall:.3} s, CPU {cpu:.3} s{others}");
         Ok(sample)

@@ -92,6 +92,8 @@ fn busy_cpus(sample: Duration) -> Result<f64> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CpuTimes {
     pub(crate) busy: Duration,
+    /// The part of it that was no kernel's: programs, and what the hypervisor took away.
+    pub(crate) user: Duration,
 }
 
 impl CpuTimes {
@@ -102,7 +104,10 @@ impl CpuTimes {
     }
 
     pub(crate) fn since(&self, earlier: &Self) -> Self {
-        CpuTimes { busy: self.busy.saturating_sub(earlier.busy) }
+        CpuTimes {
+            busy: self.busy.saturating_sub(earlier.busy),
+            user: self.user.saturating_sub(earlier.user),
+        }
     }
 }
 
@@ -111,8 +116,11 @@ fn parse_cpu(text: &str, ticks: u64) -> Option<CpuTimes> {
     let line = text.lines().find_map(|l| l.strip_prefix("cpu "))?;
     let fields: Vec<u64> =
         line.split_whitespace().map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
-    let sum: u64 = [0, 1, 2, 5, 6, 7].iter().filter_map(|&i| fields.get(i)).sum();
-    (fields.len() >= 5).then(|| CpuTimes { busy: Duration::from_secs_f64(sum as f64 / ticks as f64) })
+    let sum = |columns: &[usize]| {
+        let sum: u64 = columns.iter().filter_map(|&i| fields.get(i)).sum();
+        Duration::from_secs_f64(sum as f64 / ticks as f64)
+    };
+    (fields.len() >= 5).then(|| CpuTimes { busy: sum(&[0, 1, 2, 5, 6, 7]), user: sum(&[0, 1, 7]) })
 }
 
 /// Versions of the tools that race, as they name themselves; missing ones are an error that lists them.
@@ -165,7 +173,7 @@ mod tests {
     #[test]
     fn stolen_time_is_busy_and_waiting_is_not() {
         let times = parse_cpu("cpu  100 10 40 9000 500 3 7 40 60 0\ncpu0 1 1 1 1\n", 100);
-        assert_eq!(times, Some(CpuTimes { busy: Duration::from_secs(2) }));
+        assert_eq!(times, Some(CpuTimes { busy: Duration::from_secs(2), user: Duration::from_millis(1500) }));
         assert_eq!(parse_cpu("cpu x", 100), None);
     }
 

@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 /// CPUs that every side may use: as many as the rivals have threads for compression.
 pub(crate) const CPUS: usize = 2;
 
-/// Work of others above this many CPUs, averaged over a run, makes the run worthless.
-const FOREIGN_LIMIT: f64 = 0.20;
+/// CPUs that others' programs kept busy, averaged over a run: above this the run is worthless.
+const FOREIGN_USER_LIMIT: f64 = 0.10;
+/// The same with the kernel's own work, of which writing back our output is a part.
+const FOREIGN_LIMIT: f64 = 0.50;
 
 /// A run shorter than this says nothing about others' work: the kernel counts in ticks of 10 ms.
 const JUDGED_FROM: Duration = Duration::from_millis(500);
@@ -68,13 +70,35 @@ pub(crate) struct Sample {
     pub(crate) peak_rss: u64,
     /// Bytes that the first process got from read calls; `None` if the kernel does not count them.
     pub(crate) read_bytes: Option<u64>,
-    /// CPUs that others kept busy meanwhile; `None` for a run too short to tell.
-    pub(crate) foreign: Option<f64>,
+    /// What was not ours meanwhile; `None` for a run too short to tell.
+    pub(crate) foreign: Option<Foreign>,
+}
+
+/// CPUs kept busy by what is not the side measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Foreign {
+    /// By programs.
+    pub(crate) user: f64,
+    /// By programs and the kernel.
+    pub(crate) all: f64,
+}
+
+impl Foreign {
+    fn of(spent: &CpuTimes, usage: &Usage, took: Duration) -> Self {
+        let rest = |all: Duration, ours| {
+            all.saturating_sub(Duration::from_micros(ours)).as_secs_f64() / took.as_secs_f64()
+        };
+        Foreign { user: rest(spent.user, usage.user_us), all: rest(spent.busy, usage.cpu_us) }
+    }
+
+    fn disturbs(self) -> bool {
+        self.user > FOREIGN_USER_LIMIT || self.all > FOREIGN_LIMIT
+    }
 }
 
 impl Sample {
     pub(crate) fn disturbed(&self) -> bool {
-        self.foreign.is_some_and(|f| f > FOREIGN_LIMIT)
+        self.foreign.is_some_and(Foreign::disturbs)
     }
 }
 
@@ -115,13 +139,39 @@ pub(crate) fn measure(job: &Job) -> Result<Sample> {
         Some(code) => return Err(failed(format!("ended with exit code {code}"))),
         None => return Err(failed("was ended by a signal".to_owned())),
     }
-    let cpu = Duration::from_micros(usage.cpu_us);
-    let foreign = (spent.busy.saturating_sub(cpu)).as_secs_f64() / took.as_secs_f64();
+    let foreign = Foreign::of(&spent, &usage, took);
     Ok(Sample {
         wall: Duration::from_nanos(usage.wall_ns),
-        cpu,
+        cpu: Duration::from_micros(usage.cpu_us),
         peak_rss: usage.peak_rss,
         read_bytes: usage.read_bytes,
         foreign: (took >= JUDGED_FROM).then_some(foreign),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writing_back_our_output_is_forgiven_and_another_program_is_not() {
+        assert!(!Foreign { user: 0.02, all: 0.30 }.disturbs());
+        assert!(Foreign { user: 0.15, all: 0.20 }.disturbs());
+        assert!(Foreign { user: 0.0, all: 0.9 }.disturbs());
+    }
+
+    #[test]
+    fn what_is_ours_is_not_foreign() {
+        let spent = CpuTimes { busy: Duration::from_secs(4), user: Duration::from_secs(3) };
+        let usage = Usage {
+            wall_ns: 0,
+            cpu_us: 3_000_000,
+            user_us: 2_500_000,
+            peak_rss: 0,
+            read_bytes: None,
+            exit: Some(0),
+        };
+        let foreign = Foreign::of(&spent, &usage, Duration::from_secs(2));
+        assert!((foreign.user - 0.25).abs() < 1e-9 && (foreign.all - 0.5).abs() < 1e-9);
+    }
 }

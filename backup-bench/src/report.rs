@@ -43,7 +43,8 @@ impl Report {
         self.row(&["---", "---:", "---:", "---:", "---:", "---:"]);
         for (i, (name, samples)) in sides.iter().enumerate() {
             let spread = |figure: fn(&Sample) -> f64| Spread::of(samples.iter().map(figure));
-            let foreign = samples.iter().filter_map(|s| s.foreign).reduce(f64::max);
+            let foreign = samples.iter().filter_map(|s| s.foreign);
+            let foreign = foreign.map(|f| (f.user, f.all)).reduce(|a, b| (a.0.max(b.0), a.1.max(b.1)));
             self.row(&[
                 name,
                 &seconds(spread(|s| s.wall.as_secs_f64())),
@@ -55,7 +56,7 @@ impl Report {
                     .flatten()
                     .map(|n| format!("{:.1}", n as f64 / 1e6))
                     .unwrap_or_default(),
-                &foreign.map(|f| format!("{f:.2}")).unwrap_or_default(),
+                &foreign.map(|(user, all)| format!("{user:.2} / {all:.2}")).unwrap_or_default(),
             ]);
         }
         self.text.push('\n');

@@ -19,6 +19,8 @@ pub(crate) struct Usage {
     pub(crate) wall_ns: u64,
     /// User and system time of all descendants.
     pub(crate) cpu_us: u64,
+    /// The user part of it.
+    pub(crate) user_us: u64,
     /// Largest resident set that any one descendant ever had, in bytes.
     pub(crate) peak_rss: u64,
     /// Bytes that the command itself (not its children) got from read calls of any kind.
@@ -46,13 +48,13 @@ pub(crate) fn run(cpus: usize, stdout: Option<&std::path::Path>, command: &[Stri
     let (exit, read_bytes) = reap(pid)?;
     let wall = start.elapsed();
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN).doing("getrusage")?;
-    let cpu_us = [usage.user_time(), usage.system_time()]
-        .iter()
-        .map(|t| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0))
-        .sum();
+    let micros =
+        |t: nix::sys::time::TimeVal| u64::try_from(t.tv_sec() * 1_000_000 + t.tv_usec()).unwrap_or(0);
+    let user_us = micros(usage.user_time());
     let usage = Usage {
         wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
-        cpu_us,
+        cpu_us: user_us + micros(usage.system_time()),
+        user_us,
         // Linux counts it in units of 1024 bytes.
         peak_rss: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
         read_bytes,
