@@ -83,7 +83,8 @@ pub struct Entry {
     pub posix: Option<Posix>,
     /// Attributes as the store itself knows them, typed by the store.
     pub store: Option<serde_json::Value>,
-    /// The data of a sparse file: the content delivers these extents one after another and nothing of the holes.
+    /// The data of a sparse file: the content delivers these extents one after another and nothing of the holes. Each begins
+    /// and ends at a multiple of 512 bytes, or ends with the file (`tar::align_extents`).
     pub extents: Option<Arc<[Extent]>>,
     /// The producer may be slow (a network): cut into segments rather than hold the archive while it is written.
     pub slow: bool,

@@ -15,9 +15,9 @@ mod error;
 mod event;
 mod ledger;
 mod manifest;
-pub mod portable;
-mod pipeline;
 mod memory;
+mod pipeline;
+pub mod portable;
 mod process;
 mod proof;
 mod restore;
@@ -41,11 +41,11 @@ pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
     ManifestError, Poured, Series, State, is_component_name,
 };
+pub use memory::MemoryArchive;
 pub use pipeline::{
     ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
     VerifyReport, create, pour_all, put_stage, verify,
 };
-pub use memory::MemoryArchive;
 pub use process::ProcessStamp;
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{

@@ -1,5 +1,6 @@
 //! A portable archive is read by `zstd`, `tar` and `sha256sum` alone, and by our own reader to the same end.
 #![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 use backup_core::{
     portable::{PortableArchive, PortableOptions},
@@ -91,7 +92,8 @@ async fn write_demo(archive: &PortableArchive, cx: &Context) -> BackupSummary {
     let mut sparse = file(b"sparse", 0o600).sized(1_000_000);
     sparse.extents = Some([Extent { offset: 512_000, length: 1024 }].into());
     assert_eq!(put(a.clone(), sparse, Content::whole(noise(1024, 5))).await, Put::Stored);
-    let mut hard = Entry { kind: Kind::HardLink, link: Some("small.txt".into()), ..file(b"other-name", 0o644) };
+    let mut hard =
+        Entry { kind: Kind::HardLink, link: Some("small.txt".into()), ..file(b"other-name", 0o644) };
     hard.stage = Stage::Complete;
     assert_eq!(put(a.clone(), hard, Content::empty()).await, Put::Stored);
     let mut root = Entry { kind: Kind::Directory, ..file(b"", 0o750) };
@@ -124,7 +126,8 @@ async fn tar_zstd_and_sha256sum_alone_get_everything_back() {
         let report = verify(reader, Depth::Full, &cx).await.unwrap();
         assert!(report.defects.is_empty(), "{name}: {:?}", report.defects);
 
-        let unpack = if name.ends_with("zst") { "zstd -dc ../demo.tar.zst | tar -x" } else { "tar -xf ../demo.tar" };
+        let unpack =
+            if name.ends_with("zst") { "zstd -dc ../demo.tar.zst | tar -x" } else { "tar -xf ../demo.tar" };
         shell(dir.path(), &format!("mkdir out && cd out && {unpack} -p --numeric-owner 2>&1"));
         let out = dir.path().join("out");
         assert_eq!(shell(&out, "cat SHA256SUMS/* | sha256sum --check --quiet 2>&1"), "");

@@ -33,7 +33,7 @@ impl Backend for FilesBackend {
     }
 
     fn target(&self, component: &str, config: Value) -> Result<Box<dyn Target>> {
-        Ok(Box::new(FilesTarget::new(component, FilesConfig::read(config, component)?)?))
+        Ok(Box::new(FilesTarget::new(component, &FilesConfig::read(config, component)?)?))
     }
 
     fn recover(&self, undo: Value) -> Result<Box<dyn Target>> {
@@ -86,7 +86,8 @@ mod tests {
         for url in ["s3://b/p", "postgres://u@h/db", "compose://x"] {
             assert!(FilesBackend.parse(url).is_none(), "{url}");
         }
-        for (place, name) in [("/var/lib/data", "data"), ("/", "files"), ("/x/.config", "config"), ("/a b", "a-b")]
+        for (place, name) in
+            [("/var/lib/data", "data"), ("/", "files"), ("/x/.config", "config"), ("/a b", "a-b")]
         {
             let named = FilesBackend.parse(place).unwrap().unwrap();
             assert_eq!(named.name, name);

@@ -59,9 +59,8 @@ impl FilesConfig {
     }
 
     pub(crate) fn read(config: Value, component: &str) -> Result<Self> {
-        let mut read: FilesConfig = serde_json::from_value(config).map_err(|e| {
-            Error::new(ErrorKind::Usage, "read the configuration of files", e).on(component)
-        })?;
+        let mut read: FilesConfig = serde_json::from_value(config)
+            .map_err(|e| Error::new(ErrorKind::Usage, "read the configuration of files", e).on(component))?;
         read.path = absolute(&read.path)?;
         Ok(read)
     }
@@ -82,7 +81,7 @@ fn is_false(b: &bool) -> bool {
 }
 
 /// Text where the path is UTF-8, `{"bytes": [..]}` where it is not.
-mod any_path {
+pub(crate) mod any_path {
     use crate::system::{path_from_bytes, path_to_bytes};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use std::path::{Path, PathBuf};
@@ -94,7 +93,7 @@ mod any_path {
         Raw { bytes: Vec<u8> },
     }
 
-    pub(super) fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(path: &Path, s: S) -> Result<S::Ok, S::Error> {
         match path.to_str() {
             Some(text) => Form::Text(text.to_owned()),
             None => Form::Raw { bytes: path_to_bytes(path) },
@@ -102,7 +101,7 @@ mod any_path {
         .serialize(s)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<PathBuf, D::Error> {
         let path = match Form::deserialize(d)? {
             Form::Text(text) => PathBuf::from(text),
             Form::Raw { bytes } => path_from_bytes(bytes),

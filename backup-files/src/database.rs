@@ -140,3 +140,8 @@ fn method_name(method: Method) -> &'static str {
         Method::BackupApi => "backup-api",
     }
 }
+
+/// Whether this entry was stored as a snapshot of a database.
+pub(crate) fn stored_as_database(entry: &Entry) -> bool {
+    entry.store.as_ref().is_some_and(|store| store.get("sqlite").is_some())
+}

@@ -68,7 +68,8 @@ impl Walk {
         if self.is_another_name(&stat)? {
             return Ok(());
         }
-        let sent = if stat.size <= SMALL { self.small(name, file, stat) } else { self.large(name, file, stat) };
+        let sent =
+            if stat.size <= SMALL { self.small(name, file, stat) } else { self.large(name, file, stat) };
         match sent {
             Ok(sent) => sent,
             Err(e) => self.unreadable("read", e),
@@ -168,7 +169,9 @@ impl Walk {
         let path = Bytes::copy_from_slice(&self.path);
         let database = Database { run: self.run.clone(), path, posix: posix(&stat, xattrs), stat };
         match database.open() {
-            Opened::Snapshot(entry, content, method) => self.send_database(name, &stat, entry, content, method),
+            Opened::Snapshot(entry, content, method) => {
+                self.send_database(name, &stat, entry, content, method)
+            }
             Opened::PlainFile => {
                 let why = io::Error::other("this program holds a lock on it, and it is no SQLite database");
                 self.unreadable("open", why)

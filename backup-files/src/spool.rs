@@ -32,11 +32,6 @@ impl Spool {
         Ok(())
     }
 
-    /// Entries pushed.
-    pub(crate) fn len(&self) -> u64 {
-        self.count
-    }
-
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all(&self.pending)?;
         self.pending.clear();
@@ -160,7 +155,6 @@ mod tests {
         for e in &entries {
             spool.push(e).unwrap();
         }
-        assert_eq!(spool.len(), 5000);
         let back: Vec<Entry> = spool.read().unwrap().map(Result::unwrap).collect();
         assert_eq!(back, entries);
     }

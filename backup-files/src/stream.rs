@@ -70,11 +70,16 @@ impl LargeFile {
                 feed.blocking_send(chunk)?;
             }
         }
-        let now = system::stat_fd(self.file.as_fd()).map_err(|e| self.run.unreadable(&self.path, "stat", e))?;
+        let now =
+            system::stat_fd(self.file.as_fd()).map_err(|e| self.run.unreadable(&self.path, "stat", e))?;
         match change_since(&self.stat, &now) {
-            _ if shrank => self.run.warn(&self.path, "became shorter while it was read; filled up with zeros"),
+            _ if shrank => {
+                self.run.warn(&self.path, "became shorter while it was read; filled up with zeros")
+            }
             Change::None => {}
-            Change::Grew => self.run.note(&self.path, "grew while it was read; stored up to its size at open"),
+            Change::Grew => {
+                self.run.note(&self.path, "grew while it was read; stored up to its size at open")
+            }
             Change::Content if !last_try => return Err(self.again()),
             Change::Content => self.run.warn(&self.path, "changed while it was read; stored as it was read"),
         }

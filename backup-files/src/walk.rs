@@ -241,7 +241,8 @@ impl Walk {
         // `..` of a folder that was moved meanwhile is not the one we came from.
         let again = folder.fd.as_ref().map(|fd| system::open_dir_at(fd.as_fd(), b".."));
         let same = |fd: &OwnedFd| {
-            system::stat_fd(fd.as_fd()).is_ok_and(|now| (now.dev, now.ino) == (above.stat.dev, above.stat.ino))
+            system::stat_fd(fd.as_fd())
+                .is_ok_and(|now| (now.dev, now.ino) == (above.stat.dev, above.stat.ino))
         };
         match again {
             Some(Ok(fd)) if same(&fd) => above.fd = Some(fd),

@@ -113,6 +113,18 @@ impl ArchiveSpec {
     }
 }
 
+impl ArchiveSpec {
+    /// The folder on this machine in which files are made.
+    pub(crate) fn local_folder(&self) -> Option<PathBuf> {
+        let path = self.local_path()?;
+        let is_file = matches!(self.place, Place::File(_))
+            || path.file_name().and_then(|n| n.to_str()).and_then(Compression::of_name).is_some()
+                && !path.is_dir();
+        let folder = if is_file { path.parent()? } else { path };
+        Some(folder.to_owned()).filter(|f| !f.as_os_str().is_empty())
+    }
+}
+
 impl fmt::Display for ArchiveSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {

@@ -2,8 +2,7 @@
 
 use crate::{ArchiveSpec, Error, Module, Result, Run, SourceSpec, guard, series::SeriesParts};
 use backup_core::{
-    ComponentHeader, Context, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series,
-    State,
+    ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -155,10 +154,10 @@ impl Backup {
         }
     }
 
-    /// Connects every source and tries the destination; reads and writes no data.
+    /// Connects every source and tries the destination; stores nothing. A folder that trying has made is removed again.
     pub async fn preflight(self) -> Result<Preflight> {
-        let (request, archive) = self.prepare()?;
-        let (archive, cx) = (archive.open()?, self.run.context());
+        let (request, spec) = self.prepare()?;
+        let (archive, cx) = (spec.open()?, self.run.context());
         let mut components = Vec::new();
         for c in &request.components {
             let ready = c.source.connect(&cx).await.map_err(|e| e.on(&c.header.name))?;
@@ -170,8 +169,11 @@ impl Backup {
             });
         }
         let estimate = components.iter().map(|c| c.estimate).sum();
+        let absent = guard::absent(spec.local_folder()).await;
+        let warnings = archive.preflight(estimate, &cx).await;
+        guard::remove_empty(absent).await;
         Ok(Preflight {
-            warnings: archive.preflight(estimate, &cx).await?,
+            warnings: warnings?,
             module: request.module,
             series: request.series,
             archive: archive.to_string(),
@@ -233,10 +235,4 @@ impl Backup {
 
 fn usage(message: impl std::fmt::Display) -> backup_core::Error {
     backup_core::Error::new(ErrorKind::Usage, "begin the backup", message)
-}
-
-/// A run may go to any thread of a host's runtime.
-fn _is_send(backup: Backup, cx: Context) {
-    fn send<T: Send>(_: T) {}
-    send((backup.clone().run(), backup.preflight(), cx));
 }

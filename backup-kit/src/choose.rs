@@ -2,7 +2,11 @@
 
 use backup_core::{BackupSummary, Error, ErrorKind, Result, Series, State};
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
-use std::{collections::BTreeMap, convert::Infallible, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    str::FromStr,
+};
 
 /// A way to name a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,14 +109,19 @@ fn complete_of_one_series<'a>(
         series.entry(&b.series).or_default().push(b);
     }
     if series.len() > 1 {
+        let modules: BTreeSet<&str> = series.values().flatten().map(|b| b.module.as_str()).collect();
         let lines: Vec<String> = series
             .iter()
             .filter_map(|(name, list)| {
                 Some(format!("{name} (newest: {})", list.iter().max_by_key(|b| b.created)?.id))
             })
             .collect();
-        return Err(usage(format!("several series are kept here: {}", lines.join("; ")))
-            .hint("name the backup by its id, or the module with -m"));
+        return Err(usage(format!("several series are kept here: {}", lines.join("; "))).hint(match modules
+            .len()
+        {
+            1 => "name the backup by its id: `backup list`",
+            _ => "name the backup by its id, or the module with -m",
+        }));
     }
     let mut list: Vec<&BackupSummary> = series.into_values().next().unwrap_or_default();
     if list.is_empty() {

@@ -1,15 +1,18 @@
-//! What must not be: an archive inside the folder that it is to hold.
+//! What must not be: an archive inside the folder that it is to hold, and traces of a trial.
 
 use backup_core::{Error, ErrorKind, Result};
+use backup_files::FilesConfig;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A destination inside a source would be read while it is written, and every backup would hold all earlier ones.
 pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, origin: &Value) -> Result<()> {
-    let (Some(archive), "files", Some(source)) = (archive, kind, origin["path"].as_str()) else {
-        return Ok(());
+    let origin = match kind {
+        "files" => serde_json::from_value::<FilesConfig>(origin.clone()).ok(),
+        _ => None,
     };
-    let (inside, source) = (real(archive), real(Path::new(source)));
+    let (Some(archive), Some(origin)) = (archive, origin) else { return Ok(()) };
+    let (inside, source) = (real(archive), real(&origin.path));
     if !inside.starts_with(&source) {
         return Ok(());
     }
@@ -19,6 +22,20 @@ pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, origin: &V
         format!("the archive {} is inside the source {}", inside.display(), source.display()),
     )
     .hint("keep backups outside of what they are of: --to ELSEWHERE"))
+}
+
+/// The folder, if it is not there.
+pub(crate) async fn absent(folder: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = folder?;
+    let look = tokio::task::spawn_blocking(move || (!folder.exists()).then_some(folder));
+    look.await.ok().flatten()
+}
+
+/// Takes away what trying a destination has made. One that another run uses by now is not empty and stays.
+pub(crate) async fn remove_empty(folder: Option<PathBuf>) {
+    if let Some(folder) = folder {
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(folder)).await;
+    }
 }
 
 /// The path without symbolic links, as far as it exists; the rest as it is written.

@@ -6,7 +6,6 @@ mod choose;
 pub mod config;
 mod error;
 mod guard;
-mod interim;
 mod module;
 mod recovery;
 mod registry;

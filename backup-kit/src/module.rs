@@ -118,7 +118,7 @@ impl Module {
         if self.sources.is_empty() {
             return Err(Error::new(ErrorKind::Usage, "use the module", "it has no sources").on(&self.name));
         }
-        self.sources.iter().find_map(|(_, s)| s.problem.clone()).map_or(Ok(()), Err)
+        Ok(())
     }
 }
 

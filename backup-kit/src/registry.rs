@@ -13,7 +13,7 @@ pub struct Registry {
 impl Default for Registry {
     /// All stores of this build.
     fn default() -> Self {
-        Registry { backends: Vec::new() }.with(crate::interim::FilesBackend)
+        Registry { backends: Vec::new() }.with(backup_files::FilesBackend)
     }
 }
 
@@ -45,7 +45,8 @@ impl Registry {
 
     /// Reads a source or target named on the command line: its kind and what it says.
     pub fn parse(&self, place: &str) -> Result<(&dyn Backend, Named)> {
-        for backend in &self.backends {
+        // One from outside is asked before the files, which take every text that is no URL for a path.
+        for backend in self.backends.iter().rev() {
             if let Some(named) = backend.parse(place) {
                 return Ok((&**backend, named?));
             }

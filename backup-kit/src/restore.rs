@@ -207,8 +207,12 @@ impl Restore {
         if let Some(time) = self.keep_previous {
             options.keep_previous = time;
         }
-        let prepared = backup_core::plan_restore(reader, members, options, &cx).await?;
-        selections.all_matched()?;
+        let prepared = backup_core::plan_restore(reader, members, options, &cx).await;
+        if prepared.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::NotFound) {
+            // Says which of several globs it was.
+            selections.all_matched()?;
+        }
+        let prepared = prepared?;
         RestorePlan::new(prepared, chosen, cx)
     }
 

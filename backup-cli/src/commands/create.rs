@@ -29,12 +29,12 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         let (this, object) = match made {
             Ok(report) => {
                 session.settings.output.success(format!("{name}: the backup {} is complete", report.id));
-                session.settings.output.result(&human::report(&report))?;
+                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
                 (exit::COMPLETE, json!({ "module": name, "report": report }))
             }
             Err(Error::Partial(report)) => {
                 session.settings.output.warning(format!("{name}: the backup {} is partial", report.id));
-                session.settings.output.result(&human::report(&report))?;
+                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
                 (exit::PARTIAL, json!({ "module": name, "report": report }))
             }
             Err(e) => {

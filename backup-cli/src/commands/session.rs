@@ -86,9 +86,11 @@ pub(super) fn outcome(healed: &Healed) -> String {
         Healed::LeftAlone { id, label, reason } => {
             format!("{label}: the restore {id} was left alone: {reason}")
         }
-        Healed::Failed { id, label, error } => {
-            format!("{label}: the restore {id} could not be healed: {error}")
+        Healed::Cleared { trace } => format!("removed {}, left by a restore that is over", trace.display()),
+        Healed::Failed { journal, error } => {
+            format!("a restore could not be healed: {error} (its journal: {})", journal.display())
         }
+        _ => format!("{healed:?}"),
     }
 }
 

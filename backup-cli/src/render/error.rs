@@ -33,7 +33,8 @@ fn what(e: &CoreError) -> String {
 
 /// The message and the errors under it, each said once.
 fn cause(e: &CoreError) -> String {
-    let mut out = e.message().to_owned();
+    // The state of things has a line of its own.
+    let mut out = e.message().trim_end_matches("; everything is as it was before").to_owned();
     let mut under = e.source();
     while let Some(inner) = under {
         let text = inner.to_string();
@@ -48,7 +49,9 @@ fn cause(e: &CoreError) -> String {
 
 fn default_state(kind: ErrorKind) -> Option<&'static str> {
     Some(match kind {
-        ErrorKind::Usage | ErrorKind::Refused | ErrorKind::AlreadyRunning => "nothing was touched",
+        ErrorKind::Usage | ErrorKind::NotFound | ErrorKind::Refused | ErrorKind::AlreadyRunning => {
+            "nothing was touched"
+        }
         ErrorKind::RolledBack => "everything is as it was before",
         ErrorKind::NotRolledBack => "some targets may be old and some new: run `backup heal`",
         _ => return None,

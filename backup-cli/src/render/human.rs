@@ -46,7 +46,11 @@ pub(crate) fn span(seconds: u64) -> String {
 
 fn took(from: Timestamp, to: Timestamp) -> String {
     let ms = to.duration_since(from).as_millis().max(0);
-    if ms < 120_000 { format!("{:.1} s", ms as f64 / 1000.0) } else { span((ms / 1000) as u64) }
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => span(u64::try_from(ms / 1000).unwrap_or(u64::MAX)),
+    }
 }
 
 /// A state with its dates: `complete, verified 2025-08-12`.
@@ -58,15 +62,16 @@ pub(crate) fn state(b: &BackupSummary) -> String {
 }
 
 /// What a backup run made.
-pub(crate) fn report(r: &Report) -> String {
+pub(crate) fn report(r: &Report, archive: &str) -> String {
     let mut out = format!("{}: {}\n", r.module, r.state);
+    // Of next to nothing the ratio says something about our own members only.
     let ratio = match r.data_bytes {
-        0 => String::new(),
+        0..65_536 => String::new(),
         data => format!(" ({:.0} %)", r.stored_bytes as f64 * 100.0 / data as f64),
     };
     let _ = writeln!(out, "  id       {}", r.id);
-    let _ = writeln!(out, "  file     {}", r.location);
-    let _ = writeln!(out, "  size     {} of {}{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
+    let _ = writeln!(out, "  file     {}", place(archive, &r.location));
+    let _ = writeln!(out, "  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
     let _ = writeln!(out, "  entries  {}", r.entries);
     let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
     for text in &r.not_included {
@@ -74,6 +79,14 @@ pub(crate) fn report(r: &Report) -> String {
     }
     out.push_str(&lost(&r.notes));
     out
+}
+
+/// The file of a backup: in the archive's folder, or the archive itself.
+fn place(archive: &str, location: &str) -> String {
+    match archive.ends_with(location) {
+        true => archive.to_owned(),
+        false => format!("{}/{location}", archive.trim_end_matches('/')),
+    }
 }
 
 /// What a restore did.

@@ -95,8 +95,12 @@ impl Destination for LocalFolder {
             match std::fs::metadata(&me.path) {
                 Ok(m) if m.is_dir() => {}
                 Ok(_) => {
-                    return Err(Error::new(ErrorKind::Destination, "use the destination", "it is not a folder")
-                        .on(me.path.display()));
+                    return Err(Error::new(
+                        ErrorKind::Destination,
+                        "use the destination",
+                        "it is not a folder",
+                    )
+                    .on(me.path.display()));
                 }
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // Only the last part: a whole missing path is rather a disk that is not mounted.
@@ -126,7 +130,8 @@ impl Destination for LocalFolder {
         return Ok(None);
         #[cfg(unix)]
         self.blocking(|me| {
-            let s = rustix::fs::statvfs(&me.path).map_err(|e| me.error("ask for free space", "", e.into()))?;
+            let s =
+                rustix::fs::statvfs(&me.path).map_err(|e| me.error("ask for free space", "", e.into()))?;
             Ok(Some((s.f_bavail.saturating_mul(s.f_frsize), s.f_blocks.saturating_mul(s.f_frsize))))
         })
         .await
@@ -192,7 +197,8 @@ impl Destination for LocalFolder {
         let (name, bytes) = (name.to_owned(), bytes.to_owned());
         self.blocking(move |me| {
             let path = me.path.join(&name);
-            let temporary = me.path.join(format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate()));
+            let temporary =
+                me.path.join(format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate()));
             let written = create_private(&temporary).and_then(|mut f| {
                 f.write_all(&bytes)?;
                 f.sync_all()?;
@@ -310,9 +316,9 @@ impl Upload for LocalUpload {
             Ok(None)
         })
         .await?;
-        taken
-            .inspect(|_| self.file = None)
-            .ok_or_else(|| Error::new(ErrorKind::Refused, "name the backup", "the name is taken").on(&self.name))
+        taken.inspect(|_| self.file = None).ok_or_else(|| {
+            Error::new(ErrorKind::Refused, "name the backup", "the name is taken").on(&self.name)
+        })
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {

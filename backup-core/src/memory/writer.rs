@@ -3,7 +3,7 @@
 use super::{Member, MemoryArchive, Saved, Slot, hold};
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Content, Context, Entry, Error,
-    ErrorKind, Manifest, Poured, Proof, Put, Result, Sink, State, Tally,
+    ErrorKind, Kind, Manifest, Poured, Proof, Put, Result, Sink, State, Tally,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -174,7 +174,7 @@ impl fmt::Display for MemorySink {
 
 #[async_trait]
 impl Sink for MemorySink {
-    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+    async fn put(&self, mut entry: Entry, content: Content) -> Result<Put> {
         let _open = self.enter(&entry)?;
         let mut content = content.hashed(&entry);
         let mut chunks = Vec::new();
@@ -193,6 +193,9 @@ impl Sink for MemorySink {
         }
         let sha256 = content.digest().ok_or_else(|| Error::contract("a content without its digest"))?;
         let facts = content.facts().cloned().unwrap_or_default();
+        if entry.kind == Kind::File && entry.extents.is_none() {
+            entry.size = Some(delivered);
+        }
         let mut state = hold(&self.state);
         if state.closed || state.proof.is_some() || !state.paths.insert(entry.path.clone()) {
             return Err(Error::contract("the sink was finished, or the same path put, meanwhile")

@@ -7,7 +7,7 @@ use super::{
     reader::Inner,
     sidecar::LARGEST_MANIFEST,
 };
-use crate::{Context, Depth, Entry, Error, Extent, Result, Stage, tar};
+use crate::{Context, Depth, Entry, Error, Extent, Result, Stage, Tally, tar};
 use futures::StreamExt;
 use std::{
     collections::{BTreeMap, HashSet, hash_map::RandomState},
@@ -80,7 +80,8 @@ async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut
         let mut header = Vec::new();
         super::own_member(own.name.as_bytes(), own.place.length).encode(&mut header);
         let place = own.place;
-        let checked = header_and_padding(archive, &header, place.header, place.data, place.length, depth).await;
+        let checked =
+            header_and_padding(archive, &header, place.header, place.data, place.length, depth).await;
         defects.keep(checked, || own.name.clone())?;
         cover.add(place.header, place.end());
     }
@@ -219,6 +220,7 @@ async fn paths(archive: &Arc<Inner>, cx: &Context, defects: &mut Defects) -> Res
     for pass in 0..passes {
         let mut seen = HashSet::new();
         let mut stage = vec![Stage::Prepare; archive.manifest.components.len()];
+        let mut tallies = vec![Tally::default(); archive.manifest.components.len()];
         let mut lines = std::pin::pin!(archive.lines());
         while let Some(line) = lines.next().await {
             alive(cx)?;
@@ -228,16 +230,41 @@ async fn paths(archive: &Arc<Inner>, cx: &Context, defects: &mut Defects) -> Res
                 continue;
             }
             if stage.get(of).is_some_and(|s| *s > line.entry.stage) && pass == 0 {
-                defects.push(Error::damaged("read the index", "its stages are not in order").on(archive.display(&line)));
+                defects.push(
+                    Error::damaged("read the index", "its stages are not in order")
+                        .on(archive.display(&line)),
+                );
             }
             if let Some(s) = stage.get_mut(of) {
                 *s = (*s).max(line.entry.stage);
             }
+            if let Some(tally) = tallies.get_mut(of) {
+                tally.add(&line.entry, 0, &line.sha256.unwrap_or_default());
+            }
             let hash = hasher.hash_one((line.component, &line.entry.path));
             if hash % passes == pass && !seen.insert(hash) {
-                defects.push(Error::damaged("read the index", "the path is there twice").on(archive.display(&line)));
+                defects.push(
+                    Error::damaged("read the index", "the path is there twice").on(archive.display(&line)),
+                );
             }
+        }
+        if pass == 0 {
+            promises(archive, &tallies, defects);
         }
     }
     Ok(())
+}
+
+/// What the manifest promises of each component is what its lines add up to: nobody is promised less than is restored.
+fn promises(archive: &Inner, tallies: &[Tally], defects: &mut Defects) {
+    for (component, tally) in archive.manifest.components.iter().zip(tallies) {
+        for (subject, measure, found) in tally.facts().iter() {
+            if component.proof.get(subject, measure) != Some(found) {
+                let text = format!("{measure}: the manifest and the index do not say the same");
+                defects.push(
+                    Error::damaged("compare the index with the manifest", text).on(&component.header.name),
+                );
+            }
+        }
+    }
 }

@@ -26,7 +26,9 @@ impl Compression {
 
     /// By the ending of a file name.
     pub fn of_name(name: &str) -> Option<Self> {
-        [Compression::Zstd, Compression::None].into_iter().find(|c| name.ends_with(&format!(".{}", c.extension())))
+        [Compression::Zstd, Compression::None]
+            .into_iter()
+            .find(|c| name.ends_with(&format!(".{}", c.extension())))
     }
 
     /// The level used when none is named. zstd's own default.
@@ -66,7 +68,8 @@ impl Compressors {
 
     /// An empty buffer.
     pub(super) fn buffer(&self, capacity: usize) -> Vec<u8> {
-        let mut buffer = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut buffer =
+            self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
         buffer.clear();
         buffer.reserve(capacity);
         buffer

@@ -58,8 +58,12 @@ impl PortableArchive {
         let path = path.as_ref();
         let file = path.file_name().and_then(|n| n.to_str());
         let (Some(file), Some(compression)) = (file, file.and_then(Compression::of_name)) else {
-            return Err(Error::new(ErrorKind::Usage, "use the archive", "its name does not end in .tar.zst or .tar")
-                .on(path.display()));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                "use the archive",
+                "its name does not end in .tar.zst or .tar",
+            )
+            .on(path.display()));
         };
         options.compression = compression;
         options.check()?;
@@ -81,7 +85,9 @@ impl PortableArchive {
         let lower = place.to_ascii_lowercase();
         for ending in [".tar.gz", ".tgz", ".tar.xz", ".txz", ".age", ".zip", ".tar.bz2"] {
             if lower.ends_with(ending) {
-                return refuse(format!("this version does not know archives that end in {ending}; use .tar.zst or .tar"));
+                return refuse(format!(
+                    "this version does not know archives that end in {ending}; use .tar.zst or .tar"
+                ));
             }
         }
         match Compression::of_name(place) {
@@ -107,7 +113,9 @@ impl PortableArchive {
         if let Some(exact) = &self.exact {
             all.retain(|s| s.name == *exact || is_provisional_of(&s.name, exact));
             if all.is_empty() {
-                return Err(Error::new(ErrorKind::NotFound, "open the archive", "there is no such file").on(self));
+                return Err(
+                    Error::new(ErrorKind::NotFound, "open the archive", "there is no such file").on(self)
+                );
             }
         }
         Ok(all)
@@ -119,7 +127,8 @@ impl PortableArchive {
             None => sidecar::read_later(&*self.destination, &stored.name).await?,
         };
         if self.exact.is_none()
-            && let Some(manifest) = sidecar::read_manifest(&*self.destination, &stored.name, stored.bytes).await
+            && let Some(manifest) =
+                sidecar::read_manifest(&*self.destination, &stored.name, stored.bytes).await
         {
             return Ok(super::summary(&manifest, stored.name.clone(), stored.bytes, later.verified));
         }
@@ -136,7 +145,8 @@ impl PortableArchive {
 
     async fn read(&self, name: &str) -> Result<PortableReader> {
         let blob = self.destination.open(name).await?;
-        let place = if self.exact.is_some() { self.to_string() } else { format!("{}/{name}", self.destination) };
+        let place =
+            if self.exact.is_some() { self.to_string() } else { format!("{}/{name}", self.destination) };
         PortableReader::open(blob, place).await
     }
 
@@ -230,7 +240,9 @@ impl Archive for PortableArchive {
             .hint("free some space there, or choose another destination"));
         }
         if free < needs {
-            warnings.push(format!("{free} bytes are free at {self}, {needs} bytes are to be backed up: it may not fit"));
+            warnings.push(format!(
+                "{free} bytes are free at {self}, {needs} bytes are to be backed up: it may not fit"
+            ));
         }
         let used = all.saturating_sub(free).saturating_add(needs.min(free));
         if all > 0 && used / (all / 100).max(1) > 80 {
@@ -247,14 +259,17 @@ impl Archive for PortableArchive {
 
     async fn begin(&self, header: BackupHeader, cx: &Context) -> Result<Box<dyn BackupWriter>> {
         let destination = self.destination.clone();
-        let writer = PortableWriter::begin(destination, self.exact.clone(), &self.options, header, cx).await?;
+        let writer =
+            PortableWriter::begin(destination, self.exact.clone(), &self.options, header, cx).await?;
         Ok(Box::new(writer))
     }
 
     async fn open(&self, id: &BackupId, _cx: &Context) -> Result<Arc<dyn BackupReader>> {
         let found = self.find(id).await?;
         if found.state == State::Incomplete {
-            return Err(Error::damaged("open the backup", "it is incomplete: it has no manifest").on(&found.location));
+            return Err(
+                Error::damaged("open the backup", "it is incomplete: it has no manifest").on(&found.location)
+            );
         }
         let reader = self.read(&found.location).await?;
         if BackupReader::manifest(&reader).header.id != *id {
@@ -283,12 +298,18 @@ impl Archive for PortableArchive {
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
             let found = all.iter().find(|b| b.id == *id).ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "remove the backup", format!("{self} has none of this id")).on(id)
+                Error::new(ErrorKind::NotFound, "remove the backup", format!("{self} has none of this id"))
+                    .on(id)
             })?;
             if let Some((short, _)) = name::parse_provisional(&found.location)
                 && lock::is_held(&*self.destination, short).await?
             {
-                return Err(Error::new(ErrorKind::AlreadyRunning, "remove the backup", "it is being written").on(id));
+                return Err(Error::new(
+                    ErrorKind::AlreadyRunning,
+                    "remove the backup",
+                    "it is being written",
+                )
+                .on(id));
             }
             names.push(&found.location);
         }
@@ -333,8 +354,10 @@ impl Archive for PortableArchive {
             }
         }
         for stored in &all {
-            let archive = stored.name.strip_suffix(".manifest.json").or(stored.name.strip_suffix(".state.json"));
-            let orphan = archive.is_some_and(|a| Compression::of_name(a).is_some() && !all.iter().any(|s| s.name == a));
+            let archive =
+                stored.name.strip_suffix(".manifest.json").or(stored.name.strip_suffix(".state.json"));
+            let orphan = archive
+                .is_some_and(|a| Compression::of_name(a).is_some() && !all.iter().any(|s| s.name == a));
             if orphan && self.exact.is_none() {
                 self.destination.remove(&stored.name).await?;
                 healed.push(stored.name.clone());

@@ -44,9 +44,12 @@ impl Frames {
         let tail_length = TAIL.min(length);
         let tail = blob.read_at(length - tail_length, tail_length as usize).await?;
         let fetched = Arc::new(AtomicU64::new(tail_length));
-        let table_length = tail.len().checked_sub(9).and_then(|at| seek_table::length_from_footer(&tail[at..]));
+        let table_length =
+            tail.len().checked_sub(9).and_then(|at| seek_table::length_from_footer(&tail[at..]));
         let (compression, frames) = match table_length {
-            Some(n) if n > length => return Err(Error::damaged("read the seek table", "it is longer than the file")),
+            Some(n) if n > length => {
+                return Err(Error::damaged("read the seek table", "it is longer than the file"));
+            }
             Some(n) => {
                 let table = if n <= tail_length {
                     tail.slice((tail_length - n) as usize..)
@@ -62,9 +65,15 @@ impl Frames {
                 }
                 // The locator is a frame of its own here, too.
                 let data = length - locator::FRAME as u64;
-                let plain = (0..data).step_by(PLAIN_FRAME as usize).map(|at| (at, PLAIN_FRAME.min(data - at)));
+                let plain =
+                    (0..data).step_by(PLAIN_FRAME as usize).map(|at| (at, PLAIN_FRAME.min(data - at)));
                 let all = plain.chain([(data, locator::FRAME as u64)]);
-                let frame = |(at, n): (u64, u64)| FrameAt { packed: at, packed_length: n as u32, raw: at, raw_length: n as u32 };
+                let frame = |(at, n): (u64, u64)| FrameAt {
+                    packed: at,
+                    packed_length: n as u32,
+                    raw: at,
+                    raw_length: n as u32,
+                };
                 (Compression::None, all.map(frame).collect())
             }
         };
@@ -98,7 +107,10 @@ impl Frames {
     /// Exactly these bytes of the tar, in memory. `limit` bounds what a hostile length can make us hold.
     pub(super) async fn read(&self, offset: u64, length: u64, limit: u64) -> Result<Bytes> {
         if length > limit {
-            return Err(Error::damaged("read the archive", format!("a part of {length} bytes is impossible")));
+            return Err(Error::damaged(
+                "read the archive",
+                format!("a part of {length} bytes is impossible"),
+            ));
         }
         let mut parts = Vec::new();
         let (mut at, end) = (offset, self.end(offset, length)?);

@@ -108,7 +108,9 @@ fn split_text(bytes: &[u8]) -> (Option<Cow<'_, str>>, Option<String>) {
 fn join_text(text: Option<Cow<'_, str>>, base64: Option<String>) -> Result<Option<Bytes>> {
     match (text, base64) {
         (Some(text), None) => Ok(Some(text.into_owned().into())),
-        (None, Some(b)) => BASE64.decode(b).map(|b| Some(b.into())).map_err(|_| bad("it has no base64 where it should")),
+        (None, Some(b)) => {
+            BASE64.decode(b).map(|b| Some(b.into())).map_err(|_| bad("it has no base64 where it should"))
+        }
         (None, None) => Ok(None),
         _ => Err(bad("it says one thing twice")),
     }
@@ -178,7 +180,9 @@ impl Line {
         }
         let mut xattrs = Vec::with_capacity(w.x.len());
         for (k, v) in w.x {
-            let (Ok(k), Ok(v)) = (BASE64.decode(k), BASE64.decode(v)) else { return Err(bad("an attribute").on(show)) };
+            let (Ok(k), Ok(v)) = (BASE64.decode(k), BASE64.decode(v)) else {
+                return Err(bad("an attribute").on(show));
+            };
             xattrs.push((k.into(), v.into()));
         }
         let device = w.dev;
@@ -199,7 +203,10 @@ impl Line {
         let sha256 = match w.h {
             None => None,
             Some(h) => Some(
-                hex::decode(&*h).ok().and_then(|h| h.try_into().ok()).ok_or_else(|| bad("a digest").on(&show))?,
+                hex::decode(&*h)
+                    .ok()
+                    .and_then(|h| h.try_into().ok())
+                    .ok_or_else(|| bad("a digest").on(&show))?,
             ),
         };
         let mut places = Vec::with_capacity(w.at.len());

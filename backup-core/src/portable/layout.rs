@@ -42,7 +42,8 @@ impl Layout {
             })
             .collect();
         // Plain data: it cannot fail, and a null is refused by every reader.
-        serde_json::to_value(LayoutV1 { compression: self.compression, end: self.end, own }).unwrap_or_default()
+        serde_json::to_value(LayoutV1 { compression: self.compression, end: self.end, own })
+            .unwrap_or_default()
     }
 
     pub(super) fn from_json(value: &serde_json::Value) -> Result<Self> {

@@ -50,7 +50,10 @@ impl Locator {
             Some(Locator { offset, length, sha256 })
         };
         parse().filter(|found| found.to_frame() == frame).ok_or_else(|| {
-            Error::damaged("find the manifest", "there is no locator at the end: the backup is incomplete or damaged")
+            Error::damaged(
+                "find the manifest",
+                "there is no locator at the end: the backup is incomplete or damaged",
+            )
         })
     }
 }

@@ -5,8 +5,8 @@ use super::{
     writer::{Shared, TarState},
 };
 use crate::{
-    Content, Context, Entry, Error, ErrorKind, Extent, Facts, Kind, Posix, Proof, Put, Result, Sha,
-    Sink, Tally,
+    Content, Context, Entry, Error, ErrorKind, Extent, Facts, Kind, Posix, Proof, Put, Result, Sha, Sink,
+    Tally,
     tar::{self, Member, MemberKind},
 };
 use async_trait::async_trait;
@@ -30,6 +30,9 @@ pub(super) struct ComponentSink {
     tally: Mutex<Tally>,
     sealed: AtomicBool,
 }
+
+/// Segments of one entry. Its line of the index must fit into a shard that a reader takes; more than 3 TiB at 8 MiB each.
+const MOST_SEGMENTS: usize = 400_000;
 
 /// How filling a buffer ended.
 enum Fill {
@@ -149,7 +152,14 @@ impl ComponentSink {
 
     /// The bytes that are out cannot be taken back, but of members of one name the later one wins: after a plain `tar x` the
     /// file is empty, and the index says why.
-    fn tombstone(&self, tar: &mut TarState, entry: &Entry, mut places: Vec<Place>, segmented: bool, why: &Error) {
+    fn tombstone(
+        &self,
+        tar: &mut TarState,
+        entry: &Entry,
+        mut places: Vec<Place>,
+        segmented: bool,
+        why: &Error,
+    ) {
         for i in 0..places.len() {
             let empty = Entry { extents: None, posix: Some(Posix::default()), ..entry.clone() };
             let header = self.header(&empty, segmented.then_some(i), 0);
@@ -188,7 +198,9 @@ impl ComponentSink {
         match filler.fill(&mut data, stored as usize).await {
             Fill::End => {}
             Fill::Failed(e) => return discard(e),
-            Fill::Full => return Err(Error::contract("it is longer than it promised").on(entry.display_path())),
+            Fill::Full => {
+                return Err(Error::contract("it is longer than it promised").on(entry.display_path()));
+            }
         }
         let mut tar = self.shared.lock().await?;
         let place = self.shared.append(&mut tar, &header, &data, Some(hold));
@@ -269,8 +281,15 @@ impl ComponentSink {
         loop {
             let mut hold = shared.budget.reserve(shared.segment + 4 * tar::BLOCK).await?;
             let mut data = Vec::new();
-            let fill = filler.fill(&mut data, shared.segment).await;
+            let mut fill = filler.fill(&mut data, shared.segment).await;
             let n = length(&data);
+            if places.len() == MOST_SEGMENTS {
+                fill = Fill::Failed(Error::new(
+                    ErrorKind::Unsupported,
+                    "store the stream",
+                    "it has too many segments",
+                ));
+            }
             if let Fill::Failed(e) = fill {
                 if !places.is_empty() {
                     let mut tar = shared.lock().await?;
@@ -338,6 +357,10 @@ impl Sink for ComponentSink {
         let content = content.hashed(&entry);
         if entry.kind != Kind::File {
             return self.put_whole(Entry { size: Some(0), ..entry }, content, 0).await;
+        }
+        if entry.extents.as_ref().is_some_and(|e| !are_aligned(e, entry.size.unwrap_or(0))) {
+            return Err(Error::contract("its extents do not begin and end at blocks of 512 bytes")
+                .on(entry.display_path()));
         }
         let known = entry.stored_size().or(content.in_memory().map(|n| n as u64));
         match known {
@@ -416,4 +439,10 @@ fn sparse_map(entry: &Entry) -> Bytes {
     let mut out = Vec::new();
     tar::encode_sparse_map(&extents, entry.size.unwrap_or(0), &mut out);
     out.into()
+}
+
+/// GNU tar takes every extent from a new block: only the last one may end within a block, at the end of the file.
+fn are_aligned(extents: &[Extent], size: u64) -> bool {
+    let block = tar::BLOCK as u64;
+    extents.iter().all(|e| e.offset % block == 0 && (e.length % block == 0 || e.offset + e.length == size))
 }

@@ -9,8 +9,8 @@ use super::{
     source::{self, ArchiveSource},
 };
 use crate::{
-    BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Kind, Listed, Manifest, Result, Selection,
-    Source, destination::Blob,
+    BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Kind, Listed, Manifest, Result,
+    Selection, Source, destination::Blob,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -37,7 +37,11 @@ impl PortableReader {
         Self::open_inner(blob, place.clone()).await.map_err(|e| {
             let incomplete = e.kind() == ErrorKind::Damaged;
             let e = e.on(place);
-            if incomplete { e.hint("if its run was killed, `heal` clears it; else restore from another copy") } else { e }
+            if incomplete {
+                e.hint("if its run was killed, `heal` clears it; else restore from another copy")
+            } else {
+                e
+            }
         })
     }
 
@@ -69,7 +73,13 @@ impl PortableReader {
         if end != frames.bytes {
             return Err(Error::damaged("read the archive", "there is something after the manifest"));
         }
-        Ok(PortableReader(Arc::new(Inner { frames, manifest, layout, manifest_length: locator.length, place })))
+        Ok(PortableReader(Arc::new(Inner {
+            frames,
+            manifest,
+            layout,
+            manifest_length: locator.length,
+            place,
+        })))
     }
 }
 
@@ -79,42 +89,60 @@ impl Inner {
         let body = self.frames.read(member.place.data, member.place.length, limit).await;
         let body = body.map_err(|e| e.on(&member.name))?;
         if <[u8; 32]>::from(Sha256::digest(&body)) != member.sha256 {
-            return Err(Error::damaged("read the index", "its digest is not the one in the manifest").on(&member.name));
+            return Err(Error::damaged("read the index", "its digest is not the one in the manifest")
+                .on(&member.name));
         }
         Ok(body)
     }
 
-    /// All lines of the index, a shard at a time.
+    /// All lines of the index, a shard at a time; decoded as they are taken.
     pub(super) fn lines(self: &Arc<Self>) -> impl Stream<Item = Result<Line>> + Send + use<> {
         let me = self.clone();
         let shards: Vec<OwnMember> = self.layout.index_shards().cloned().collect();
         stream::iter(shards)
             .then(move |shard| {
                 let me = me.clone();
-                async move { me.shard_lines(&shard).await }
+                async move {
+                    Ok::<_, Error>(me.clone().shard_lines(me.own(&shard, LARGEST_SHARD).await?, shard.name))
+                }
             })
-            .map_ok(|lines| stream::iter(lines.into_iter().map(Ok)))
             .try_flatten()
     }
 
-    async fn shard_lines(&self, shard: &OwnMember) -> Result<Vec<Line>> {
-        let body = self.own(shard, LARGEST_SHARD).await?;
-        let Some(text) = body.strip_suffix(b"\n") else {
-            return Err(Error::damaged("read the index", "its last line is cut").on(&shard.name));
-        };
-        let mut lines = Vec::new();
-        for (i, line) in text.split(|b| *b == b'\n').enumerate() {
-            let line = Line::decode(line).map_err(|e| e.on(format!("{} line {}", shard.name, i + 1)))?;
-            if line.component as usize >= self.manifest.components.len() {
-                return Err(Error::damaged("read the index", "a line is of no component").on(&shard.name));
+    fn shard_lines(
+        self: Arc<Self>,
+        body: Bytes,
+        shard: String,
+    ) -> impl Stream<Item = Result<Line>> + Send + use<> {
+        let mut left = body;
+        let mut number = 0;
+        let lines = std::iter::from_fn(move || {
+            if left.is_empty() {
+                return None;
             }
-            if line.places.iter().any(|p| p.end() > self.layout.end) {
-                return Err(Error::damaged("read the index", "a member is outside of the archive")
-                    .on(self.display(&line)));
-            }
-            lines.push(line);
+            number += 1;
+            let Some(end) = left.iter().position(|b| *b == b'\n') else {
+                left.clear();
+                return Some(Err(Error::damaged("read the index", "its last line is cut").on(&shard)));
+            };
+            let line = left.split_to(end + 1);
+            let line = Line::decode(&line[..end]).map_err(|e| e.on(format!("{shard} line {number}")));
+            Some(line.and_then(|line| self.checked(line)))
+        });
+        stream::iter(lines)
+    }
+
+    /// A line that fits this archive.
+    fn checked(&self, line: Line) -> Result<Line> {
+        if line.component as usize >= self.manifest.components.len() {
+            return Err(Error::damaged("read the index", "it is of no component").on(self.display(&line)));
         }
-        Ok(lines)
+        if line.places.iter().any(|p| p.end() > self.layout.end) {
+            return Err(
+                Error::damaged("read the index", "it is outside of the archive").on(self.display(&line))
+            );
+        }
+        Ok(line)
     }
 
     /// Component and path, for people.
@@ -129,8 +157,12 @@ impl Inner {
         let found = self.manifest.components.iter().position(|c| c.header.name == component);
         found.map(|n| n as u32).ok_or_else(|| {
             let names: Vec<&str> = self.manifest.components.iter().map(|c| c.header.name.as_str()).collect();
-            Error::new(ErrorKind::NotFound, "find the component", format!("the backup has: {}", names.join(", ")))
-                .on(component)
+            Error::new(
+                ErrorKind::NotFound,
+                "find the component",
+                format!("the backup has: {}", names.join(", ")),
+            )
+            .on(component)
         })
     }
 
@@ -183,7 +215,8 @@ impl BackupReader for PortableReader {
             line = self.0.find(number, &target).await?.ok_or_else(missing)?;
         }
         if line.entry.kind != Kind::File {
-            return Err(Error::new(ErrorKind::Usage, "read the content", "it is not a file").on(self.0.display(&line)));
+            return Err(Error::new(ErrorKind::Usage, "read the content", "it is not a file")
+                .on(self.0.display(&line)));
         }
         source::expanded(&self.0, line).await
     }

@@ -34,7 +34,8 @@ pub(super) struct FrameAt {
 
 impl SeekTable {
     pub(super) fn push(&mut self, packed: usize, raw: usize) -> Result<()> {
-        let too_large = || Error::new(ErrorKind::Destination, "write the seek table", "the archive has too many frames");
+        let too_large =
+            || Error::new(ErrorKind::Destination, "write the seek table", "the archive has too many frames");
         let (packed, raw) = (u32::try_from(packed), u32::try_from(raw));
         let (Ok(packed), Ok(raw)) = (packed, raw) else { return Err(too_large()) };
         self.0.log_frame(packed, raw).map_err(|_| too_large())

@@ -45,7 +45,11 @@ pub(super) async fn write_manifest(
 }
 
 /// The copy beside an archive of this length. It is a cache: whatever is wrong with it, the manifest inside is taken instead.
-pub(super) async fn read_manifest(destination: &dyn Destination, archive: &str, bytes: u64) -> Option<Manifest> {
+pub(super) async fn read_manifest(
+    destination: &dyn Destination,
+    archive: &str,
+    bytes: u64,
+) -> Option<Manifest> {
     let name = name::manifest_sidecar(archive);
     let stored = destination.read_small(&name, LARGEST_MANIFEST + 1024).await.ok()??;
     let copy: ManifestCopy<'_> = serde_json::from_slice(&stored).ok()?;

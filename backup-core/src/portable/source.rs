@@ -1,12 +1,9 @@
 //! Pours a component of an archive: every content reads its own ranges, so no put depends on another.
 
-use super::{
-    index::Line,
-    reader::Inner,
-};
+use super::{index::Line, reader::Inner};
 use crate::{
-    Content, Context, Entry, Error, Extent, Facts, Kind, Moment, Part, Ready, Result, Selection, Sink, Source,
-    Stage, Stillness, Tally, View, put_stage, tar,
+    Content, Context, Entry, Error, Extent, Facts, Kind, Moment, Part, Ready, Result, Selection, Sink,
+    Source, Stage, Stillness, Tally, View, put_stage, tar,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -91,12 +88,11 @@ impl View for ArchiveSource {
             }
             stage = next;
             let (me, tally, facts) = (me.clone(), tally.clone(), facts.clone());
-            let of_stage = stream::poll_fn(|context| {
-                match futures::ready!(Pin::new(&mut lines).poll_peek(context)) {
+            let of_stage =
+                stream::poll_fn(|context| match futures::ready!(Pin::new(&mut lines).poll_peek(context)) {
                     Some(Ok(line)) if line.entry.stage != stage => std::task::Poll::Ready(None),
                     _ => Pin::new(&mut lines).poll_next(context),
-                }
-            });
+                });
             let items = of_stage.then(move |line| {
                 let (me, tally, facts) = (me.clone(), tally.clone(), facts.clone());
                 async move {
@@ -127,7 +123,10 @@ impl ArchiveSource {
     }
 
     /// Live lines of the selection. A hard link to a file that is not selected becomes that file.
-    fn selected(&self, mut outside: HashMap<Bytes, Outside>) -> Pin<Box<dyn Stream<Item = Result<Line>> + Send>> {
+    fn selected(
+        &self,
+        mut outside: HashMap<Bytes, Outside>,
+    ) -> Pin<Box<dyn Stream<Item = Result<Line>> + Send>> {
         let me = self.clone();
         let lines = self.archive.lines().filter_map(move |line| {
             let kept = match line {

@@ -12,9 +12,7 @@ use super::{
 };
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
-    Reservation, Result, Sink,
-    destination::Destination,
-    tar,
+    Reservation, Result, Sink, destination::Destination, tar,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -125,7 +123,12 @@ impl Shared {
     }
 
     /// A line of the index, and with it a shard if there is enough for one.
-    pub(super) fn line(&self, tar: &mut TarState, line: &Line, sums: impl Iterator<Item = (Vec<u8>, crate::Sha)>) {
+    pub(super) fn line(
+        &self,
+        tar: &mut TarState,
+        line: &Line,
+        sums: impl Iterator<Item = (Vec<u8>, crate::Sha)>,
+    ) {
         line.encode(&mut tar.index);
         for (name, sha256) in sums {
             index::encode_sum(&name, &sha256, &mut tar.sums);
@@ -213,11 +216,17 @@ impl PortableWriter {
         let lane = 3 * options.frame;
         let least = lane + options.frame + options.segment + (1 << 20);
         if cx.budget.limit() < least {
-            let text = format!("this archive needs {least} bytes of memory, the limit is {}", cx.budget.limit());
+            let text =
+                format!("this archive needs {least} bytes of memory, the limit is {}", cx.budget.limit());
             return Err(Error::new(ErrorKind::Budget, "begin a backup", text));
         }
         let provisional = name::provisional(
-            exact.as_deref().unwrap_or(&name::stem(&options.name_template, &header.module, header.created, &header.id)),
+            exact.as_deref().unwrap_or(&name::stem(
+                &options.name_template,
+                &header.module,
+                header.created,
+                &header.id,
+            )),
             options.compression.extension(),
             &header.series,
             &header.id,

@@ -1,8 +1,19 @@
-//! Carries a plan out.
+//! Carries a plan out: shadows, proofs, then all are published or all reverted.
 
-use crate::{BackupId, Notes, State};
-use jiff::Timestamp;
+use super::{
+    Confirmation, Plan, PreparedRestore, RestorePhase, blocking, enter,
+    journal::{Document, Journal, JournalTarget},
+    plan::{HealthCheck, RestoreMember, wanted},
+    recover::take_away,
+};
+use crate::{
+    BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
+    Result, Selection, Severity, Source, State, View, compare, display_path,
+    pipeline::{Pouring, calmly, connect, pour_each, side_by_side, what_ended},
+};
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 /// A restore that was done.
 #[derive(Clone, Debug, Serialize)]
@@ -19,9 +30,9 @@ pub struct RestoreReport {
     pub notes: Notes,
     /// Partial if anything was not restored as it was.
     pub state: State,
-    /// Whether the old data is gone (also when there was none).
+    /// Whether there is nothing to undo: the old data was let go, or there was none.
     pub settled: bool,
-    /// Until when the old data is kept at least; `None` once settled.
+    /// Until when the old data is kept at least; `None`: there is none.
     pub undo_until: Option<Timestamp>,
     /// When the run began.
     pub started: Timestamp,
@@ -42,4 +53,285 @@ pub struct RestoredComponent {
     pub bytes: u64,
     /// Entries that the backup itself lacks.
     pub lost: u64,
+}
+
+pub(super) async fn apply(
+    mut prepared: PreparedRestore,
+    confirmation: Option<Confirmation>,
+    cx: &Context,
+) -> Result<RestoreReport> {
+    let started = Timestamp::now();
+    cx.emit(&Event::Phase { phase: Phase::Preflight });
+    let plan = prepared.draft(cx).await?;
+    if plan.id != prepared.plan.id {
+        let message = format!("the plan has changed: it was {}, it is {}", prepared.plan.id, plan.id);
+        return Err(Error::new(ErrorKind::Refused, "restore", message));
+    }
+    plan.check(confirmation.as_ref())?;
+    if plan.backup.state != State::Complete && !prepared.options.accept_partial {
+        let e = Error::new(ErrorKind::Refused, "restore", "the backup is partial, and that was not accepted");
+        return Err(e.on(&plan.backup.id));
+    }
+    if let Some(e) = plan.shortage() {
+        return Err(e);
+    }
+    let views = open(&prepared.reader, wanted(&prepared.members), cx).await?;
+    still_wanted(cx)?;
+
+    let document = document(&plan, &prepared);
+    let journal = blocking(move || Journal::begin(document)).await?;
+    let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
+    let options = prepared.options;
+    let done = match restore.shadows(&*prepared.reader, views).await {
+        Ok(done) => restore.publish(options.health.as_deref(), options.keep_previous).await.map(|()| done),
+        Err(e) => Err(e),
+    };
+    match done {
+        Ok(components) => restore.conclude(components, options.settle, started).await,
+        Err(e) => Err(restore.roll_back(e).await),
+    }
+}
+
+fn still_wanted(cx: &Context) -> Result<()> {
+    if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+}
+
+/// The components of the archive, ready to flow. A failure here costs nothing.
+async fn open(
+    reader: &Arc<dyn BackupReader>,
+    wanted: Vec<(String, Selection)>,
+    cx: &Context,
+) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
+    let opening = wanted.into_iter().map(|(name, selection)| {
+        let (reader, cx) = (reader.clone(), cx.clone());
+        async move {
+            let source: Arc<dyn Source> = reader.component(&name, selection)?.into();
+            let ready = connect(source, cx.clone()).await.map_err(|e| e.on(&name))?;
+            let estimate = ready.estimate();
+            Ok((ready.fix(&cx).await.map_err(|e| e.on(&name))?, estimate))
+        }
+    });
+    side_by_side("open the backup", opening).await.into_iter().collect()
+}
+
+fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
+    let describe = |(m, p): (&RestoreMember, &super::PlannedMember)| JournalTarget {
+        component: m.component.clone(),
+        kind: m.kind.clone(),
+        place: p.survey.place.clone(),
+        undo: m.target.undo(),
+    };
+    let targets = prepared.members.iter().zip(&plan.members).map(describe).collect();
+    let mut homes: Vec<_> = prepared.members.iter().filter_map(|m| m.target.journal_home()).collect();
+    let mut seen = HashSet::new();
+    homes.retain(|home| seen.insert(home.clone()));
+    let options = &prepared.options;
+    Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir)
+}
+
+struct Restore<'a> {
+    plan: Plan,
+    members: Vec<RestoreMember>,
+    journal: Journal,
+    /// The commit point could not be made durable: the disk may hold it or not.
+    commit_in_doubt: bool,
+    cx: &'a Context,
+}
+
+impl Restore<'_> {
+    /// Makes, fills and proves all shadows. Nothing takes effect.
+    async fn shadows(
+        &mut self,
+        reader: &dyn BackupReader,
+        views: Vec<(Box<dyn View>, Option<u64>)>,
+    ) -> Result<Vec<RestoredComponent>> {
+        let cx = self.cx;
+        let mut list = Vec::new();
+        for (m, (view, estimate)) in self.members.iter_mut().zip(views) {
+            still_wanted(cx)?;
+            let sink =
+                calmly("prepare the target", m.target.prepare(cx)).await.map_err(|e| e.on(&m.component))?;
+            list.push((Pouring { component: m.component.clone(), view, sink, stillness: None }, estimate));
+        }
+        cx.emit(&Event::Phase { phase: Phase::Pour });
+        let outcomes = pour_each(list, true, cx).await;
+        // A damaged entry explains what came after it; it is told first.
+        if let Some((o, (path, why))) = outcomes.iter().find_map(|o| Some((o, o.losses.first()?))) {
+            let subject = format!("{}/{}", o.component, display_path(path));
+            let message = format!("its content in the backup {} is damaged: {why}", self.plan.backup.id);
+            return Err(Error::damaged("restore the entry", message).on(subject));
+        }
+        if let Some(e) = what_ended(&outcomes) {
+            return Err(e);
+        }
+        cx.emit(&Event::Phase { phase: Phase::Prove });
+        let mut done = Vec::new();
+        for (outcome, planned) in outcomes.into_iter().zip(&self.plan.members) {
+            let name = &outcome.component;
+            let said = outcome.view.map_err(|e| e.on(name))?;
+            let there = outcome.there.map_err(|e| e.on(name))?;
+            let component = reader.manifest().component(name);
+            let expected = match component {
+                Some(component) if !planned.selective => &component.proof,
+                _ => &said,
+            };
+            prove(name, expected, &there, &planned.survey.notes)?;
+            done.push(RestoredComponent {
+                name: name.clone(),
+                place: planned.survey.place.clone(),
+                entries: outcome.entries,
+                bytes: there.count("all", "bytes"),
+                lost: component.map_or(0, |c| c.lost),
+            });
+        }
+        Ok(done)
+    }
+
+    /// Swaps all shadows in, asks the application, and passes the commit point.
+    async fn publish(&mut self, health: Option<&dyn HealthCheck>, keep: Duration) -> Result<()> {
+        let cx = self.cx;
+        still_wanted(cx)?;
+        enter(&mut self.journal, RestorePhase::Publishing).await?;
+        cx.emit(&Event::Phase { phase: Phase::Publish });
+        // A swap is short; one that is cancelled half-way would only make more to undo.
+        let calm = cx.calm();
+        for m in &mut self.members {
+            still_wanted(cx)?;
+            calmly("publish the target", m.target.publish(&calm)).await.map_err(|e| e.on(&m.component))?;
+        }
+        if let Some(health) = health {
+            let checked = tokio::select! {
+                biased;
+                () = cx.cancel.cancelled() => Err(Error::cancelled()),
+                checked = calmly("check the health", health.check(cx)) => checked,
+            };
+            checked.map_err(|e| e.on("the health check"))?;
+        }
+        still_wanted(cx)?;
+        let now = Timestamp::now();
+        let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
+        let before = self.journal.clone();
+        self.journal.document.published = Some(now);
+        self.journal.document.keep_until = Some(now.saturating_add(keep).unwrap_or(Timestamp::MAX));
+        match enter(&mut self.journal, RestorePhase::Published).await {
+            Ok(()) => Ok(()),
+            Err(e) => {
+                self.journal = before;
+                self.commit_in_doubt = true;
+                Err(e)
+            }
+        }
+    }
+
+    /// After the commit point: whatever happens here, the restore is done.
+    async fn conclude(
+        mut self,
+        components: Vec<RestoredComponent>,
+        settle: bool,
+        started: Timestamp,
+    ) -> Result<RestoreReport> {
+        let cx = self.cx;
+        let id = self.journal.document.id.clone();
+        let mut undo_until = self.journal.document.keep_until;
+        let mut settled = false;
+        // Where nothing was replaced there is nothing to keep.
+        if settle || !self.plan.destructive {
+            match self.settle().await {
+                Ok(()) => settled = true,
+                Err(e) => {
+                    cx.note(Severity::Warning, "", "", format!("the previous data is not let go yet: {e}"));
+                }
+            }
+            undo_until = None;
+        }
+        let notes = cx.notes();
+        let state = match notes.worst() {
+            Some(Severity::Lost) => State::Partial,
+            _ => State::Complete,
+        };
+        Ok(RestoreReport {
+            id,
+            backup: self.plan.backup.id.clone(),
+            module: self.plan.backup.module.clone(),
+            components,
+            notes,
+            state,
+            settled,
+            undo_until,
+            started,
+            finished: Timestamp::now(),
+        })
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        enter(&mut self.journal, RestorePhase::Settling).await?;
+        let calm = self.cx.calm();
+        for m in &mut self.members {
+            calmly("let the previous data go", m.target.settle(&calm))
+                .await
+                .map_err(|e| e.on(&m.component))?;
+        }
+        take_away(self.journal.clone(), self.cx).await
+    }
+
+    /// Reverts all in reverse order, and says what came of it together with what made it necessary.
+    async fn roll_back(mut self, cause: Error) -> Error {
+        let cx = self.cx;
+        cx.emit(&Event::Phase { phase: Phase::Revert });
+        let calm = cx.calm();
+        // If this cannot be written, the journal that is there asks for the same, unless it may have passed the commit point.
+        if let Err(e) = enter(&mut self.journal, RestorePhase::Reverting).await
+            && self.commit_in_doubt
+        {
+            return not_rolled_back(&self, cause, &e);
+        }
+        let mut first = None;
+        for m in self.members.iter_mut().rev() {
+            if let Err(e) = calmly("revert the target", m.target.revert(&calm)).await {
+                cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
+                first.get_or_insert(e.on(&m.component));
+            }
+        }
+        if let Some(e) = &first {
+            return not_rolled_back(&self, cause, e);
+        }
+        if let Err(e) = take_away(self.journal, &calm).await {
+            cx.note(Severity::Warning, "", "", format!("the journal of the restore is left behind: {e}"));
+        }
+        let message = format!("{cause}; everything is as it was before");
+        let mut e = Error::new(ErrorKind::RolledBack, "restore", message).on(&self.plan.backup.module);
+        if let Some(hint) = cause.hint_text() {
+            e = e.hint(hint);
+        }
+        e.caused_by(cause)
+    }
+}
+
+fn not_rolled_back(restore: &Restore<'_>, cause: Error, e: &Error) -> Error {
+    let message = format!("{cause}; and it could not be undone: {e}");
+    Error::new(ErrorKind::NotRolledBack, "restore", message)
+        .on(&restore.plan.backup.module)
+        .hint(format!("heal must be run; the journal is {}", restore.journal.path.display()))
+        .caused_by(cause)
+}
+
+/// What was restored must be what was counted at the time of the backup, but for what the plan has announced: a note of the
+/// survey that begins with the subject and the measure ("table x: grants …").
+fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> Result<()> {
+    let accepted = |subject: &str, measure: &str| {
+        let begins = format!("{subject}: {measure}");
+        announced.iter().any(|note| {
+            note.strip_prefix(&*begins).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        })
+    };
+    let differences = compare(expected, there, &accepted);
+    // A count says more to a person than a digest.
+    let count = |d: &&Difference| !matches!(d, Difference::Unequal(_, _, Fact::Digest(_), _));
+    let Some(first) = differences.iter().find(count).or(differences.first()) else { return Ok(()) };
+    let more = match differences.len() - 1 {
+        0 => String::new(),
+        n => format!(", and {n} more differences"),
+    };
+    let message = format!("what was restored is not what was backed up: {first}{more}");
+    Err(Error::damaged("prove the restore", message).on(name))
 }

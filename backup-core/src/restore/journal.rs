@@ -1,10 +1,27 @@
 //! What a restore has begun, on disk before it is begun.
+//!
+//! The journal lies beside the first local target (`journal.json` in its `Target::journal_home`), so that it is found by
+//! whoever looks at the data; a pointer in the state folder (`restores/<id>.json`) leads to it, and so does a pointer in the
+//! home of every other local target. Without a local target the journal itself lies in the state folder. Every file is
+//! replaced by rename and made durable before the act that it announces. While a run goes on it holds a lock on
+//! `restores/<id>.lock`, which the system takes from it however it ends.
 
-use crate::{BackupId, ProcessStamp};
+use super::files::{self, make_private_dir};
+use crate::{BackupId, Error, ErrorKind, ProcessStamp, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Name of the journal, or of a pointer to it, in a home.
+pub(super) const JOURNAL: &str = "journal.json";
+
+/// Version of the journal that this program writes.
+const FORMAT: u32 = 1;
 
 /// How far a restore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,4 +78,253 @@ pub struct PendingRestore {
     pub journal: PathBuf,
     /// Whether its run goes on; `None`: it is another host's, and not known.
     pub running: Option<bool>,
+}
+
+/// The journal as it is stored.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    format: u32,
+    pub(super) id: BackupId,
+    pub(super) label: String,
+    pub(super) backup: BackupId,
+    pub(super) phase: RestorePhase,
+    pub(super) started: Timestamp,
+    #[serde(default)]
+    pub(super) published: Option<Timestamp>,
+    #[serde(default)]
+    pub(super) keep_until: Option<Timestamp>,
+    pub(super) process: ProcessStamp,
+    pub(super) targets: Vec<JournalTarget>,
+    /// Folders beside the local targets, the one with the journal first.
+    homes: Vec<PathBuf>,
+    /// `restores` in the state folder of the user who began it.
+    restores: PathBuf,
+}
+
+/// What stands where the journal is not.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Pointer {
+    pub(super) id: BackupId,
+    pub(super) journal: PathBuf,
+    /// Which homes were about to be made: those of a run that crashed before its journal was written.
+    pub(super) homes: Vec<PathBuf>,
+    /// The journal must be there. Before it is written and before it is removed this is false: then a missing journal means
+    /// that there is nothing to do, and otherwise that its place cannot be seen (not mounted).
+    pub(super) live: bool,
+}
+
+/// Either of them.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum Found {
+    Pointer(Pointer),
+    Journal(Box<Document>),
+}
+
+/// A journal that this process may write: it holds the lock.
+#[derive(Clone)]
+pub(super) struct Journal {
+    pub(super) document: Document,
+    pub(super) path: PathBuf,
+    _lock: Option<Arc<File>>,
+}
+
+impl Document {
+    pub(super) fn new(
+        label: &str,
+        backup: BackupId,
+        targets: Vec<JournalTarget>,
+        homes: Vec<PathBuf>,
+        state_dir: &Path,
+    ) -> Self {
+        Document {
+            format: FORMAT,
+            id: BackupId::generate(),
+            label: label.to_owned(),
+            backup,
+            phase: RestorePhase::Preparing,
+            started: Timestamp::now(),
+            published: None,
+            keep_until: None,
+            process: ProcessStamp::current(),
+            targets,
+            homes,
+            restores: state_dir.join("restores"),
+        }
+    }
+
+    fn in_restores(&self, extension: &str) -> PathBuf {
+        self.restores.join(format!("{}.{extension}", self.id))
+    }
+}
+
+impl Journal {
+    /// Makes the homes and the journal, phase `Preparing`. On an error nothing is left.
+    pub(super) fn begin(document: Document) -> Result<Self> {
+        files::make_dirs(&document.restores)?;
+        let path = match document.homes.first() {
+            Some(home) => home.join(JOURNAL),
+            None => document.in_restores("json"),
+        };
+        let lock = files::lock_new(&document.in_restores("lock"))?;
+        let journal = Journal { document, path, _lock: Some(Arc::new(lock)) };
+        let mut made = 0;
+        journal.begin_files(&mut made).inspect_err(|_| {
+            // Only what this run made: a home that was there belongs to another restore.
+            for home in &journal.document.homes[..made] {
+                let _ = files::remove(&home.join(JOURNAL)).and_then(|()| files::remove_dir(home));
+            }
+            let _ = files::remove(&journal.document.in_restores("json"));
+            let _ = files::remove(&journal.document.in_restores("lock"));
+        })?;
+        Ok(journal)
+    }
+
+    fn begin_files(&self, made: &mut usize) -> Result<()> {
+        let homes = &self.document.homes;
+        if homes.is_empty() {
+            return self.save();
+        }
+        // The pointer first: a crash at any later point leaves nothing that cannot be found.
+        self.point(false)?;
+        for home in homes {
+            make_private_dir(home)?;
+            *made += 1;
+        }
+        for home in &homes[1..] {
+            files::write(&home.join(JOURNAL), &self.pointer(true))?;
+        }
+        self.save()?;
+        self.point(true)
+    }
+
+    fn pointer(&self, live: bool) -> Pointer {
+        let document = &self.document;
+        Pointer { id: document.id.clone(), journal: self.path.clone(), homes: document.homes.clone(), live }
+    }
+
+    fn point(&self, live: bool) -> Result<()> {
+        files::write(&self.document.in_restores("json"), &self.pointer(live))
+    }
+
+    /// Makes the next phase durable, before its first act.
+    pub(super) fn enter(&mut self, phase: RestorePhase) -> Result<()> {
+        let mut next = self.clone();
+        next.document.phase = phase;
+        next.document.process = ProcessStamp::current();
+        next.save()?;
+        *self = next;
+        Ok(())
+    }
+
+    fn save(&self) -> Result<()> {
+        files::write(&self.path, &self.document)
+    }
+
+    /// All is reverted or settled: takes the journal away. What is found in a home beside it belongs to nobody any more; it
+    /// is left and returned.
+    pub(super) fn remove(self) -> Result<Vec<PathBuf>> {
+        let mut strange = Vec::new();
+        let homes = &self.document.homes;
+        if !homes.is_empty() && self.document.in_restores("json").exists() {
+            self.point(false)?;
+        }
+        // The journal last but for its pointer: until then a crash only means that all is done once more.
+        for home in homes.iter().skip(1).chain(homes.first()) {
+            files::remove(&home.join(JOURNAL))?;
+            if !files::remove_dir(home)? {
+                strange.push(home.clone());
+            }
+        }
+        files::remove(&self.document.in_restores("json"))?;
+        files::remove(&self.document.in_restores("lock"))?;
+        Ok(strange)
+    }
+}
+
+/// What a crash left of a run that had not written its journal, or had removed it: its homes, as far as they are empty, and
+/// its pointer.
+pub(super) fn clear(pointer: &Pointer, pointer_path: &Path) -> Result<()> {
+    for home in &pointer.homes {
+        let of_another = match read(&home.join(JOURNAL))? {
+            Some(Found::Journal(document)) => document.id != pointer.id,
+            Some(Found::Pointer(other)) => other.id != pointer.id,
+            None => false,
+        };
+        if of_another {
+            continue;
+        }
+        files::remove(&home.join(JOURNAL))?;
+        if !files::remove_dir(home)? {
+            return Err(no_journal(home));
+        }
+    }
+    files::remove(pointer_path)?;
+    files::remove(&pointer_path.with_extension("lock"))
+}
+
+/// A home with data and without a journal: nothing here may guess what that data is.
+pub(super) fn no_journal(home: &Path) -> Error {
+    Error::damaged("heal a restore", "this folder of a restore has no journal, and something is in it")
+        .on(home.display())
+        .hint("it holds previous or restored data: look before removing it")
+}
+
+/// Reads a file of ours; `None`: there is none.
+pub(super) fn read(path: &Path) -> Result<Option<Found>> {
+    let Some(bytes) = files::read(path)? else { return Ok(None) };
+    let damaged = |why: &dyn std::fmt::Display| {
+        Error::damaged("read the journal of a restore", why).on(path.display()).hint(
+            "the folder beside it holds the previous or the restored data: look before removing anything",
+        )
+    };
+    let value: Value = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
+    let format = value.get("format").and_then(Value::as_u64);
+    if let Some(format) = format.filter(|f| *f != u64::from(FORMAT)) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            "read the journal of a restore",
+            format!("it has version {format}, this program knows {FORMAT}"),
+        )
+        .on(path.display()));
+    }
+    serde_json::from_value(value).map(Some).map_err(|e| damaged(&e))
+}
+
+/// Takes a journal over, if its run does not go on. The second is `PendingRestore::running`: with `None` or `Some(true)` the
+/// caller must not act on its own account.
+pub(super) fn claim(document: Document, path: PathBuf) -> Result<(Journal, Option<bool>)> {
+    let (lock, running) = match files::lock_existing(&document.in_restores("lock"))? {
+        files::Lock::Held => (None, Some(true)),
+        // A published restore is nobody's: its process may live on for years and do other things.
+        files::Lock::Taken(lock) if document.phase == RestorePhase::Published => {
+            (Some(Arc::new(lock)), Some(false))
+        }
+        // The system takes the lock from a run that has ended, but tells only the runs of one host of it.
+        files::Lock::Taken(lock) => (Some(Arc::new(lock)), document.process.is_alive_here().map(|_| false)),
+        files::Lock::Absent if document.phase == RestorePhase::Published => (None, Some(false)),
+        files::Lock::Absent => (None, document.process.is_alive_here()),
+    };
+    Ok((Journal { document, path, _lock: lock }, running))
+}
+
+impl Journal {
+    pub(super) fn pending(&self, running: Option<bool>) -> PendingRestore {
+        let d = self.document.clone();
+        PendingRestore {
+            id: d.id,
+            label: d.label,
+            backup: d.backup,
+            phase: d.phase,
+            started: d.started,
+            published: d.published,
+            keep_until: d.keep_until,
+            targets: d.targets,
+            process: d.process,
+            journal: self.path.clone(),
+            running,
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Restore as a transaction: a plan, shadows, proofs, then all are published or all reverted.
 
 mod apply;
+mod files;
 mod journal;
 mod plan;
 mod recover;
@@ -12,3 +13,18 @@ pub use plan::{
     RestoreOptions, plan_restore,
 };
 pub use recover::{Healed, Recover, heal_restores, pending, settle_restore, undo_restore};
+
+use crate::{Error, ErrorKind, Result};
+
+/// Work on files, off the threads of the run.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let panicked = || Error::new(ErrorKind::Panicked, "work on the journal", "the task panicked");
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(panicked()))
+}
+
+/// Makes the next phase durable, before its first act.
+async fn enter(journal: &mut journal::Journal, phase: RestorePhase) -> Result<()> {
+    let mut next = journal.clone();
+    *journal = blocking(move || next.enter(phase).map(|()| next)).await?;
+    Ok(())
+}
