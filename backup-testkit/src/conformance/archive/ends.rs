@@ -13,6 +13,7 @@ use backup_core::{
     Sink, Stage, State,
 };
 use futures::StreamExt;
+use std::sync::Arc;
 
 const LARGE: u64 = 5 << 20;
 const PUT: &str = "one";
