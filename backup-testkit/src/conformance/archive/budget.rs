@@ -1,6 +1,6 @@
 //! Bytes in flight.
 
-use super::ArchiveFixture;
+use super::{ArchiveFixture, list};
 use crate::{
     Must,
     conformance::pouring::{assert_reads_back, back_up_all, pour_all},
@@ -72,7 +72,7 @@ pub async fn a_budget_that_cannot_suffice_is_an_error_at_begin(make: &impl Archi
     let error =
         begun.must("begin does not wait").err().must("begin with half of the least budget is refused");
     assert_eq!(error.kind(), ErrorKind::Budget);
-    assert!(fresh.archive.list(&cx).await.must("list").is_empty(), "a refused begin left something");
+    assert_eq!(list(make, &*fresh.archive).await, [], "a refused begin left something");
 }
 
 /// What says that it is slow is not given the archive for itself.

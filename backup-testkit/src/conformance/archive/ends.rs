@@ -229,7 +229,7 @@ pub async fn a_stage_that_goes_back_is_a_contract_error(make: &impl ArchiveFixtu
 }
 
 /// The index has one live line for a path.
-pub async fn a_path_put_twice_is_one_entry_or_an_error(make: &impl ArchiveFixture) {
+pub async fn a_path_put_twice_is_one_entry_or_an_error_or_a_defect(make: &impl ArchiveFixture) {
     let (fresh, cx) = (make.fresh().await, Context::default());
     let writer = fresh.archive.begin(header("s", &["c"]), &cx).await.must("begin");
     let sink: Arc<dyn Sink> = writer.component("c").must("its sink");
@@ -243,6 +243,12 @@ pub async fn a_path_put_twice_is_one_entry_or_an_error(make: &impl ArchiveFixtur
         let Ok(summary) = writer.commit(conclusion(vec![result_of(&ledger, proof)], &cx), &cx).await else {
             return;
         };
+        // An archive that is written in one pass cannot know all paths: then verification names it.
+        let reader = fresh.archive.open(&summary.id, &cx).await.must("open the backup");
+        let defects = reader.check_structure(Depth::Quick, &cx).await.must("check the backup");
+        if defects.iter().any(|d| d.to_string().contains('x')) {
+            return;
+        }
         let second = MemorySource::new("c").with(file("x"), || Content::whole("second"));
         assert_only_good(&*fresh.reopened(), &summary.id, &second.contents().await, &cx).await;
     } else {

@@ -1,0 +1,146 @@
+//! What is left out: patterns, caches, other file systems, and what backups themselves leave beside the data.
+
+use crate::{
+    config::FilesConfig,
+    system::{path_from_bytes, path_to_bytes},
+};
+use backup_core::{Error, ErrorKind, Result};
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::{collections::HashSet, path::Path};
+
+/// <https://bford.info/cachedir/>
+pub(crate) const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
+const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
+
+/// The rules of one source.
+pub(crate) struct Exclude {
+    patterns: Option<Gitignore>,
+    paths: HashSet<Vec<u8>>,
+    pub(crate) caches: bool,
+    pub(crate) one_file_system: bool,
+}
+
+/// Why something is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Excluded {
+    /// The user asked for it.
+    Asked,
+    /// The journal, shadow or previous data of a restore, or an archive that is being written.
+    Ours,
+}
+
+impl Exclude {
+    /// `root` is the canonical path of the source.
+    pub(crate) fn new(config: &FilesConfig, root: &Path) -> Result<Self> {
+        let wrong = |e: ignore::Error, what: String| {
+            Error::new(ErrorKind::Usage, "read the exclude patterns", e).on(what)
+        };
+        let mut builder = GitignoreBuilder::new("");
+        for pattern in &config.exclude {
+            builder.add_line(None, pattern).map_err(|e| wrong(e, pattern.clone()))?;
+        }
+        for file in &config.exclude_files {
+            // A file that cannot be read must not mean that nothing is left out; nor a pattern that is wrong.
+            if let Some(e) = builder.add(file) {
+                return Err(wrong(e, file.display().to_string()));
+            }
+        }
+        let patterns = builder.build().map_err(|e| wrong(e, root.display().to_string()))?;
+        let mut paths = HashSet::new();
+        for path in &config.exclude_paths {
+            let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
+            if let Ok(inside) = path.strip_prefix(root)
+                && !inside.as_os_str().is_empty()
+            {
+                paths.insert(path_to_bytes(inside));
+            }
+        }
+        Ok(Exclude {
+            patterns: (!patterns.is_empty()).then_some(patterns),
+            paths,
+            caches: config.exclude_caches,
+            one_file_system: config.one_file_system,
+        })
+    }
+
+    /// Whether this path, relative to the root, is left out. The folders above it are not.
+    pub(crate) fn check(&self, path: &[u8], is_dir: bool) -> Option<Excluded> {
+        if !self.paths.is_empty() && self.paths.contains(path) {
+            return Some(Excluded::Ours);
+        }
+        if let Some(patterns) = &self.patterns {
+            let matched = patterns.matched(path_from_bytes(path.to_vec()), is_dir);
+            if matched.is_ignore() {
+                return Some(Excluded::Asked);
+            }
+        }
+        let name = path.rsplit(|b| *b == b'/').next().unwrap_or(path);
+        let ours = if is_dir { is_journal_home(name) } else { is_unfinished_archive(name) };
+        ours.then_some(Excluded::Ours)
+    }
+}
+
+/// `.NAME.backup-<id>` or `.backup-<id>`, with an id of 26 characters: where a restore keeps journal, shadow and old data.
+pub(crate) fn is_journal_home(name: &[u8]) -> bool {
+    const MARK: &[u8] = b".backup-";
+    name.first() == Some(&b'.')
+        && name.len() >= MARK.len() + 26
+        && name[..name.len() - 26].ends_with(MARK)
+        && name[name.len() - 26..].iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
+}
+
+/// An archive that is being written, or whose run crashed.
+fn is_unfinished_archive(name: &[u8]) -> bool {
+    [&b".tar.zst.incomplete"[..], b".tar.incomplete"].iter().any(|end| name.ends_with(end))
+}
+
+/// Whether the first bytes of a `CACHEDIR.TAG` make its folder a cache.
+pub(crate) fn is_cache_tag(first_bytes: &[u8]) -> bool {
+    first_bytes.starts_with(CACHE_SIGNATURE)
+}
+
+/// How many bytes of a tag decide.
+pub(crate) const CACHE_SIGNATURE_LENGTH: usize = CACHE_SIGNATURE.len();
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exclude(patterns: &[&str]) -> Exclude {
+        let mut config = FilesConfig::new("/data");
+        config.exclude = patterns.iter().map(ToString::to_string).collect();
+        config.exclude_paths = vec!["/data/backups".into(), "/data".into(), "/other".into()];
+        Exclude::new(&config, Path::new("/data")).unwrap()
+    }
+
+    #[test]
+    fn patterns_are_those_of_gitignore() {
+        let e = exclude(&["*.log", "!keep.log", "/build/", "**/node_modules"]);
+        let asked = |path: &str, dir| e.check(path.as_bytes(), dir) == Some(Excluded::Asked);
+        assert!(asked("a/b.log", false) && !asked("keep.log", false));
+        assert!(asked("build", true) && !asked("build", false) && !asked("a/build", true));
+        assert!(asked("x/node_modules", true));
+        assert!(e.check(b"a\xff.log", false).is_some() && e.check(b"a\xff", false).is_none());
+    }
+
+    #[test]
+    fn backups_are_never_backed_up_into_themselves() {
+        let e = exclude(&[]);
+        let ours = |path: &str, dir| e.check(path.as_bytes(), dir) == Some(Excluded::Ours);
+        assert!(ours("backups", true) && !ours("backup", true));
+        assert!(ours("a/.data.backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
+        assert!(ours(".backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
+        assert!(!ours(".data.backup-2024", true) && !ours("data.backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
+        assert!(ours("x-backup-20250101-000000.tar.zst.incomplete", false) && !ours("x.incomplete", false));
+    }
+
+    #[test]
+    fn a_wrong_pattern_or_a_missing_pattern_file_is_an_error() {
+        let mut config = FilesConfig::new("/data");
+        config.exclude = vec!["a{b".into()];
+        assert_eq!(Exclude::new(&config, Path::new("/data")).err().map(|e| e.kind()), Some(ErrorKind::Usage));
+        config.exclude.clear();
+        config.exclude_files = vec!["/nowhere/at/all".into()];
+        assert_eq!(Exclude::new(&config, Path::new("/data")).err().map(|e| e.kind()), Some(ErrorKind::Usage));
+    }
+}

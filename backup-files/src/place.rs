@@ -1,0 +1,104 @@
+//! Where a restore goes, and the folder beside it in which shadow, old data and journal are.
+
+use crate::{config, system};
+use backup_core::{BackupId, Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{io, os::fd::OwnedFd, path::Path, path::PathBuf};
+
+/// The restored data while it is being written; after an exchange, for a moment, the old data.
+pub(crate) const SHADOW: &[u8] = b"shadow";
+/// The old data, once the new is in its place.
+pub(crate) const PREVIOUS: &[u8] = b"previous";
+
+/// What `Target::undo` says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Place {
+    version: u32,
+    #[serde(with = "config::any_path")]
+    pub(crate) target: PathBuf,
+    #[serde(with = "config::any_path")]
+    pub(crate) home: PathBuf,
+    /// Something is mounted at the target: it cannot be renamed, and the home is inside.
+    pub(crate) mount_point: bool,
+}
+
+impl Place {
+    /// A new home for a restore to this absolute path.
+    pub(crate) fn new(target: PathBuf) -> Result<Self> {
+        let refused = |why| Error::new(ErrorKind::Refused, "restore", why).on(target.display());
+        let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
+            return Err(refused("a whole file system is never replaced").hint("name a folder in it"));
+        };
+        let id = BackupId::generate();
+        let mount_point = system::is_mount_point(&target).unwrap_or(false);
+        let home = if mount_point {
+            target.join(format!(".backup-{id}"))
+        } else {
+            // Names have at most 255 bytes.
+            let name = system::path_to_bytes(Path::new(name));
+            let mut home = [b".", &name[..name.len().min(200)]].concat();
+            home.extend_from_slice(format!(".backup-{id}").as_bytes());
+            parent.join(system::path_from_bytes(home))
+        };
+        Ok(Place { version: 1, home, mount_point, target })
+    }
+
+    pub(crate) fn to_undo(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    pub(crate) fn from_undo(undo: Value) -> Result<Self> {
+        let wrong =
+            |why: String| Error::new(ErrorKind::Damaged, "read the journal of a restore of files", why);
+        let place: Place = serde_json::from_value(undo).map_err(|e| wrong(e.to_string()))?;
+        if place.version != 1 {
+            return Err(wrong(format!("version {} is not known", place.version)));
+        }
+        // What is removed and renamed by it must be ours.
+        let name = place.home.file_name().map(|name| system::path_to_bytes(Path::new(name)));
+        if !name.is_some_and(|name| crate::exclude::is_journal_home(&name)) {
+            return Err(wrong(format!("{} is not a folder of ours", place.home.display())));
+        }
+        Ok(place)
+    }
+
+    /// The folder that holds the target, and the target's name.
+    pub(crate) fn parent(&self) -> io::Result<(OwnedFd, Vec<u8>)> {
+        match (self.target.parent(), self.target.file_name()) {
+            (Some(parent), Some(name)) => {
+                let parent = std::fs::canonicalize(parent)?;
+                Ok((system::open_dir(&parent)?, system::path_to_bytes(Path::new(name))))
+            }
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
+    /// The name of the home inside the target, where it is there.
+    pub(crate) fn name_inside(&self) -> Option<Vec<u8>> {
+        let name = self.home.file_name().filter(|_| self.mount_point)?;
+        Some(system::path_to_bytes(Path::new(name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_of_the_file_system_is_refused() {
+        assert_eq!(Place::new("/".into()).unwrap_err().kind(), ErrorKind::Refused);
+    }
+
+    #[test]
+    fn what_was_journalled_is_read_again_and_a_foreign_folder_is_not() {
+        let place = Place::new("/nowhere/data".into()).unwrap();
+        assert_eq!(Place::from_undo(place.to_undo()).unwrap(), place);
+        let mut foreign = place.clone();
+        foreign.home = "/nowhere/data".into();
+        assert!(Place::from_undo(foreign.to_undo()).is_err());
+        let long = Place::new(Path::new("/nowhere").join("x".repeat(255))).unwrap();
+        assert!(long.home.file_name().unwrap().len() <= 255);
+    }
+}

@@ -1,0 +1,291 @@
+//! Reading one thing that is no folder. Small files are read at once, in the thread of the walk.
+
+use crate::{
+    database::{Database, Opened},
+    listing::Listed,
+    sqlite::{is_database, side_files},
+    stamp::{Change, change_since, entry_kind, fingerprint, posix, posix_of},
+    stream::{LargeFile, TRIES, extents},
+    system::{self, Kind, Stat},
+    walk::Walk,
+};
+use backup_core::{Content, Entry, Extent, Result, Stage};
+use bytes::Bytes;
+use std::{
+    ffi::OsStr,
+    fs::File,
+    io,
+    os::fd::{AsFd, BorrowedFd},
+    sync::Arc,
+};
+
+/// Up to this size a file is read into memory.
+const SMALL: u64 = 1 << 20;
+const MAGIC_LENGTH: usize = 16;
+
+/// What became of reading a small file.
+enum Small {
+    Read(Vec<u8>, Option<Arc<[Extent]>>, Stat),
+    Database,
+}
+
+impl Walk {
+    /// Reads what this name is, and puts it; `self.path` is its path.
+    pub(crate) fn item(&mut self, dir: BorrowedFd<'_>, name: &[u8], listed: Listed) -> Result<()> {
+        if listed != Listed::File || !self.locked_by_us.is_empty() {
+            let stat = match system::stat_at(dir, name) {
+                Ok(stat) => stat,
+                Err(e) => return self.unreadable("stat", e),
+            };
+            if stat.kind != Kind::File {
+                return self.special(dir, name, &stat);
+            }
+            // Closing a file of our own would drop the locks of the program that we are part of.
+            if self.locked_by_us.contains(&(stat.dev, stat.ino)) {
+                return self.locked_by_program(dir, name, stat);
+            }
+        }
+        if self.is_side_file(name) {
+            return Ok(());
+        }
+        let file = match system::open_file_at(dir, name) {
+            Ok(file) => file,
+            Err(e) => {
+                // It may have become something else since it was listed.
+                return match system::stat_at(dir, name) {
+                    Ok(stat) if stat.kind != Kind::File => self.special(dir, name, &stat),
+                    _ => self.unreadable("open", e),
+                };
+            }
+        };
+        let stat = match system::stat_fd(file.as_fd()) {
+            Ok(stat) => stat,
+            Err(e) => return self.unreadable("stat", e),
+        };
+        if stat.kind != Kind::File {
+            return self.special(dir, name, &stat);
+        }
+        if self.is_another_name(&stat)? {
+            return Ok(());
+        }
+        let sent =
+            if stat.size <= SMALL { self.small(name, file, stat) } else { self.large(name, file, stat) };
+        match sent {
+            Ok(sent) => sent,
+            Err(e) => self.unreadable("read", e),
+        }
+    }
+
+    fn small(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
+        let (content, extents, stat) = match self.read_small(&file, stat)? {
+            Small::Read(content, extents, stat) => (content, extents, stat),
+            Small::Database => return self.database(name, file, stat),
+        };
+        let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data).sized(stat.size);
+        entry.posix = Some(posix_of(&stat, &file)?);
+        entry.fingerprint = Some(fingerprint(&stat));
+        entry.extents = extents;
+        Ok(self.first_name(&stat).and_then(|()| self.send(entry, Content::whole(content))))
+    }
+
+    fn read_small(&self, file: &File, mut stat: Stat) -> io::Result<Small> {
+        let mut try_number = 1;
+        loop {
+            let extents = extents(file, &stat)?;
+            let mut content = read_extents(file, stat.size, extents.as_deref())?;
+            if is_database(&content) {
+                return Ok(Small::Database);
+            }
+            let now = system::stat_fd(file.as_fd())?;
+            let expected = extents.as_ref().map_or(stat.size, |e| e.iter().map(|e| e.length).sum());
+            let shrank = (content.len() as u64) < expected;
+            let change = if shrank { Change::Content } else { change_since(&stat, &now) };
+            match change {
+                Change::None => {}
+                // A log: what was there at first is as it was.
+                Change::Grew if read_extents(file, stat.size, extents.as_deref())? == content => {
+                    self.run.note(&self.path, "grew while it was read; stored up to its size at open");
+                }
+                _ if try_number < TRIES => {
+                    (try_number, stat) = (try_number + 1, now);
+                    continue;
+                }
+                _ if shrank => {
+                    self.run.warn(&self.path, "became shorter while it was read; filled up with zeros");
+                    content.resize(usize::try_from(expected).unwrap_or(0), 0);
+                }
+                _ => self.run.warn(&self.path, "changed while it was read; stored as it was read"),
+            }
+            return Ok(Small::Read(content, extents, stat));
+        }
+    }
+
+    fn large(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
+        let mut first = [0; MAGIC_LENGTH];
+        let length = system::read_at(&file, 0, &mut first)?;
+        if is_database(&first[..length]) {
+            return self.database(name, file, stat);
+        }
+        if let Err(e) = self.first_name(&stat) {
+            return Ok(Err(e));
+        }
+        let path = Bytes::copy_from_slice(&self.path);
+        let large = LargeFile { run: self.run.clone(), path, file: Arc::new(file), stat, try_number: 1 };
+        let (entry, content) = large.entry();
+        Ok(self.send(entry, content))
+    }
+
+    /// The first bytes say that it is a database.
+    fn database(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
+        let posix = posix_of(&stat, &file)?;
+        let path = Bytes::copy_from_slice(&self.path);
+        let database = Database { run: self.run.clone(), path: path.clone(), posix, stat };
+        match database.open() {
+            Opened::Snapshot(entry, content, method) => {
+                drop(file);
+                Ok(self.send_database(name, &stat, entry, content, method))
+            }
+            Opened::PlainFile => {
+                if let Err(e) = self.first_name(&stat) {
+                    return Ok(Err(e));
+                }
+                let file = Arc::new(file);
+                let (entry, content) =
+                    LargeFile { run: self.run.clone(), path, file, stat, try_number: 1 }.entry();
+                Ok(self.send(entry, content))
+            }
+        }
+    }
+
+    /// A database that this very process has open: read through SQLite alone.
+    fn locked_by_program(&mut self, dir: BorrowedFd<'_>, name: &[u8], stat: Stat) -> Result<()> {
+        if self.is_another_name(&stat)? {
+            return Ok(());
+        }
+        let xattrs = match system::list_xattrs_at(dir, name) {
+            Ok(xattrs) => xattrs,
+            Err(e) => return self.unreadable("read the attributes", e),
+        };
+        let path = Bytes::copy_from_slice(&self.path);
+        let database = Database { run: self.run.clone(), path, posix: posix(&stat, xattrs), stat };
+        match database.open() {
+            Opened::Snapshot(entry, content, method) => {
+                self.send_database(name, &stat, entry, content, method)
+            }
+            Opened::PlainFile => {
+                let why = io::Error::other("this program holds a lock on it, and it is no SQLite database");
+                self.unreadable("open", why)
+            }
+        }
+    }
+
+    fn send_database(
+        &mut self,
+        name: &[u8],
+        stat: &Stat,
+        entry: Entry,
+        content: Content,
+        method: Option<&str>,
+    ) -> Result<()> {
+        self.databases.insert(name.to_vec());
+        if let Some(method) = method {
+            self.facts.add(&self.path, method);
+            self.first_name(stat)?;
+        }
+        self.send(entry, content)?;
+        // A snapshot may hold locks, and up to eight megabytes.
+        self.flush()
+    }
+
+    fn is_side_file(&self, name: &[u8]) -> bool {
+        !self.databases.is_empty()
+            && side_files(OsStr::new("")).iter().any(|suffix| {
+                let database = name.strip_suffix(suffix.as_encoded_bytes());
+                database.is_some_and(|database| self.databases.contains(database))
+            })
+    }
+
+    /// What is no file and no folder.
+    fn special(&mut self, dir: BorrowedFd<'_>, name: &[u8], stat: &Stat) -> Result<()> {
+        let kind = match entry_kind(stat) {
+            Some(backup_core::Kind::Directory) => {
+                self.run.note(&self.path, "became a folder after it was listed; left out");
+                return Ok(());
+            }
+            Some(kind) => kind,
+            None => {
+                self.run.note(&self.path, "is a socket; left out");
+                return Ok(());
+            }
+        };
+        if self.is_another_name(stat)? {
+            return Ok(());
+        }
+        let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data);
+        entry.kind = kind;
+        if kind == backup_core::Kind::Symlink {
+            match system::read_link_at(dir, name) {
+                Ok(text) => entry.link = Some(text.into()),
+                Err(e) => return self.unreadable("read the symbolic link", e),
+            }
+        }
+        match system::list_xattrs_at(dir, name) {
+            Ok(xattrs) => entry.posix = Some(posix(stat, xattrs)),
+            Err(e) => return self.unreadable("read the attributes", e),
+        }
+        self.first_name(stat)?;
+        self.send(entry, Content::empty())
+    }
+
+    /// Puts a further name of a file that is stored already.
+    fn is_another_name(&mut self, stat: &Stat) -> Result<bool> {
+        if stat.nlink < 2 {
+            return Ok(false);
+        }
+        let first = self.links.first_name(stat.dev, stat.ino).map_err(|e| self.spool_error(e))?;
+        let Some(first) = first else { return Ok(false) };
+        let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Complete);
+        entry.kind = backup_core::Kind::HardLink;
+        entry.link = Some(first.into());
+        // The attributes are those of the file, but formats keep them per name.
+        entry.posix = Some(posix(stat, Vec::new()));
+        self.hard_links.push(&entry).map_err(|e| self.spool_error(e))?;
+        Ok(true)
+    }
+
+    /// Remembers a name that is about to be stored, if the file may have others.
+    fn first_name(&mut self, stat: &Stat) -> Result<()> {
+        if stat.nlink < 2 {
+            return Ok(());
+        }
+        let remembered = self.links.remember(stat.dev, stat.ino, stat.nlink, &self.path);
+        remembered.map_err(|e| self.spool_error(e))
+    }
+
+    fn unreadable(&mut self, operation: &'static str, e: io::Error) -> Result<()> {
+        if e.kind() == io::ErrorKind::NotFound && !self.path.is_empty() {
+            self.run.note(&self.path, "vanished after it was listed");
+            return Ok(());
+        }
+        self.lose(self.run.unreadable(&self.path, operation, e))
+    }
+}
+
+/// The data of a small file, holes left out; shorter if the file is shorter by now.
+fn read_extents(file: &File, size: u64, extents: Option<&[Extent]>) -> io::Result<Vec<u8>> {
+    let whole = [Extent { offset: 0, length: size }];
+    let extents = extents.unwrap_or(&whole);
+    let total = extents.iter().map(|e| e.length).sum::<u64>();
+    let mut content = vec![0; usize::try_from(total).unwrap_or(0)];
+    let mut filled = 0;
+    for extent in extents {
+        let end = filled + usize::try_from(extent.length).unwrap_or(0);
+        let got = system::read_at(file, extent.offset, &mut content[filled..end])?;
+        filled += got;
+        if filled < end {
+            content.truncate(filled);
+            break;
+        }
+    }
+    Ok(content)
+}

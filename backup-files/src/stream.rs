@@ -1,0 +1,120 @@
+//! Large files, streamed while they may be changing.
+
+use crate::{
+    run::Run,
+    stamp::{Change, change_since, fingerprint, posix_of},
+    system::{self, Stat},
+};
+use backup_core::{Content, Entry, Error, ErrorKind, Extent, Facts, Feed, Result, Stage};
+use bytes::Bytes;
+use std::{fs::File, io, os::fd::AsFd, sync::Arc};
+
+/// Up to this size a file that changed is read again: its bytes are stored again, too.
+const RETRIED_UP_TO: u64 = 64 << 20;
+/// How often a file is read in all.
+pub(crate) const TRIES: u32 = 3;
+const CHUNK: u64 = 512 * 1024;
+/// One mebibyte of them; the smallest holes beyond are stored as zeros.
+const MOST_EXTENTS: usize = 65_536;
+
+/// A file that is open, as it was when it was opened or last tried.
+pub(crate) struct LargeFile {
+    pub(crate) run: Arc<Run>,
+    pub(crate) path: Bytes,
+    pub(crate) file: Arc<File>,
+    pub(crate) stat: Stat,
+    pub(crate) try_number: u32,
+}
+
+impl LargeFile {
+    /// Its entry and its content.
+    pub(crate) fn entry(self) -> (Entry, Content) {
+        let mut entry = Entry::file(self.path.clone(), Stage::Data).sized(self.stat.size);
+        let made = posix_of(&self.stat, &*self.file).and_then(|posix| {
+            entry.posix = Some(posix);
+            entry.fingerprint = Some(fingerprint(&self.stat));
+            entry.extents = extents(&self.file, &self.stat)?;
+            Ok(())
+        });
+        if let Err(e) = made {
+            let e = self.run.unreadable(&self.path, "read the attributes", e);
+            return (entry, Content::failed(e));
+        }
+        let extents = entry.extents.clone();
+        let content = Content::produce(move |feed| async move {
+            let read = tokio::task::spawn_blocking(move || self.read(extents.as_deref(), &feed));
+            read.await.unwrap_or_else(|_| {
+                Err(Error::new(ErrorKind::Panicked, "read a file", "the reading thread panicked"))
+            })
+        });
+        (entry, content)
+    }
+
+    fn read(self, extents: Option<&[Extent]>, feed: &Feed) -> Result<Facts> {
+        let whole = [Extent { offset: 0, length: self.stat.size }];
+        let last_try = self.try_number >= TRIES || self.stat.size > RETRIED_UP_TO;
+        let mut shrank = false;
+        for extent in extents.unwrap_or(&whole) {
+            let (mut at, end) = (extent.offset, extent.offset + extent.length);
+            while at < end {
+                let mut chunk = vec![0; usize::try_from(CHUNK.min(end - at)).unwrap_or(0)];
+                let got = system::read_at(&self.file, at, &mut chunk)
+                    .map_err(|e| self.run.unreadable(&self.path, "read", e))?;
+                if got < chunk.len() {
+                    shrank = true;
+                    if !last_try {
+                        return Err(self.again());
+                    }
+                }
+                at += chunk.len() as u64;
+                feed.blocking_send(chunk)?;
+            }
+        }
+        let now =
+            system::stat_fd(self.file.as_fd()).map_err(|e| self.run.unreadable(&self.path, "stat", e))?;
+        match change_since(&self.stat, &now) {
+            _ if shrank => {
+                self.run.warn(&self.path, "became shorter while it was read; filled up with zeros")
+            }
+            Change::None => {}
+            Change::Grew => {
+                self.run.note(&self.path, "grew while it was read; stored up to its size at open")
+            }
+            Change::Content if !last_try => return Err(self.again()),
+            Change::Content => self.run.warn(&self.path, "changed while it was read; stored as it was read"),
+        }
+        Ok(Facts::new())
+    }
+
+    /// Offers the next try and says why this one failed.
+    fn again(self) -> Error {
+        let e = Error::new(ErrorKind::Source, "read the file", "it changed meanwhile")
+            .on(backup_core::display_path(&self.path));
+        let retries = self.run.retries.clone();
+        retries.offer(self.path.clone(), Box::new(move || self.next_try()));
+        e
+    }
+
+    fn next_try(mut self) -> (Entry, Content) {
+        self.try_number += 1;
+        match system::stat_fd(self.file.as_fd()) {
+            Ok(stat) => {
+                self.stat = stat;
+                self.entry()
+            }
+            Err(e) => {
+                let e = self.run.unreadable(&self.path, "stat", e);
+                (Entry::file(self.path, Stage::Data), Content::failed(e))
+            }
+        }
+    }
+}
+
+/// Where a sparse file has data; `None`: everywhere.
+pub(crate) fn extents(file: &File, stat: &Stat) -> io::Result<Option<Arc<[Extent]>>> {
+    if stat.blocks.saturating_mul(512) >= stat.size {
+        return Ok(None);
+    }
+    let found = system::data_extents(file.as_fd(), stat.size, MOST_EXTENTS)?;
+    Ok(found.map(|list| list.into_iter().map(|(offset, length)| Extent { offset, length }).collect()))
+}

@@ -1,0 +1,237 @@
+//! A folder or file that is being restored.
+
+use crate::{
+    config::FilesConfig,
+    place::Place,
+    publish::{Publisher, Steps},
+    shadow::Shadow,
+    source::blocking,
+    system::{self, Kind},
+};
+use async_trait::async_trait;
+use backup_core::{Context, Error, ErrorKind, Result, Sink, Survey, Target};
+use serde_json::Value;
+use std::{
+    fmt, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Entries of a present folder that are counted for the plan.
+const COUNTED: usize = 10_000;
+
+pub(crate) struct FilesTarget {
+    component: String,
+    place: Place,
+    no_owner: bool,
+    steps: Steps,
+}
+
+impl FilesTarget {
+    pub(crate) fn new(component: &str, config: &FilesConfig) -> Result<Self> {
+        let place = Place::new(config.path.clone())?;
+        Ok(FilesTarget {
+            component: component.to_owned(),
+            place,
+            no_owner: config.no_owner,
+            steps: Steps::default(),
+        })
+    }
+
+    pub(crate) fn recover(undo: Value) -> Result<Self> {
+        Ok(FilesTarget {
+            component: String::new(),
+            place: Place::from_undo(undo)?,
+            no_owner: false,
+            steps: Steps::default(),
+        })
+    }
+
+    /// Stops before the step at which this says no, as a kill would.
+    #[cfg(test)]
+    pub(crate) fn with_steps(mut self, steps: Steps) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    async fn work(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Publisher) -> io::Result<()> + Send + 'static,
+    ) -> Result<()> {
+        let (place, steps) = (self.place.clone(), self.steps.clone());
+        let place_text = place.target.display().to_string();
+        blocking(what, move || {
+            let work = Publisher::open(&place, steps).and_then(|open| match open {
+                Some(publisher) => work(&publisher),
+                None => Ok(()),
+            });
+            work.map_err(|e| Error::io(ErrorKind::Target, what, e).on(place_text))
+        })
+        .await
+    }
+
+    /// After a revert or settle nothing of ours is left; the journal's file may be, and keeps the folder.
+    async fn clear_home(&self) -> Result<()> {
+        let home = self.place.home.clone();
+        blocking("remove the folder of the restore", move || {
+            let _ = std::fs::remove_dir(home);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl fmt::Display for FilesTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.target.display().fmt(f)
+    }
+}
+
+#[async_trait]
+impl Target for FilesTarget {
+    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+        let place = self.place.clone();
+        blocking("look at the target", move || survey(&place)).await
+    }
+
+    fn undo(&self) -> Value {
+        self.place.to_undo()
+    }
+
+    fn journal_home(&self) -> Option<PathBuf> {
+        Some(self.place.home.clone())
+    }
+
+    async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        let (component, place, no_owner, cx) =
+            (self.component.clone(), self.place.clone(), self.no_owner, cx.clone());
+        let shadow = blocking("make the shadow", move || {
+            let made = make_home(&place.home).and_then(|()| Shadow::new(&component, &place, no_owner, &cx));
+            made.map_err(|e| {
+                Error::io(ErrorKind::Target, "make a folder beside the target", e).on(place.home.display())
+            })?
+        });
+        Ok(Arc::new(shadow.await?))
+    }
+
+    async fn publish(&mut self, _cx: &Context) -> Result<()> {
+        self.work("put the restored files in place", Publisher::publish).await
+    }
+
+    async fn revert(&mut self, _cx: &Context) -> Result<()> {
+        self.work("bring the old files back", Publisher::revert).await?;
+        self.clear_home().await
+    }
+
+    async fn settle(&mut self, _cx: &Context) -> Result<()> {
+        self.work("remove the old files", Publisher::clear).await?;
+        self.clear_home().await
+    }
+}
+
+/// The journal makes it first; without a journal it is made here.
+fn make_home(home: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    match std::fs::DirBuilder::new().mode(0o700).create(home) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+fn survey(place: &Place) -> Result<Survey> {
+    let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
+    let (parent, name) = match place.parent() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let parent = place.target.parent().unwrap_or(&place.target);
+            return Err(Error::new(
+                ErrorKind::Target,
+                "restore",
+                "the folder above the target does not exist",
+            )
+            .on(place.target.display())
+            .hint(format!("make it: mkdir -p {}", parent.display())));
+        }
+        parent => parent.map_err(failed)?,
+    };
+    let stat = match system::stat_at(parent.as_fd(), &name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        stat => Some(stat.map_err(failed)?),
+    };
+    if stat.is_some_and(|stat| stat.kind == Kind::Symlink) {
+        let leads = std::fs::canonicalize(&place.target).map(|to| to.display().to_string());
+        return Err(Error::new(ErrorKind::Refused, "restore", "the target is a symbolic link")
+            .on(place.target.display())
+            .hint(format!("name what it leads to: {}", leads.unwrap_or_else(|_| "nothing".into()))));
+    }
+    let above = place.home.parent().unwrap_or(&place.home);
+    let space = system::free_space(above).map_err(failed)?;
+    let mut notes = Vec::new();
+    if !system::is_root() {
+        notes.push(
+            "not root: owners other than this user's, devices and some attributes cannot be restored".into(),
+        );
+    }
+    let mount_point = stat.is_some_and(|stat| stat.kind == Kind::Directory)
+        && system::is_mount_point(&place.target).map_err(failed)?;
+    if mount_point != place.mount_point {
+        return Err(Error::new(
+            ErrorKind::Refused,
+            "restore",
+            "something was mounted or unmounted there just now",
+        )
+        .on(place.target.display()));
+    }
+    let publish = match (&stat, place.mount_point) {
+        (None, _) => "appears in one step",
+        (_, true) => {
+            "renamed one by one, because something is mounted there: for a moment parts can be missing"
+        }
+        (_, false) => {
+            "exchanged in one step; renamed one by one where the file system cannot: then, for a moment, parts can be missing"
+        }
+    };
+    Ok(Survey {
+        place: place.target.display().to_string(),
+        replaces: stat.is_some() && !is_empty(place), // an empty folder is no data
+        present: present(place, stat.as_ref()).map_err(failed)?,
+        identity: stat.map_or("nothing".into(), |s| format!("{}:{} {:?}", s.dev, s.ino, s.kind)),
+        free_bytes: Some(space.free),
+        free_entries: (space.inodes > 0).then_some(space.free_inodes),
+        publish: publish.to_owned(),
+        notes,
+    })
+}
+
+fn is_empty(place: &Place) -> bool {
+    let own = place.name_inside();
+    let names = system::open_dir(&place.target).and_then(|dir| {
+        let ours = |name: &io::Result<Vec<u8>>| {
+            name.as_ref().is_ok_and(|name| Some(name) == own.as_ref() || name == b"lost+found")
+        };
+        Ok(system::read_dir(dir.as_fd())?.all(|name| ours(&name)))
+    });
+    names.unwrap_or(false)
+}
+
+/// What there is, for people.
+fn present(place: &Place, stat: Option<&system::Stat>) -> io::Result<String> {
+    let Some(stat) = stat else { return Ok("nothing".into()) };
+    Ok(match stat.kind {
+        Kind::Directory => {
+            let dir = system::open_dir(&place.target)?;
+            let own = place.name_inside();
+            let names = system::read_dir(dir.as_fd())?;
+            let count = names.filter(|name| name.as_ref().ok() != own.as_ref()).take(COUNTED + 1).count();
+            match count {
+                0 => "an empty folder".into(),
+                1 => "a folder with 1 entry".into(),
+                n if n > COUNTED => format!("a folder with more than {COUNTED} entries"),
+                n => format!("a folder with {n} entries"),
+            }
+        }
+        Kind::File => format!("a file of {} bytes", stat.size),
+        _ => "something that is neither file nor folder".into(),
+    })
+}

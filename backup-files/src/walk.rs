@@ -1,0 +1,319 @@
+//! Walking a tree: depth first, names in the order of their bytes, files before folders, never through a symbolic link.
+
+use crate::{
+    config::FilesConfig,
+    exclude::{CACHE_SIGNATURE_LENGTH, CACHE_TAG, Exclude, Excluded, is_cache_tag},
+    links::LinkTable,
+    listing::{Listed, Names},
+    run::Run,
+    spool::Spool,
+    stamp::posix_of,
+    system::{self, Kind, Stat},
+};
+use backup_core::{Content, Entry, Error, ErrorKind, Facts, Result, Stage};
+use bytes::Bytes;
+use std::{
+    collections::{BTreeSet, HashSet},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    path::Path,
+    sync::Arc,
+};
+use tokio::sync::mpsc::Sender;
+
+/// Entries that go to the sink together.
+pub(crate) type Batch = Vec<(Entry, Content)>;
+
+const BATCH_ENTRIES: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
+/// Contents that hold a file open, or a database.
+const BATCH_OPEN: usize = 8;
+/// Folders open at a time; those further up are opened again on the way back.
+const OPEN_FOLDERS: usize = 64;
+
+/// One walk.
+pub(crate) struct Walk {
+    pub(crate) run: Arc<Run>,
+    pub(crate) exclude: Exclude,
+    /// The path of what is being looked at, relative to the root.
+    pub(crate) path: Vec<u8>,
+    pub(crate) links: LinkTable,
+    pub(crate) hard_links: Spool,
+    directories: Spool,
+    /// SQLite databases in the folder being read: their side files come after them and are left out.
+    pub(crate) databases: HashSet<Vec<u8>>,
+    pub(crate) locked_by_us: BTreeSet<(u64, u64)>,
+    pub(crate) facts: DatabaseFacts,
+    device: u64,
+    stack: Vec<Folder>,
+    batch: Batch,
+    batch_bytes: usize,
+    batch_open: usize,
+    out: Sender<Batch>,
+}
+
+/// What a walk leaves for the stage `Complete`.
+pub(crate) struct Walked {
+    pub(crate) hard_links: Spool,
+    pub(crate) directories: Spool,
+    pub(crate) facts: Facts,
+}
+
+struct Folder {
+    /// `None`: closed for now.
+    fd: Option<OwnedFd>,
+    stat: Stat,
+    entry: Entry,
+    folders: Names,
+}
+
+/// The databases that were found: the first hundred by name.
+#[derive(Default)]
+pub(crate) struct DatabaseFacts {
+    facts: Facts,
+    count: u64,
+}
+
+impl DatabaseFacts {
+    pub(crate) fn add(&mut self, path: &[u8], method: &str) {
+        self.count += 1;
+        if self.count <= 100 {
+            let subject = format!("sqlite {}", backup_core::display_path(path));
+            self.facts.insert(subject, "method", backup_core::Fact::Note(method.to_owned()));
+        }
+    }
+
+    fn finish(mut self) -> Facts {
+        if self.count > 0 {
+            self.facts.insert("sqlite", "databases", backup_core::Fact::Note(self.count.to_string()));
+        }
+        self.facts
+    }
+}
+
+impl Walk {
+    pub(crate) fn new(run: Arc<Run>, config: &FilesConfig, out: Sender<Batch>) -> Result<Self> {
+        Ok(Walk {
+            exclude: Exclude::new(config, &run.root)?,
+            run,
+            path: Vec::new(),
+            links: LinkTable::default(),
+            hard_links: Spool::default(),
+            directories: Spool::default(),
+            databases: HashSet::new(),
+            locked_by_us: system::locked_by_this_process(),
+            facts: DatabaseFacts::default(),
+            device: 0,
+            stack: Vec::new(),
+            batch: Vec::new(),
+            batch_bytes: 0,
+            batch_open: 0,
+            out,
+        })
+    }
+
+    /// Reads everything. Blocks: for a thread of its own.
+    pub(crate) fn run(mut self) -> Result<Walked> {
+        let root = self.run.root.clone();
+        if root.symlink_metadata().map_err(|e| self.root_error(e))?.is_dir() {
+            let fd = system::open_dir(&root).map_err(|e| self.root_error(e))?;
+            self.device = system::stat_fd(fd.as_fd()).map_err(|e| self.root_error(e))?.dev;
+            self.enter(fd)?;
+            self.descend()?;
+        } else {
+            let (Some(parent), Some(name)) = (root.parent(), root.file_name()) else {
+                return Err(self.root_error(io::ErrorKind::InvalidInput.into()));
+            };
+            let parent = system::open_dir(parent).map_err(|e| self.root_error(e))?;
+            self.item(parent.as_fd(), &system::path_to_bytes(Path::new(name)), Listed::Other)?;
+        }
+        self.flush()?;
+        Ok(Walked { hard_links: self.hard_links, directories: self.directories, facts: self.facts.finish() })
+    }
+
+    fn root_error(&self, e: io::Error) -> Error {
+        self.run.unreadable(b"", "read the source", e)
+    }
+
+    fn descend(&mut self) -> Result<()> {
+        while let Some(top) = self.stack.last_mut() {
+            let Some((name, _)) = top.folders.next() else {
+                self.leave()?;
+                continue;
+            };
+            let name = name.to_vec();
+            let length = self.path.len();
+            if length > 0 {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(&name);
+            if !self.left_out(true) && self.folder(&name)? {
+                continue;
+            }
+            self.path.truncate(length);
+        }
+        Ok(())
+    }
+
+    /// Goes into a folder of the topmost one; false if there is nothing to go into.
+    fn folder(&mut self, name: &[u8]) -> Result<bool> {
+        let depth = self.stack.len();
+        let Some(Folder { fd: Some(parent), .. }) = self.stack.last() else { return Ok(false) };
+        match system::open_dir_at(parent.as_fd(), name) {
+            Ok(fd) => {
+                if depth >= OPEN_FOLDERS
+                    && let Some(far) = self.stack.get_mut(depth - OPEN_FOLDERS)
+                    && !far.entry.path.is_empty()
+                {
+                    far.fd = None;
+                }
+                self.enter(fd)
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                self.run.note(&self.path, "vanished after it was listed");
+                Ok(false)
+            }
+            Err(e) => {
+                self.lose(self.run.unreadable(&self.path, "open the folder", e))?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Reads the files of an open folder, and puts it on the stack.
+    fn enter(&mut self, fd: OwnedFd) -> Result<bool> {
+        let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Complete);
+        entry.kind = backup_core::Kind::Directory;
+        let looked = system::stat_fd(fd.as_fd()).and_then(|stat| Ok((stat, posix_of(&stat, &fd)?)));
+        let stat = match looked {
+            Ok((stat, posix)) => {
+                entry.posix = Some(posix);
+                stat
+            }
+            Err(e) => return self.lose_folder(e),
+        };
+        if self.exclude.one_file_system && stat.dev != self.device {
+            self.run.note(&self.path, "is another file system; only its mount point is stored");
+            self.directories.push(&entry).map_err(|e| self.spool_error(e))?;
+            return Ok(false);
+        }
+        let (mut files, mut folders) = match Names::read(fd.as_fd()) {
+            Ok(names) => names,
+            Err(e) => return self.lose_folder(e),
+        };
+        if self.exclude.caches && self.is_cache(fd.as_fd()) {
+            folders = Names::default();
+            files = Names::only(CACHE_TAG);
+        }
+        self.databases.clear();
+        let length = self.path.len();
+        while let Some((name, listed)) = files.next() {
+            if self.run.cx.cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            if length > 0 {
+                self.path.push(b'/');
+            }
+            self.path.extend_from_slice(name);
+            if !self.left_out(false) {
+                self.item(fd.as_fd(), name, listed)?;
+            }
+            self.path.truncate(length);
+        }
+        self.stack.push(Folder { fd: Some(fd), stat, entry, folders });
+        Ok(true)
+    }
+
+    fn lose_folder(&mut self, e: io::Error) -> Result<bool> {
+        self.lose(self.run.unreadable(&self.path, "list the folder", e))?;
+        Ok(false)
+    }
+
+    /// Comes back from the topmost folder to the one above it.
+    fn leave(&mut self) -> Result<()> {
+        let Some(folder) = self.stack.pop() else { return Ok(()) };
+        self.directories.push(&folder.entry).map_err(|e| self.spool_error(e))?;
+        let Some(above) = self.stack.last_mut() else { return Ok(()) };
+        self.path.truncate(above.entry.path.len());
+        if above.fd.is_some() {
+            return Ok(());
+        }
+        // `..` of a folder that was moved meanwhile is not the one we came from.
+        let again = folder.fd.as_ref().map(|fd| system::open_dir_at(fd.as_fd(), b".."));
+        let same = |fd: &OwnedFd| {
+            system::stat_fd(fd.as_fd())
+                .is_ok_and(|now| (now.dev, now.ino) == (above.stat.dev, above.stat.ino))
+        };
+        match again {
+            Some(Ok(fd)) if same(&fd) => above.fd = Some(fd),
+            _ => {
+                let root = system::open_dir(&self.run.root);
+                let reopened = root.and_then(|root| {
+                    let inside = [&above.entry.path[..], b"/x"].concat();
+                    system::open_parent_beneath(root.as_fd(), &inside, false)
+                });
+                match reopened {
+                    Ok((fd, _)) if same(&fd) => above.fd = Some(fd),
+                    _ => {
+                        above.folders = Names::default();
+                        let e = io::Error::other("was moved while it was being read");
+                        return self.lose(self.run.unreadable(&self.path, "read all of the folder", e));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn left_out(&self, is_dir: bool) -> bool {
+        match self.exclude.check(&self.path, is_dir) {
+            None => false,
+            Some(Excluded::Asked) => true,
+            Some(Excluded::Ours) => {
+                self.run.note(&self.path, "belongs to backups or restores and is left out");
+                true
+            }
+        }
+    }
+
+    fn is_cache(&self, dir: BorrowedFd<'_>) -> bool {
+        let Ok(file) = system::open_file_at(dir, CACHE_TAG) else { return false };
+        let mut first = [0; CACHE_SIGNATURE_LENGTH];
+        let is_file = system::stat_fd(file.as_fd()).is_ok_and(|stat| stat.kind == Kind::File);
+        is_file && system::read_at(&file, 0, &mut first).is_ok_and(|n| is_cache_tag(&first[..n]))
+    }
+
+    /// Puts something that cannot be read, so that it is counted as lost. Not as a folder: sinks poll only files' contents.
+    pub(crate) fn lose(&mut self, e: Error) -> Result<()> {
+        let entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data);
+        self.send(entry, Content::failed(e))
+    }
+
+    /// Puts an entry with the next batch.
+    pub(crate) fn send(&mut self, entry: Entry, content: Content) -> Result<()> {
+        match content.in_memory() {
+            Some(bytes) => self.batch_bytes += bytes,
+            None => self.batch_open += 1,
+        }
+        self.batch.push((entry, content));
+        let full = self.batch.len() >= BATCH_ENTRIES
+            || self.batch_bytes >= BATCH_BYTES
+            || self.batch_open >= BATCH_OPEN;
+        if full { self.flush() } else { Ok(()) }
+    }
+
+    /// Hands over what there is. An error means that nobody takes it any more.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        (self.batch_bytes, self.batch_open) = (0, 0);
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.out.blocking_send(batch).map_err(|_| Error::cancelled())
+    }
+
+    /// The temporary file that entries wait in failed.
+    pub(crate) fn spool_error(&self, e: io::Error) -> Error {
+        Error::io(ErrorKind::Source, "keep entries in a temporary file", e).on(&self.run.component)
+    }
+}
