@@ -1,3 +1,19 @@
-//! The program backup: arguments, settings, rendering; everything else is the library.
+//! The program `backup`: arguments become settings, settings become calls of the library, reports become text.
 
-fn main() {}
+mod args;
+mod commands;
+mod consent;
+mod exit;
+mod failure;
+mod render;
+mod settings;
+mod signals;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Nothing is started before the arguments are read: `backup --version` must answer at once.
+    let args = args::Args::parse();
+    ExitCode::from(commands::run(args))
+}

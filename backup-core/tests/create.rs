@@ -1,4 +1,5 @@
 //! What the pipeline that makes a backup promises.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -316,4 +317,27 @@ async fn a_broken_sink_ends_all_pours_and_comes_first_among_the_errors() {
     let poured = tokio::time::timeout(Duration::from_secs(10), pour_all(list, false, &cx)).await.unwrap();
     let kinds: Vec<_> = poured.into_iter().map(|(_, r)| r.unwrap_err().kind()).collect();
     assert_eq!(kinds, [ErrorKind::Cancelled, ErrorKind::Destination]);
+}
+
+#[test]
+fn every_pipeline_can_be_spawned() {
+    fn can<T: Send>(_: &T) {}
+    let (archive, cx) = (MemoryArchive::new(), Context::default());
+    can(&create(request(vec![]), &archive, &cx));
+    let reader = |a: &MemoryArchive| a.clone();
+    can(&async {
+        let reader = reader(&archive).open(&BackupId::generate(), &cx).await?;
+        verify(reader.clone(), Depth::Full, &cx).await?;
+        let options = RestoreOptions::new("state", "label");
+        plan_restore(reader, vec![], options, &cx).await?.apply(None, &cx).await
+    });
+    let state = std::path::Path::new("state");
+    can(&async {
+        heal_restores(state, &[], &recover, jiff::Timestamp::now(), &cx).await?;
+        for restore in pending(state, &[])? {
+            settle_restore(&restore, &recover, &cx).await?;
+            undo_restore(&restore, &recover, &cx).await?;
+        }
+        Ok::<(), Error>(())
+    });
 }

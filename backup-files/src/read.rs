@@ -143,7 +143,7 @@ impl Walk {
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
                 drop(file);
-                Ok(self.send_database(name, &stat, entry, content, method))
+                Ok(self.send_database(name, &stat, *entry, content, method))
             }
             Opened::PlainFile => {
                 if let Err(e) = self.first_name(&stat) {
@@ -170,7 +170,7 @@ impl Walk {
         let database = Database { run: self.run.clone(), path, posix: posix(&stat, xattrs), stat };
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
-                self.send_database(name, &stat, entry, content, method)
+                self.send_database(name, &stat, *entry, content, method)
             }
             Opened::PlainFile => {
                 let why = io::Error::other("this program holds a lock on it, and it is no SQLite database");

@@ -48,6 +48,14 @@ impl FilesTarget {
         })
     }
 
+    pub(crate) fn boxed(component: &str, config: &FilesConfig) -> Result<Box<dyn Target>> {
+        Ok(Box::new(Self::new(component, config)?))
+    }
+
+    pub(crate) fn recovered(undo: Value) -> Result<Box<dyn Target>> {
+        Ok(Box::new(Self::recover(undo)?))
+    }
+
     /// Stops before the step at which this says no, as a kill would.
     #[cfg(test)]
     pub(crate) fn with_steps(mut self, steps: Steps) -> Self {

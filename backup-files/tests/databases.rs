@@ -1,5 +1,6 @@
 //! SQLite databases among the files.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! What only a user who is not root meets. As root, the tests run themselves again as `nobody`.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod common;
 

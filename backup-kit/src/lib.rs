@@ -1,1 +1,41 @@
-//! The embedding API: modules, backup, restore, the registry of stores.
+#![doc = include_str!("../README.md")]
+
+pub mod archive;
+mod backup;
+mod choose;
+pub mod config;
+mod error;
+mod guard;
+mod module;
+mod recovery;
+mod registry;
+mod restore;
+mod run;
+mod series;
+mod source;
+mod state_dir;
+mod verify;
+
+pub use archive::ArchiveSpec;
+pub use backup::{Backup, Preflight, PreflightComponent};
+/// The error of the library's own calls; `Error` wraps it.
+pub use backup_core::Error as CoreError;
+pub use backup_core::{
+    Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
+    Content, Context, Depth, Entry, ErrorKind, Event, Healed, Kind, Listed, Manifest, Named, Note, Notes,
+    Observer, PendingRestore, Phase, Plan, PlanId, Posix, Report, RestoreReport, Series, Severity, State,
+    VerifyReport, display_path,
+};
+pub use choose::{Which, choose};
+pub use config::Config;
+pub use error::{Error, Result};
+pub use module::Module;
+pub use recovery::{Old, conclude, heal};
+pub use registry::Registry;
+pub use restore::{Only, Restore, RestorePlan};
+pub use run::Run;
+pub use series::{SeriesParts, slug};
+pub use source::{SourceSpec, files};
+pub use state_dir::state_dir;
+pub use tokio_util::sync::CancellationToken;
+pub use verify::verify;

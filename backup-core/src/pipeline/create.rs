@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
     }
 
     /// All data. A component that fails is in the backup as far as it came, and lost.
-    async fn pour(&self, views: Vec<Box<dyn View>>, writer: &dyn BackupWriter) -> Result<Vec<Poured>> {
+    async fn pour(&mut self, views: Vec<Box<dyn View>>, writer: &dyn BackupWriter) -> Result<Vec<Poured>> {
         let cx = self.cx;
         cx.emit(&Event::Phase { phase: Phase::Pour });
         let mut list = Vec::new();

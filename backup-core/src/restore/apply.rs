@@ -1,14 +1,16 @@
 //! Carries a plan out: shadows, proofs, then all are published or all reverted.
 
 use super::{
-    Confirmation, Plan, PreparedRestore, RestorePhase, blocking, enter,
+    Confirmation, Plan, PreparedRestore, RestorePhase, blocking,
+    draft::wanted,
+    enter,
     journal::{Document, Journal, JournalTarget},
     plan::{HealthCheck, RestoreMember},
     recover::take_away,
 };
 use crate::{
-    BackupId, BackupReader, Context, Error, ErrorKind, Event, Facts, Notes, Phase, Proof, Result, Severity,
-    Source, State, View, compare, display_path,
+    BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
+    Result, Selection, Severity, Source, State, View, compare, display_path,
     pipeline::{Pouring, calmly, connect, pour_each, side_by_side, what_ended},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -75,10 +77,11 @@ pub(super) async fn apply(
     if let Some(e) = plan.shortage() {
         return Err(e);
     }
-    let views = open(&prepared.reader, &prepared.members, cx).await?;
+    let views = open(&prepared.reader, wanted(&prepared.members), cx).await?;
     still_wanted(cx)?;
 
-    let journal = begin(&plan, &prepared, cx).await?;
+    let document = document(&plan, &prepared);
+    let journal = blocking(move || Journal::begin(document)).await?;
     let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
     let options = prepared.options;
     let done = match restore.shadows(&*prepared.reader, views).await {
@@ -98,12 +101,11 @@ fn still_wanted(cx: &Context) -> Result<()> {
 /// The components of the archive, ready to flow. A failure here costs nothing.
 async fn open(
     reader: &Arc<dyn BackupReader>,
-    members: &[RestoreMember],
+    wanted: Vec<(String, Selection)>,
     cx: &Context,
 ) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
-    let opening = members.iter().map(|m| {
-        let (reader, name, selection) = (reader.clone(), m.component.clone(), m.selection.clone());
-        let cx = cx.clone();
+    let opening = wanted.into_iter().map(|(name, selection)| {
+        let (reader, cx) = (reader.clone(), cx.clone());
         async move {
             let source: Arc<dyn Source> = reader.component(&name, selection)?.into();
             let ready = connect(source, cx.clone()).await.map_err(|e| e.on(&name))?;
@@ -114,7 +116,7 @@ async fn open(
     side_by_side("open the backup", opening).await.into_iter().collect()
 }
 
-async fn begin(plan: &Plan, prepared: &PreparedRestore, cx: &Context) -> Result<Journal> {
+fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
     let describe = |(m, p): (&RestoreMember, &super::PlannedMember)| JournalTarget {
         component: m.component.clone(),
         kind: m.kind.clone(),
@@ -126,9 +128,7 @@ async fn begin(plan: &Plan, prepared: &PreparedRestore, cx: &Context) -> Result<
     let mut seen = HashSet::new();
     homes.retain(|home| seen.insert(home.clone()));
     let options = &prepared.options;
-    let document = Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir);
-    still_wanted(cx)?;
-    blocking(move || Journal::begin(document)).await
+    Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir)
 }
 
 struct Restore<'a> {
@@ -327,11 +327,30 @@ fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> R
         })
     };
     let differences = compare(expected, there, &accepted);
-    let Some(first) = differences.first() else { return Ok(()) };
+    // A count says more to a person than a digest.
+    let count = |d: &&Difference| !matches!(d, Difference::Unequal(_, _, Fact::Digest(_), _));
+    let Some(first) = differences.iter().find(count).or(differences.first()) else { return Ok(()) };
     let more = match differences.len() - 1 {
         0 => String::new(),
         n => format!(", and {n} more differences"),
     };
     let message = format!("what was restored is not what was backed up: {first}{more}");
     Err(Error::damaged("prove the restore", message).on(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_target_cannot_keep_passes_only_if_the_plan_has_announced_it() {
+        let expected = Facts::new().with("table x", "grants", Fact::Count(1));
+        let there = Facts::new().with("table x", "grants", Fact::Unsupported("no roles".into()));
+        let notes = |text: &str| [text.to_owned()];
+        prove("db", &expected, &there, &notes("table x: grants cannot be kept: no roles")).unwrap();
+        for other in ["table x: grantsmanship", "table y: grants cannot be kept", "owners cannot be set"] {
+            let e = prove("db", &expected, &there, &notes(other)).unwrap_err();
+            assert_eq!((e.kind(), e.subject()), (ErrorKind::Damaged, Some("db")));
+        }
+    }
 }

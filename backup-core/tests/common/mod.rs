@@ -161,6 +161,11 @@ impl FileTarget {
         self
     }
 
+    pub fn existed(mut self, existed: bool) -> Self {
+        self.existed = existed;
+        self
+    }
+
     /// Every step is also a point at which a test may drop the whole run.
     async fn step(&self, name: &'static str) -> Result<()> {
         let stem = self.place.file_name().unwrap().to_string_lossy();
@@ -235,7 +240,6 @@ impl Target for FileTarget {
             lines: Mutex::default(),
             tally: Mutex::default(),
             skips: self.fault.is_some_and(|f| f.0 == "skip"),
-            hangs: self.fault.is_some_and(|f| f.0 == "put"),
         }))
     }
 
@@ -287,7 +291,6 @@ struct FileSink {
     lines: Mutex<BTreeMap<String, String>>,
     tally: Mutex<Tally>,
     skips: bool,
-    hangs: bool,
 }
 
 impl fmt::Display for FileSink {
@@ -301,9 +304,6 @@ impl Sink for FileSink {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
         let mut content = content.hashed(&entry);
         let mut text = Vec::new();
-        while self.hangs {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        }
         loop {
             match content.next().await {
                 Ok(Some(b)) => text.extend_from_slice(&b),

@@ -1,0 +1,289 @@
+//! The command line as it is typed. What it means is `settings`.
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Backs up and restores a whole application, as one set, proven complete.
+#[derive(Debug, Parser)]
+#[command(name = "backup", version, propagate_version = true, max_term_width = 110)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// Configuration [default: $BACKUP_CONFIG, else ./backup.toml if it is there]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Variables for the ${VAR} of the configuration, NAME=value lines
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) env_file: Option<PathBuf>,
+    /// One final object on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Events as lines of JSON on stderr
+    #[arg(long, value_name = "HOW", global = true)]
+    pub(crate) progress: Option<ProgressFormat>,
+    /// Prints nothing unless something is wrong
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Says more
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressFormat {
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Makes a backup
+    Create(Create),
+    /// Lists backups
+    List(List),
+    /// Lists what is in a backup
+    Ls(Ls),
+    /// Shows what a backup says of itself
+    Show(Show),
+    /// Writes one file of a backup to stdout
+    Dump(Dump),
+    /// Reads backups and compares them with what was counted
+    Verify(Verify),
+    /// Restores a backup, all of it or nothing
+    Restore(Restore),
+    /// Lets go of the data that a restore has replaced
+    Settle(Settle),
+    /// Removes backups
+    Remove(Remove),
+    /// Cleans up after runs that crashed
+    Heal(Heal),
+    /// Checks the configuration, or helps to write one
+    Config(Config),
+    /// Prints completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Create {
+    /// Folders or files, `name=` before one names its component [default: the configured modules]
+    #[arg(value_name = "SOURCE")]
+    pub(crate) sources: Vec<String>,
+    /// A configured module, or the name for the sources given here
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+    /// A folder of backups, exactly one file (x.tar.zst, x.tar), or the name of a configured archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) to: Option<String>,
+    /// Only this component; such a run is a series of its own
+    #[arg(long, value_name = "COMPONENT")]
+    pub(crate) only: Vec<String>,
+    /// Connects and tries everything, stores nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Goes on when a source cannot be opened: the backup is partial
+    #[arg(long)]
+    pub(crate) allow_partial: bool,
+    /// A label
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// A remark
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
+    /// Leaves out what matches, as a line of a .gitignore
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) exclude: Vec<String>,
+    /// The same, from the lines of a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) exclude_file: Vec<PathBuf>,
+    /// Does not descend into other file systems
+    #[arg(long)]
+    pub(crate) one_file_system: bool,
+    /// A warning makes the backup partial
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Waits so long for another run of the same series, such as 30m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<std::time::Duration>,
+    /// Level of compression, 1 to 19
+    #[arg(long, value_name = "N")]
+    pub(crate) level: Option<i32>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct From {
+    /// A folder of backups, one file, or the name of a configured archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct List {
+    /// Only this module
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ls {
+    /// An id or its beginning, a file, latest, latest~1, or a date
+    pub(crate) id: String,
+    /// Only what is at or below COMPONENT or COMPONENT/PATH
+    pub(crate) path: Option<String>,
+    /// With kind, mode, owner, size and time
+    #[arg(short)]
+    pub(crate) long: bool,
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Show {
+    /// An id or its beginning, a file, latest, latest~1, or a date
+    pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Dump {
+    /// An id or its beginning, a file, latest, latest~1, or a date
+    pub(crate) id: String,
+    /// COMPONENT/PATH; of a backup with one component PATH will do
+    pub(crate) path: String,
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Verify {
+    /// Ids or their beginnings, files, latest, latest~1, or dates [default: all that are not incomplete]
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Structure, manifest and index only
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Only this module
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Restore {
+    /// An id or its beginning, a file, latest, latest~1, or a date (the newest up to the end of that day)
+    #[arg(value_name = "ID|FILE|latest|DATE")]
+    pub(crate) which: Option<String>,
+    /// Only backups of this module
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// Only this component, or what matches inside it
+    #[arg(long, value_name = "COMPONENT[/GLOB]")]
+    pub(crate) only: Vec<String>,
+    /// Where to [default: where it came from]
+    #[arg(long, value_name = "[COMPONENT=]TARGET")]
+    pub(crate) to: Vec<String>,
+    /// Prints the plan, does nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Consent to exactly this plan
+    #[arg(long, value_name = "PLAN", conflicts_with = "yes")]
+    pub(crate) confirm: Option<String>,
+    /// Consent, if all that is replaced is marked `disposable` in the configuration
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// Lets the old data go at once; it is kept for 24 hours otherwise
+    #[arg(long)]
+    pub(crate) settle: bool,
+    /// Does not restore owners
+    #[arg(long)]
+    pub(crate) no_owner: bool,
+    /// Brings back the data that the last restore has replaced
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "yes", "settle", "no_owner"])]
+    pub(crate) undo: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Settle {
+    /// The restore, or its backup [default: the only one that there is]
+    pub(crate) id: Option<String>,
+    /// Only restores of this module
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Remove {
+    /// Ids or their beginnings, or file names
+    #[arg(value_name = "ID", required = true)]
+    pub(crate) ids: Vec<String>,
+    #[command(flatten)]
+    pub(crate) from: From,
+    /// Also the last complete backup of a series
+    #[arg(long)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Heal {
+    #[command(flatten)]
+    pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Config {
+    #[command(subcommand)]
+    pub(crate) command: ConfigCommand,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Reads the configuration and says what is in it
+    Check,
+    /// Prints its JSON schema, for editors
+    Schema,
+    /// Prints a commented example
+    Example,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Completions {
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    let time: jiff::SignedDuration =
+        text.parse().map_err(|_| "a time is such as 30m, 90s or 2h".to_owned())?;
+    time.try_into().map_err(|_| "a time cannot be negative".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_second_archive_is_an_error_until_it_works() {
+        assert!(Args::try_parse_from(["backup", "create", "x", "--to", "a", "--to", "b"]).is_err());
+    }
+
+    #[test]
+    fn times_are_written_as_people_write_them() {
+        assert_eq!(duration("30m"), Ok(std::time::Duration::from_secs(1800)));
+        assert!(duration("soon").is_err() && duration("-5s").is_err());
+    }
+}

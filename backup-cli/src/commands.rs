@@ -1,0 +1,93 @@
+//! One file for each command.
+
+mod completions;
+mod config;
+mod create;
+mod dump;
+mod heal;
+mod list;
+mod ls;
+mod remove;
+mod restore;
+mod session;
+mod settle;
+mod show;
+mod verify;
+
+use crate::{
+    args::{Args, Command},
+    exit,
+    failure::{Failure, Result},
+    render::{self, Output},
+    settings::Settings,
+    signals,
+};
+use backup_kit::{CoreError, Error, ErrorKind};
+use serde_json::json;
+use session::Session;
+
+/// Runs a command to its exit code.
+pub(crate) fn run(args: Args) -> u8 {
+    let output = Settings::output_of(&args.global);
+    match dispatch(&args, output) {
+        Ok(code) => code,
+        Err(failure) => {
+            if let Failure::Error { error, state } = &failure {
+                render::error::print(output, error, state.as_deref());
+                let object = json!({ "error": render::json::error(error), "state": state });
+                // The error itself is what matters now.
+                let _ = output.object(failure.code(), object);
+            }
+            failure.code()
+        }
+    }
+}
+
+fn dispatch(args: &Args, output: Output) -> Result<u8> {
+    match &args.command {
+        Command::Completions(c) => return completions::run(c, output),
+        Command::Config(c) => return config::run(c, &args.global, output),
+        _ => {}
+    }
+    let settings = Settings::resolve(&args.global, output)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CoreError::io(ErrorKind::Usage, "start the runtime", e))?;
+    let result = runtime.block_on(async {
+        let cancel =
+            signals::listen(output).map_err(|e| CoreError::io(ErrorKind::Usage, "listen to signals", e))?;
+        let session = Session::new(settings, cancel);
+        let result = match &args.command {
+            Command::Create(c) => create::run(c, &session).await,
+            Command::List(c) => list::run(c, &session).await,
+            Command::Ls(c) => ls::run(c, &session).await,
+            Command::Show(c) => show::run(c, &session).await,
+            Command::Dump(c) => dump::run(c, &session).await,
+            Command::Verify(c) => verify::run(c, &session).await,
+            Command::Restore(c) => restore::run(c, &session).await,
+            Command::Settle(c) => settle::run(c, &session).await,
+            Command::Remove(c) => remove::run(c, &session).await,
+            Command::Heal(c) => heal::run(c, &session).await,
+            Command::Config(_) | Command::Completions(_) => Ok(exit::COMPLETE),
+        };
+        session.progress.finish();
+        interrupted(result, &session)
+    });
+    // A read that hangs in a file system must not hold the program.
+    runtime.shutdown_background();
+    result
+}
+
+/// After a signal every failure that left things as they were is the interruption, however it showed itself.
+fn interrupted(result: Result<u8>, session: &Session) -> Result<u8> {
+    match result {
+        Err(Failure::Error { error, state })
+            if session.cancel.is_cancelled() && error.kind() != ErrorKind::NotRolledBack =>
+        {
+            let state = state.or_else(|| Some("cleaned up; everything is as it was before".to_owned()));
+            Err(Failure::Error { error: Error::from(CoreError::cancelled()), state })
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,176 @@
+//! `backup create`
+
+use super::session::Session;
+use crate::{
+    args::Create,
+    exit,
+    failure::{Failure, Result},
+    render::{human, json},
+};
+use backup_kit::{ArchiveSpec, Backup, Error, Module, Preflight, State};
+use serde_json::{Value, json};
+
+pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
+    let modules = modules(args, session)?;
+    let mut archive = session.settings.archive(args.to.as_deref(), "--to")?;
+    if let Some(level) = args.level {
+        archive = archive.level(level);
+    }
+    if args.dry_run {
+        return dry_run(args, modules, &archive, session).await;
+    }
+    session.heal_first().await?;
+    let (mut code, mut results) = (exit::COMPLETE, Vec::new());
+    let last = modules.len() - 1;
+    for (i, module) in modules.into_iter().enumerate() {
+        let name = module.name().to_owned();
+        let made = backup(args, module, &archive, session).run().await;
+        session.progress.finish();
+        let (this, object) = match made {
+            Ok(report) => {
+                session.settings.output.success(format!("{name}: the backup {} is complete", report.id));
+                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
+                (exit::COMPLETE, json!({ "module": name, "report": report }))
+            }
+            Err(Error::Partial(report)) => {
+                session.settings.output.warning(format!("{name}: the backup {} is partial", report.id));
+                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
+                (exit::PARTIAL, json!({ "module": name, "report": report }))
+            }
+            Err(e) => {
+                let failure = Failure::from(named(e, &name)).state(state(&archive, &name, session).await);
+                let code = failure.code();
+                // With several modules the others still run; a signal ends them all.
+                let Failure::Error { error, state } = &failure else { return Err(failure) };
+                if last == 0 || session.cancel.is_cancelled() {
+                    return Err(failure);
+                }
+                crate::render::error::print(session.settings.output, error, state.as_deref());
+                (code, json!({ "module": name, "error": json::error(error), "state": state }))
+            }
+        };
+        code = exit::worse(code, this);
+        results.push(object);
+        if i < last && session.cancel.is_cancelled() {
+            return Err(backup_kit::CoreError::cancelled().into());
+        }
+    }
+    session.settings.output.object(code, json!({ "results": results }))?;
+    Ok(code)
+}
+
+/// What is to be backed up: the sources given, the module named, or all that are configured.
+fn modules(args: &Create, session: &Session) -> Result<Vec<Module>> {
+    let settings = &session.settings;
+    let modules = if !args.sources.is_empty() {
+        vec![Module::from_places(&args.sources, args.module.as_deref(), &settings.registry)?]
+    } else if let Some(name) = &args.module {
+        vec![settings.config()?.module(name)?]
+    } else if let Some(config) = &settings.config {
+        config.module_names().map(|name| config.module(name)).collect::<Result<_, _>>()?
+    } else {
+        Vec::new()
+    };
+    if modules.is_empty() {
+        return Err(Failure::usage(
+            "choose what to back up",
+            "no source is named and no module is configured",
+            "`backup create ./FOLDER --to ./BACKUPS`, or modules in backup.toml (`backup config example`)",
+        ));
+    }
+    modules.into_iter().map(|m| with_flags(args, m)).collect()
+}
+
+fn with_flags(args: &Create, mut module: Module) -> Result<Module> {
+    if !args.exclude.is_empty() {
+        module = module.configure("exclude", &json!(args.exclude))?;
+    }
+    if !args.exclude_file.is_empty() {
+        module = module.configure("exclude_files", &json!(args.exclude_file))?;
+    }
+    if args.one_file_system {
+        module = module.configure("one_file_system", &Value::Bool(true))?;
+    }
+    Ok(module)
+}
+
+fn backup(args: &Create, module: Module, archive: &ArchiveSpec, session: &Session) -> Backup {
+    let progress = session.progress.clone();
+    let mut backup = module
+        .backup()
+        .to(archive.clone())
+        .strict(args.strict)
+        .allow_partial(args.allow_partial)
+        .read_back(args.sources.is_empty())
+        .cancel(session.cancel.clone())
+        .on_event(move |event| progress.show(event));
+    for component in &args.only {
+        backup = backup.only(component);
+    }
+    for tag in &args.tag {
+        backup = backup.tag(tag);
+    }
+    if let Some(note) = &args.note {
+        backup = backup.note(note);
+    }
+    if let Some(wait) = args.wait {
+        backup = backup.wait(wait);
+    }
+    backup
+}
+
+async fn dry_run(
+    args: &Create,
+    modules: Vec<Module>,
+    archive: &ArchiveSpec,
+    session: &Session,
+) -> Result<u8> {
+    let mut found = Vec::new();
+    for module in modules {
+        let name = module.name().to_owned();
+        let preflight = backup(args, module, archive, session).preflight().await;
+        let preflight = preflight.map_err(|e| Failure::from(named(e, &name)))?;
+        for warning in &preflight.warnings {
+            session.settings.output.warning(warning);
+        }
+        session.settings.output.result(&preflight_text(&preflight))?;
+        found.push(preflight);
+    }
+    session.settings.output.object(exit::COMPLETE, json!({ "dry_run": found }))?;
+    Ok(exit::COMPLETE)
+}
+
+fn preflight_text(p: &Preflight) -> String {
+    let mut out = format!("{}: would be backed up to {}\n", p.module, p.archive);
+    for c in &p.components {
+        let estimate = c.estimate.map(|n| format!(", about {}", human::bytes(n))).unwrap_or_default();
+        out.push_str(&format!("  {:<8} {} {}{estimate}\n", c.name, c.kind, c.source));
+    }
+    out
+}
+
+/// The module is what the error is about, unless it names something nearer.
+fn named(e: Error, module: &str) -> Error {
+    match e {
+        Error::Failed(e) => Error::Failed(e.on(module)),
+        other => other,
+    }
+}
+
+/// What there is after a failed backup.
+async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String {
+    let cx = session.context().calm();
+    let list = async { archive.open().ok()?.list(&cx).await.ok() };
+    let list = tokio::time::timeout(std::time::Duration::from_secs(5), list).await.ok().flatten();
+    let last = list
+        .iter()
+        .flatten()
+        .filter(|b| b.module == module && b.state == State::Complete)
+        .map(|b| b.created)
+        .max();
+    match (list.is_some(), last) {
+        (_, Some(at)) => format!("nothing is stored; the last complete backup is {} old", human::age(at)),
+        (true, None) => "nothing is stored; there is no complete backup yet".to_owned(),
+        (false, None) => "nothing is stored".to_owned(),
+    }
+}

@@ -1,0 +1,72 @@
+//! `backup dump`
+
+use super::session::Session;
+use crate::{
+    args::Dump,
+    exit,
+    failure::{Failure, Result},
+};
+use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Manifest};
+use std::io::Write;
+
+/// The bytes of one file, to stdout. Its digest is known at the end only: an error then says that what was written is wrong.
+pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
+    if session.settings.output.json {
+        return Err(Failure::usage(
+            "dump a file",
+            "its bytes and an object cannot both be on stdout",
+            "leave out --json",
+        ));
+    }
+    let located = session.locate(&args.id, args.from.from.as_deref(), None).await?;
+    let reader = located.archive.open(&located.backup.id, &session.context()).await?;
+    let places = places(&args.path, reader.manifest());
+    let mut last = CoreError::new(ErrorKind::NotFound, "dump a file", "the backup has no such component")
+        .hint("the path is COMPONENT/PATH, as `backup ls ID` prints it");
+    for (component, path) in places {
+        match write(&*reader, component, path.as_bytes(), session).await {
+            Err(Failure::Error { error: backup_kit::Error::Failed(e), .. })
+                if e.kind() == ErrorKind::NotFound =>
+            {
+                last = e
+            }
+            Err(Failure::ReaderGone) => return Ok(exit::FAILED),
+            other => return other.map(|()| exit::COMPLETE),
+        }
+    }
+    Err(last.on(&args.path).into())
+}
+
+/// What a path may mean: `component/path` first; of a backup with one component also a path alone.
+fn places<'a>(path: &'a str, manifest: &'a Manifest) -> Vec<(&'a str, &'a str)> {
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    let mut out = Vec::new();
+    if manifest.component(first).is_some() {
+        out.push((first, rest));
+    }
+    if let [only] = manifest.components.as_slice() {
+        out.push((only.header.name.as_str(), path));
+    }
+    out
+}
+
+async fn write(reader: &dyn BackupReader, component: &str, path: &[u8], session: &Session) -> Result<()> {
+    let cx = session.context();
+    let (mut entry, mut content) = reader.content(component, path, &cx).await?;
+    if let (Kind::HardLink, Some(file)) = (entry.kind, entry.link.clone()) {
+        (entry, content) = reader.content(component, &file, &cx).await?;
+    }
+    if entry.kind != Kind::File {
+        let e = CoreError::new(ErrorKind::Usage, "dump a file", "it is no file").on(entry.display_path());
+        return Err(e.hint("a folder is restored elsewhere: `backup restore ID --only … --to …`").into());
+    }
+    loop {
+        let bytes = tokio::select! {
+            bytes = content.next() => bytes?,
+            () = session.cancel.cancelled() => return Err(CoreError::cancelled().into()),
+        };
+        let Some(bytes) = bytes else { break };
+        std::io::stdout().write_all(&bytes)?;
+    }
+    Ok(std::io::stdout().flush()?)
+}

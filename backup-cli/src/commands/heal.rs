@@ -1,0 +1,34 @@
+//! `backup heal`
+
+use super::session::{Session, outcome};
+use crate::{args::Heal, exit, failure::Result};
+use backup_kit::{Healed, heal, state_dir};
+use serde_json::json;
+
+/// Restores first: they concern live data. Then what crashed runs left in the archive, if one is known.
+pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
+    let (settings, cx) = (&session.settings, session.context());
+    let restores = heal(&state_dir()?, &settings.registry, &cx).await?;
+    let mut code = exit::COMPLETE;
+    for healed in &restores {
+        if let Healed::Failed { .. } = healed {
+            code = exit::worse(code, exit::NOT_UNDONE);
+            settings.output.warning(outcome(healed));
+        } else {
+            settings.output.result(&outcome(healed))?;
+        }
+    }
+    let mut removed = Vec::new();
+    if settings.has_archive(args.from.from.as_deref()) {
+        let archive = settings.archive(args.from.from.as_deref(), "--from")?.open()?;
+        removed = archive.heal(&cx).await?;
+        for text in &removed {
+            settings.output.result(&format!("removed {text}"))?;
+        }
+    }
+    if restores.is_empty() && removed.is_empty() {
+        settings.output.result("there was nothing to heal")?;
+    }
+    settings.output.object(code, json!({ "restores": restores, "removed": removed }))?;
+    Ok(code)
+}

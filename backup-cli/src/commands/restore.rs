@@ -1,0 +1,96 @@
+//! `backup restore`
+
+use super::session::Session;
+use crate::{
+    args::Restore as Args,
+    consent, exit,
+    failure::{Failure, Result},
+    render::{human, plan},
+};
+use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, state_dir};
+use serde_json::json;
+
+pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
+    if args.undo {
+        return undo(args, session).await;
+    }
+    if !args.dry_run {
+        session.heal_first().await?;
+    }
+    let plan = plan(args, session).await?;
+    session.progress.finish();
+    let output = session.settings.output;
+    if args.dry_run {
+        output.result(&plan::text(plan.plan()))?;
+        output
+            .object(exit::COMPLETE, json!({ "plan": plan.plan(), "needs_consent": plan.needs_consent() }))?;
+        return Ok(exit::COMPLETE);
+    }
+    for line in plan::text(plan.plan()).lines() {
+        output.info(line);
+    }
+    let given = consent::Given { confirm: args.confirm.as_deref(), yes: args.yes };
+    let confirmation = consent::obtain(&plan, given, &session.cancel).await?;
+    let applied = plan.apply(confirmation).await;
+    session.progress.finish();
+    let (code, report) = match applied {
+        Ok(report) => {
+            output.success(format!("{}: the backup {} is restored", report.module, report.backup));
+            (exit::COMPLETE, report)
+        }
+        Err(Error::RestoredPartly(report)) => (exit::PARTIAL, *report),
+        Err(e) => return Err(e.into()),
+    };
+    output.result(&human::restored(&report))?;
+    output.object(code, json!({ "report": report }))?;
+    Ok(code)
+}
+
+async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
+    let Some(text) = &args.which else {
+        return Err(Failure::usage(
+            "choose a backup",
+            "none is named",
+            "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
+        ));
+    };
+    let module = args.module.as_deref();
+    let located = session.locate(text, args.from.from.as_deref(), module).await?;
+    let progress = session.progress.clone();
+    let mut restore = Restore::new(located.spec)
+        .registry(session.settings.registry.clone())
+        .which(located.which)
+        .settle(args.settle)
+        .no_owner(args.no_owner)
+        .cancel(session.cancel.clone())
+        .on_event(move |event| progress.show(event));
+    // What is disposable is said by the configuration of the backup's own module.
+    let of = &located.backup.module;
+    if let Some(config) = session.settings.config.as_ref().filter(|c| c.module_names().any(|m| m == of)) {
+        restore = restore.of(config.module(of)?);
+    } else if let Some(module) = module {
+        restore = restore.of_name(module);
+    }
+    for only in &args.only {
+        restore = restore.only(only.parse::<Only>()?);
+    }
+    for to in &args.to {
+        restore = restore.to_place(to);
+    }
+    Ok(restore.plan().await?)
+}
+
+async fn undo(args: &Args, session: &Session) -> Result<u8> {
+    let settings = &session.settings;
+    let cx = session.context();
+    let (id, module) = (args.which.as_deref(), args.module.as_deref());
+    let undone = conclude(Old::BringBack, id, module, &state_dir()?, &settings.registry, &cx).await?;
+    for target in &undone.targets {
+        settings.output.result(&format!(
+            "{}: the data from before the restore is back in {}",
+            undone.label, target.place
+        ))?;
+    }
+    settings.output.object(exit::COMPLETE, json!({ "undone": undone }))?;
+    Ok(exit::COMPLETE)
+}

@@ -1,0 +1,101 @@
+//! What every command needs: settings, cancellation, progress; and how a backup is named.
+
+use crate::{failure::Result, render::progress::Progress, settings::Settings};
+use backup_kit::{
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Run, Which, archive, choose,
+    heal, state_dir,
+};
+use std::{path::Path, sync::Arc};
+
+pub(super) struct Session {
+    pub(super) settings: Settings,
+    pub(super) cancel: CancellationToken,
+    pub(super) progress: Progress,
+}
+
+/// A backup that was named, and the archive that it is in.
+pub(super) struct Located {
+    pub(super) spec: ArchiveSpec,
+    pub(super) archive: Arc<dyn Archive>,
+    pub(super) backup: BackupSummary,
+    pub(super) which: Which,
+}
+
+impl Session {
+    pub(super) fn new(settings: Settings, cancel: CancellationToken) -> Self {
+        let progress = Progress::new(settings.output);
+        Session { settings, cancel, progress }
+    }
+
+    /// For calls of the library: cancelled by signals, observed by the progress.
+    pub(super) fn context(&self) -> Context {
+        let progress = self.progress.clone();
+        Run {
+            cancel: self.cancel.clone(),
+            observer: Some(Arc::new(move |event| progress.show(event))),
+            memory_limit: None,
+        }
+        .context()
+    }
+
+    /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself.
+    pub(super) async fn locate(
+        &self,
+        text: &str,
+        from: Option<&str>,
+        module: Option<&str>,
+    ) -> Result<Located> {
+        let file = from.is_none() && is_file(text);
+        let spec = match file {
+            true => archive::at(text),
+            false => self.settings.archive(from, "--from")?,
+        };
+        let archive = spec.open()?;
+        let backups = archive.list(&self.context()).await?;
+        let which = match (file, backups.as_slice()) {
+            (true, [only]) => Which::Named(only.id.to_string()),
+            _ => text.parse().unwrap_or_else(|never| match never {}),
+        };
+        let backup = choose(&backups, &which, module, &jiff::tz::TimeZone::system())?.clone();
+        Ok(Located { spec, archive, backup, which })
+    }
+
+    /// Brings interrupted restores to their end before anything new begins, and says so.
+    pub(super) async fn heal_first(&self) -> Result<()> {
+        let dir = state_dir()?;
+        if !dir.exists() {
+            return Ok(());
+        }
+        for healed in heal(&dir, &self.settings.registry, &self.context()).await? {
+            match &healed {
+                Healed::LeftAlone { .. } => {}
+                other => self.settings.output.warning(outcome(other)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What was done with a restore, for people.
+pub(super) fn outcome(healed: &Healed) -> String {
+    match healed {
+        Healed::Reverted { id, label } => {
+            format!("{label}: the interrupted restore {id} was undone: everything is as it was before it")
+        }
+        Healed::Settled { id, label } => format!("{label}: the old data of the restore {id} was dropped"),
+        Healed::LeftAlone { id, label, reason } => {
+            format!("{label}: the restore {id} was left alone: {reason}")
+        }
+        Healed::Cleared { trace } => format!("removed {}, left by a restore that is over", trace.display()),
+        Healed::Failed { journal, error } => {
+            format!("a restore could not be healed: {error} (its journal: {})", journal.display())
+        }
+        _ => format!("{healed:?}"),
+    }
+}
+
+/// A path of a file that is there, and that is written like a path or like a backup file.
+fn is_file(text: &str) -> bool {
+    let named = text.contains('/') || text.ends_with(".tar") || text.contains(".tar.");
+    named && Path::new(text).is_file()
+}

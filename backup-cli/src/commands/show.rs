@@ -1,0 +1,70 @@
+//! `backup show`
+
+use super::session::Session;
+use crate::{args::Show, exit, failure::Result, render::human};
+use backup_kit::{BackupSummary, CoreError, Manifest};
+use serde_json::{Value, json};
+use std::fmt::Write;
+
+pub(super) async fn run(args: &Show, session: &Session) -> Result<u8> {
+    let located = session.locate(&args.id, args.from.from.as_deref(), None).await?;
+    let reader = located.archive.open(&located.backup.id, &session.context()).await?;
+    if session.settings.output.json {
+        let manifest: Value = serde_json::from_slice(&reader.manifest().to_json())
+            .map_err(|e| CoreError::damaged("show the manifest", e))?;
+        session
+            .settings
+            .output
+            .object(exit::COMPLETE, json!({ "backup": located.backup, "manifest": manifest }))?;
+        return Ok(exit::COMPLETE);
+    }
+    session.settings.output.always(&text(&located.backup, reader.manifest()))?;
+    Ok(exit::COMPLETE)
+}
+
+fn text(b: &BackupSummary, m: &Manifest) -> String {
+    let mut out = format!("{}: {}\n", b.module, human::state(b));
+    let _ = writeln!(out, "  id       {}", b.id);
+    let _ = writeln!(
+        out,
+        "  created  {} ({} ago) on {}",
+        human::time(b.created),
+        human::age(b.created),
+        m.header.host
+    );
+    let _ = writeln!(out, "  series   {}", b.series);
+    let _ = writeln!(out, "  file     {}", b.location);
+    let _ = writeln!(out, "  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(b.data_bytes));
+    let _ = writeln!(out, "  entries  {}", b.entries);
+    if !b.tags.is_empty() {
+        let _ = writeln!(out, "  tags     {}", b.tags.join(", "));
+    }
+    if let Some(note) = &b.note {
+        let _ = writeln!(out, "  note     {note}");
+    }
+    for (key, value) in &m.header.metadata {
+        let _ = writeln!(out, "  {key:<8} {value}");
+    }
+    for c in &m.components {
+        let lost = if c.lost > 0 { format!(", {} LOST", c.lost) } else { String::new() };
+        let n = human::entries(c.proof.count("all", "entries"));
+        let size = human::bytes(c.proof.count("all", "bytes"));
+        let _ = writeln!(out, "component {} ({}): {n}, {size}{lost}", c.header.name, c.header.kind);
+        let _ = writeln!(out, "  moment   {} to {}", human::time(c.moment.first), human::time(c.moment.last));
+        if !c.header.origin.is_null() {
+            let _ = writeln!(out, "  origin   {}", c.header.origin);
+        }
+    }
+    for text in &m.not_included {
+        let _ = writeln!(out, "not included: {text}");
+    }
+    for note in &m.notes.list {
+        let severity = format!("{:?}", note.severity).to_lowercase();
+        let _ = writeln!(out, "{severity}: {}", human::note(note));
+    }
+    let more: u64 = m.notes.more.iter().sum();
+    if more > 0 {
+        let _ = writeln!(out, "and {more} more notes");
+    }
+    out
+}

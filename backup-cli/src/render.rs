@@ -1,0 +1,76 @@
+//! Everything that is printed: results to stdout, the rest to stderr.
+
+pub(crate) mod error;
+pub(crate) mod human;
+pub(crate) mod json;
+pub(crate) mod lines;
+pub(crate) mod plan;
+pub(crate) mod progress;
+
+use crate::failure::Result;
+use serde_json::Value;
+use std::io::Write;
+
+/// How this run prints.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// One final object on stdout instead of text.
+    pub(crate) json: bool,
+    /// Events as JSON lines on stderr.
+    pub(crate) events: bool,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+    /// stderr is a terminal.
+    pub(crate) terminal: bool,
+    pub(crate) colour: bool,
+}
+
+impl Output {
+    /// A result for people; not with `--json` or `--quiet`.
+    pub(crate) fn result(self, text: &str) -> Result<()> {
+        if self.json || self.quiet {
+            return Ok(());
+        }
+        self.always(text)
+    }
+
+    /// What was asked for itself (a listing): also with `--quiet`.
+    pub(crate) fn always(self, text: &str) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        if !text.ends_with('\n') {
+            out.write_all(b"\n")?;
+        }
+        Ok(out.flush()?)
+    }
+
+    /// What must be seen even with `--quiet`; `--json` says it in its object.
+    pub(crate) fn always_unless_json(self, text: &str) -> Result<()> {
+        if self.json { Ok(()) } else { self.always(text) }
+    }
+
+    /// The final object, if one is wanted.
+    pub(crate) fn object(self, code: u8, object: Value) -> Result<()> {
+        if !self.json {
+            return Ok(());
+        }
+        self.always(&json::with_code(code, object).to_string())
+    }
+
+    pub(crate) fn info(self, text: impl AsRef<str>) {
+        if !self.quiet && !self.events {
+            lines::print(self, lines::Level::Info, text.as_ref());
+        }
+    }
+
+    /// For logs: on a terminal the result says it.
+    pub(crate) fn success(self, text: impl AsRef<str>) {
+        if !self.quiet && !self.events && !self.terminal {
+            lines::print(self, lines::Level::Success, text.as_ref());
+        }
+    }
+
+    pub(crate) fn warning(self, text: impl AsRef<str>) {
+        lines::print(self, lines::Level::Warning, text.as_ref());
+    }
+}

@@ -1,0 +1,170 @@
+//! Numbers, times and tables for people.
+
+use backup_kit::{BackupSummary, Note, Notes, Report, RestoreReport, Severity, State};
+use jiff::{Timestamp, tz::TimeZone};
+use std::fmt::Write;
+
+/// `1.2 MiB`.
+pub(crate) fn bytes(n: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    let (mut value, mut unit) = (n as f64, 0);
+    // What would be shown as 1024.0 is shown as 1.0 of the next unit.
+    while value >= 1023.95 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{n} B"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}
+
+/// `1 entry`, `2 entries`.
+pub(crate) fn entries(n: u64) -> String {
+    if n == 1 { "1 entry".to_owned() } else { format!("{n} entries") }
+}
+
+/// Local time.
+pub(crate) fn time(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// `3 h`; of what is yet to come 0.
+pub(crate) fn age(at: Timestamp) -> String {
+    span(Timestamp::now().duration_since(at).as_secs().max(0).unsigned_abs())
+}
+
+/// `3 h` for so many seconds.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+fn took(from: Timestamp, to: Timestamp) -> String {
+    let ms = to.duration_since(from).as_millis().max(0);
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..120_000 => format!("{:.1} s", ms as f64 / 1000.0),
+        _ => span(u64::try_from(ms / 1000).unwrap_or(u64::MAX)),
+    }
+}
+
+/// A state with its dates: `complete, verified 2025-08-12`.
+pub(crate) fn state(b: &BackupSummary) -> String {
+    match b.verified {
+        Some(at) => format!("{}, verified {}", b.state, at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d")),
+        None => b.state.to_string(),
+    }
+}
+
+/// What a backup run made.
+pub(crate) fn report(r: &Report, archive: &str) -> String {
+    let mut out = format!("{}: {}\n", r.module, r.state);
+    // Of next to nothing the ratio says something about our own members only.
+    let ratio = match r.data_bytes {
+        0..65_536 => String::new(),
+        data => format!(" ({:.0} %)", r.stored_bytes as f64 * 100.0 / data as f64),
+    };
+    let _ = writeln!(out, "  id       {}", r.id);
+    let _ = writeln!(out, "  file     {}", place(archive, &r.location));
+    let _ = writeln!(out, "  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
+    let _ = writeln!(out, "  entries  {}", r.entries);
+    let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
+    for text in &r.not_included {
+        let _ = writeln!(out, "  missing  {text}");
+    }
+    out.push_str(&lost(&r.notes));
+    out
+}
+
+/// The file of a backup: in the archive's folder, or the archive itself.
+fn place(archive: &str, location: &str) -> String {
+    match archive.ends_with(location) {
+        true => archive.to_owned(),
+        false => format!("{}/{location}", archive.trim_end_matches('/')),
+    }
+}
+
+/// What a restore did.
+pub(crate) fn restored(r: &RestoreReport) -> String {
+    let word = if r.state == State::Complete { "restored" } else { "restored, but not all as it was" };
+    let mut out = format!("{}: {word}\n", r.module);
+    for c in &r.components {
+        let (n, size) = (entries(c.entries), bytes(c.bytes));
+        let _ = writeln!(out, "  {:<8} {n}, {size} to {}", c.name, c.place);
+    }
+    let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
+    if let Some(until) = r.undo_until {
+        let _ = writeln!(
+            out,
+            "  undo     the old data is kept until {}: `backup restore --undo`, or `backup settle` to let it go",
+            time(until)
+        );
+    }
+    out.push_str(&lost(&r.notes));
+    out
+}
+
+fn lost(notes: &Notes) -> String {
+    let mut out = String::new();
+    for n in notes.list.iter().filter(|n| n.severity == Severity::Lost) {
+        let _ = writeln!(out, "  lost     {}", note(n));
+    }
+    if notes.more[Severity::Lost as usize] > 0 {
+        let _ = writeln!(out, "  lost     and {} more", notes.more[Severity::Lost as usize]);
+    }
+    out
+}
+
+/// `component/path: text`.
+pub(crate) fn note(n: &Note) -> String {
+    match (n.component.as_str(), n.path.as_str()) {
+        ("", "") => n.text.clone(),
+        ("", path) => format!("{path}: {}", n.text),
+        (component, "") => format!("{component}: {}", n.text),
+        (component, path) => format!("{component}/{path}: {}", n.text),
+    }
+}
+
+/// Columns as wide as their widest cell; the last one is not padded.
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|i| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_spans_read_well() {
+        assert_eq!(
+            [0, 1023, 1024, 1536, 1 << 20, u64::MAX].map(bytes).join(" "),
+            "0 B 1023 B 1.0 KiB 1.5 KiB 1.0 MiB 16.0 EiB"
+        );
+        assert_eq!([5, 119, 120, 7199, 7200, 200_000].map(span).join(" "), "5 s 119 s 2 min 119 min 2 h 2 d");
+        assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
+        assert_eq!(table(&rows), "a    bb\nccc  d\n");
+    }
+}

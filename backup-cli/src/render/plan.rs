@@ -1,0 +1,44 @@
+//! The plan of a restore for people.
+
+use super::human::{age, bytes, entries, span, time};
+use backup_kit::{Plan, State};
+use std::fmt::Write;
+
+/// What is restored, where to, what is replaced and for how long it is kept.
+pub(crate) fn text(plan: &Plan) -> String {
+    let b = &plan.backup;
+    let partial = if b.state == State::Partial { ", PARTIAL" } else { "" };
+    let mut out =
+        format!("{}: backup {} of {} ({} ago{partial})\n", b.module, b.id, time(b.created), age(b.created));
+    for m in &plan.members {
+        let part = if m.selective { " (a part of it)" } else { "" };
+        let (n, size) = (entries(m.entries), bytes(m.bytes));
+        let _ = writeln!(out, "  restore  {}{part}: {n}, {size} to {}", m.component, m.survey.place);
+        if m.survey.replaces {
+            let disposable = if m.disposable { " (disposable)" } else { "" };
+            let _ = writeln!(out, "  REPLACE  {}: {}{disposable}", m.survey.place, m.survey.present);
+        }
+        if !m.survey.publish.is_empty() {
+            let _ = writeln!(out, "  how      {}", m.survey.publish);
+        }
+        for note in &m.survey.notes {
+            let _ = writeln!(out, "  note     {}: {note}", m.component);
+        }
+    }
+    for note in &plan.notes {
+        let _ = writeln!(out, "  note     {note}");
+    }
+    let _ = writeln!(out, "  space    {} are needed", bytes(plan.needs_bytes));
+    if plan.destructive {
+        let _ = match plan.settle {
+            true => writeln!(out, "  old data is dropped at once: there is no way back"),
+            false => writeln!(
+                out,
+                "  old data is kept for {}: `backup restore --undo`",
+                span(plan.keep_previous_s)
+            ),
+        };
+    }
+    let _ = writeln!(out, "  plan     {}", plan.id);
+    out
+}

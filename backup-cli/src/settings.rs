@@ -1,0 +1,110 @@
+//! What the command line, the environment and the configuration mean together.
+
+use crate::{
+    args::{Global, ProgressFormat},
+    failure::{Failure, Result},
+    render::Output,
+};
+use backup_kit::{ArchiveSpec, Config, Registry, archive, config::EnvFile};
+use std::{
+    env,
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+/// Resolved settings of one run.
+pub(crate) struct Settings {
+    pub(crate) config: Option<Config>,
+    pub(crate) registry: Registry,
+    pub(crate) output: Output,
+}
+
+impl Settings {
+    pub(crate) fn output_of(global: &Global) -> Output {
+        let terminal = std::io::stderr().is_terminal();
+        Output {
+            json: global.json,
+            events: global.progress == Some(ProgressFormat::Json),
+            quiet: global.quiet,
+            verbose: global.verbose,
+            terminal,
+            colour: terminal && env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()),
+        }
+    }
+
+    pub(crate) fn resolve(global: &Global, output: Output) -> Result<Self> {
+        let registry = Registry::default();
+        let env_file = match &global.env_file {
+            Some(file) => EnvFile::load(file)?,
+            None => EnvFile::default(),
+        };
+        if let Some(warning) = env_file.warning() {
+            output.warning(warning);
+        }
+        let config = match config_file(global) {
+            Some(file) => Some(Config::load(&file, &registry, &|name| env_file.get(name))?),
+            None => None,
+        };
+        Ok(Settings { config, registry, output })
+    }
+
+    /// The configuration, or an explanation of how to have one.
+    pub(crate) fn config(&self) -> Result<&Config> {
+        self.config.as_ref().ok_or_else(|| {
+            Failure::usage(
+                "use the configuration",
+                "there is no backup.toml in this folder",
+                "`backup config example > backup.toml`, or --config FILE",
+            )
+        })
+    }
+
+    /// Which archive: the flag, else `BACKUP_ARCHIVE`, else the only one that is configured.
+    pub(crate) fn archive(&self, flag: Option<&str>, name_of_flag: &str) -> Result<ArchiveSpec> {
+        if let Some(text) = flag {
+            return self.named_archive(text);
+        }
+        if let Some(text) = env::var_os("BACKUP_ARCHIVE").filter(|t| !t.is_empty()) {
+            return self.named_archive(&text.to_string_lossy());
+        }
+        let configured: Vec<&str> =
+            self.config.iter().flat_map(|c| c.archives()).map(|(name, _)| name).collect();
+        match (configured.as_slice(), &self.config) {
+            ([only], Some(config)) => Ok(config.archive(only)?),
+            ([], _) => Err(Failure::usage(
+                "choose the archive",
+                "no archive is named",
+                format!("{name_of_flag} ./FOLDER, or BACKUP_ARCHIVE, or [archives.NAME] in backup.toml"),
+            )),
+            (several, _) => Err(Failure::usage(
+                "choose the archive",
+                format!("several are configured: {}", several.join(", ")),
+                format!("name one: {name_of_flag} {}", several[0]),
+            )),
+        }
+    }
+
+    /// Whether any archive can be chosen without a flag.
+    pub(crate) fn has_archive(&self, flag: Option<&str>) -> bool {
+        flag.is_some() || self.archive(None, "--from").is_ok()
+    }
+
+    fn named_archive(&self, text: &str) -> Result<ArchiveSpec> {
+        let Some(config) = &self.config else { return Ok(archive::at(text)) };
+        let configured = config.archives().any(|(name, _)| name == text);
+        // A plain word beside configured archives is a name; a mistyped one must not become a folder.
+        let is_word = text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
+        if configured || (is_word && config.archives().next().is_some() && !Path::new(text).exists()) {
+            return Ok(config.archive(text)?);
+        }
+        Ok(archive::at(text))
+    }
+}
+
+fn config_file(global: &Global) -> Option<PathBuf> {
+    let named = global
+        .config
+        .clone()
+        .or_else(|| env::var_os("BACKUP_CONFIG").filter(|v| !v.is_empty()).map(PathBuf::from));
+    named.or_else(|| Some(PathBuf::from("backup.toml")).filter(|f| f.exists()))
+}

@@ -1,0 +1,74 @@
+//! Ctrl-C, SIGTERM and SIGHUP end a run in order.
+
+use crate::{exit, render::Output};
+use backup_kit::CancellationToken;
+use std::time::{Duration, Instant};
+
+/// A second signal so soon after the first is the same key pressed twice, or a closing terminal: not a wish to stop at once.
+const SAME_WISH: Duration = Duration::from_secs(1);
+/// A file system that hangs must not hold the program for ever.
+const CLEAN_UP_LIMIT: Duration = Duration::from_secs(60);
+
+/// Cancels the token at the first signal. A later second one, or a clean-up that does not come to an end, ends the process; what is
+/// left is found by `backup heal`.
+pub(crate) fn listen(output: Output) -> std::io::Result<CancellationToken> {
+    let token = CancellationToken::new();
+    let mut signals = Signals::new()?;
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        let first = Instant::now();
+        cancel.cancel();
+        output.warning("interrupted: cleaning up (once more ends at once)");
+        loop {
+            let again =
+                tokio::time::timeout(CLEAN_UP_LIMIT.saturating_sub(first.elapsed()), signals.next()).await;
+            if again.is_err() || first.elapsed() > SAME_WISH {
+                output.warning("ended before it was cleaned up: run `backup heal`");
+                std::process::exit(exit::INTERRUPTED.into());
+            }
+        }
+    });
+    Ok(token)
+}
+
+#[cfg(unix)]
+struct Signals([tokio::signal::unix::Signal; 3]);
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Signals([
+            signal(SignalKind::interrupt())?,
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        // Without the signal there is nothing to wait for.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

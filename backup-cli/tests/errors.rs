@@ -1,0 +1,143 @@
+//! Exact texts of errors: people and scripts read them.
+
+mod support;
+
+use support::Place;
+
+#[test]
+fn an_unknown_key_names_line_and_nearest_key() {
+    let place = Place::new();
+    place.write(
+        "backup.toml",
+        "[modules.a.sources.x]\nkind = \"files\"\npath = \"tree\"\nexlude = [\"*.tmp\"]\n",
+    );
+    place.golden("config_unknown_key", &["config", "check"]);
+}
+
+#[test]
+fn an_unknown_kind_is_an_error() {
+    let place = Place::new();
+    place.write("backup.toml", "[modules.a.sources.x]\nkind = \"mysqll\"\npath = \"tree\"\n");
+    place.golden("config_unknown_kind", &["create"]);
+}
+
+#[test]
+fn a_variable_that_is_not_set_names_its_line() {
+    let place = Place::new();
+    place.write("backup.toml", "[archives.nas]\nurl = \"${NAS:?the mount point}/b\"\n");
+    place.golden("config_variable_unset", &["list"]);
+}
+
+#[test]
+fn an_env_file_fills_variables() {
+    let place = Place::new();
+    place.write("backup.toml", "[archives.nas]\nurl = \"${NAS}/b\"\n");
+    place.write(".env", "NAS=/mnt\n");
+    let ran = place.expect(0, &["config", "check", "--env-file", ".env"]);
+    assert!(ran.stdout.contains("nas: /mnt/b"), "{}", ran.stdout);
+    assert!(ran.stderr.contains("chmod 600"), "a file that others can read is a warning: {}", ran.stderr);
+}
+
+#[test]
+fn an_unknown_scheme_is_an_error() {
+    let place = Place::with_tree();
+    place.golden("source_unknown_scheme", &["create", "ftp://host/x", "--to", "b"]);
+    place.golden("archive_unknown_scheme", &["create", "tree", "--to", "ftp://host/x"]);
+    place.golden("archive_unknown_ending", &["create", "tree", "--to", "x.tar.xz"]);
+}
+
+#[test]
+fn nothing_named_is_explained() {
+    let place = Place::with_tree();
+    place.golden("nothing_to_back_up", &["create", "--to", "b"]);
+    place.golden("no_archive", &["create", "tree"]);
+    place.golden("no_backup_named", &["restore", "--from", "b"]);
+    place.write("backup.toml", "[archives.a]\nurl = \"./a\"\n[archives.b]\nurl = \"./b\"\n");
+    place.golden("several_archives", &["create", "tree"]);
+    place.golden("unknown_archive", &["list", "--from", "c"]);
+}
+
+#[test]
+fn a_missing_folder_is_not_found() {
+    let place = Place::new();
+    place.golden("source_missing", &["create", "tree", "--to", "b"]);
+    assert!(!place.path("b").exists(), "nothing is made for a backup that cannot be");
+}
+
+#[test]
+fn a_destination_that_cannot_be_written_is_an_error() {
+    let place = Place::with_tree();
+    place.write("file", "in the way");
+    place.golden("destination_not_writable", &["create", "tree", "--to", "file/b"]);
+}
+
+#[test]
+fn a_destination_inside_the_source_is_an_error_that_names_both() {
+    let place = Place::with_tree();
+    place.golden("destination_inside_source", &["create", "tree", "--to", "tree/b"]);
+    assert!(!place.path("tree/b").exists());
+}
+
+#[test]
+fn an_unknown_id_is_not_found() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.golden("unknown_id", &["show", "zzzz", "--from", "b"]);
+}
+
+#[test]
+fn latest_of_several_series_lists_them() {
+    let place = Place::with_tree();
+    place.write("other/tree/c.txt", "c");
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.expect(0, &["create", "other/tree", "--to", "b"]);
+    place.golden("latest_several_series", &["restore", "latest", "--from", "b", "--dry-run"]);
+}
+
+#[test]
+fn without_a_terminal_and_consent_nothing_is_replaced() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "changed since");
+    place.golden("restore_not_confirmed", &["restore", "latest", "--from", "b"]);
+    assert_eq!(place.read("tree/a.txt"), "changed since");
+    let yes = place.expect(6, &["restore", "latest", "--from", "b", "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "changed since", "--yes is for disposable targets: {}", yes.stderr);
+}
+
+#[test]
+fn a_plan_that_has_changed_is_refused() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    let id = plan["plan"]["id"].as_str().unwrap().to_owned();
+    std::fs::rename(place.path("tree"), place.path("moved")).unwrap();
+    place.write("tree/other.txt", "somebody else's");
+    place.golden("restore_plan_changed", &["restore", "latest", "--from", "b", "--confirm", &id]);
+    assert_eq!(place.read("tree/other.txt"), "somebody else's");
+}
+
+#[test]
+fn a_part_is_not_restored_over_what_is_there() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.golden(
+        "restore_part_over_whole",
+        &["restore", "latest", "--from", "b", "--only", "tree/sub", "--dry-run"],
+    );
+    place.golden(
+        "restore_only_nothing",
+        &["restore", "latest", "--from", "b", "--only", "tree/*.jpg", "--to", "c"],
+    );
+    place.golden("restore_only_unknown", &["restore", "latest", "--from", "b", "--only", "db", "--to", "c"]);
+}
+
+#[test]
+fn the_last_complete_backup_is_removed_only_with_yes() {
+    let place = Place::with_tree();
+    let made = place.json(0, &["create", "tree", "--to", "b"]);
+    let id = made["results"][0]["report"]["id"].as_str().unwrap().to_owned();
+    place.golden("remove_last", &["remove", &id, "--from", "b"]);
+    place.expect(0, &["remove", &id, "--from", "b", "--yes"]);
+    assert_eq!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().len(), 0);
+}

@@ -1,0 +1,309 @@
+//! What people do with the program, from the beginning to the end.
+
+mod support;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::Stdio,
+};
+use support::{Place, Ran};
+
+#[test]
+fn a_folder_is_backed_up_verified_lost_and_restored() {
+    let place = Place::with_tree();
+    let made = place.expect(0, &["create", "./tree", "--to", "./b"]);
+    assert!(made.stdout.starts_with("tree: complete\n"), "{}", made.stdout);
+    place.expect(0, &["verify", "--from", "./b"]);
+    let list = place.json(0, &["list", "--from", "b"]);
+    assert_eq!(list["backups"][0]["state"], "complete");
+    assert!(list["backups"][0]["verified"].is_string(), "{list}");
+    fs::remove_dir_all(place.path("tree")).unwrap();
+    place.expect(0, &["restore", "latest", "--from", "./b"]);
+    assert_eq!((place.read("tree/a.txt"), place.read("tree/sub/b.txt")), ("alpha".into(), "beta".into()));
+}
+
+#[test]
+fn a_single_file_archive_is_restored_by_its_name() {
+    let place = Place::with_tree();
+    for file in ["x.tar.zst", "x.tar"] {
+        place.expect(0, &["create", "tree", "--to", file]);
+        place.expect(0, &["verify", file]);
+        let to = format!("from-{file}");
+        place.expect(0, &["restore", file, "--to", &to]);
+        assert_eq!(place.read(&format!("{to}/sub/b.txt")), "beta");
+        place.expect(6, &["create", "tree", "--to", file]);
+    }
+}
+
+#[test]
+fn what_is_in_a_backup_is_listed_and_dumped() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b", "--tag", "daily", "--note", "before the upgrade"]);
+    let names = place.expect(0, &["ls", "latest", "--from", "b"]).stdout;
+    let mut names: Vec<&str> = names.lines().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["tree", "tree/a.txt", "tree/sub", "tree/sub/b.txt"]);
+    assert_eq!(
+        place.expect(0, &["ls", "latest", "tree/sub/b.txt", "--from", "b"]).stdout,
+        "tree/sub/b.txt\n"
+    );
+    place.expect(3, &["ls", "latest", "tree/nothing", "--from", "b"]);
+    let long = place.expect(0, &["ls", "latest", "-l", "--from", "b"]).stdout;
+    assert!(long.lines().any(|l| l.starts_with("-rw") && l.ends_with(" tree/a.txt")), "{long}");
+    let entries = place.json(0, &["ls", "latest", "--from", "b"]);
+    assert_eq!(entries["entries"].as_array().unwrap().len(), 4);
+    assert_eq!(place.expect(0, &["dump", "latest", "tree/a.txt", "--from", "b"]).stdout, "alpha");
+    assert_eq!(place.expect(0, &["dump", "latest", "sub/b.txt", "--from", "b"]).stdout, "beta");
+    place.expect(3, &["dump", "latest", "sub/c.txt", "--from", "b"]);
+    let shown = place.expect(0, &["show", "latest", "--from", "b"]).stdout;
+    assert!(shown.contains("before the upgrade") && shown.contains("daily"), "{shown}");
+    assert_eq!(place.json(0, &["show", "latest", "--from", "b"])["manifest"]["module"], "tree");
+}
+
+#[test]
+fn a_restore_is_confirmed_by_its_plan_undone_and_settled() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let restore = || {
+        let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+        let id = plan["plan"]["id"].as_str().unwrap().to_owned();
+        place.expect(0, &["restore", "latest", "--from", "b", "--confirm", &id]);
+    };
+    place.write("tree/a.txt", "changed since");
+    restore();
+    assert_eq!(place.read("tree/a.txt"), "alpha");
+    place.expect(0, &["restore", "--undo"]);
+    assert_eq!(place.read("tree/a.txt"), "changed since");
+    place.expect(3, &["restore", "--undo"]);
+    restore();
+    place.expect(0, &["settle"]);
+    place.expect(3, &["settle"]);
+    assert_eq!(place.read("tree/a.txt"), "alpha");
+    let left: Vec<_> = fs::read_dir(place.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with(".tree")), "{left:?}");
+    place.expect(0, &["heal", "--from", "b"]);
+}
+
+#[test]
+fn a_disposable_target_is_replaced_with_yes() {
+    let place = Place::with_tree();
+    let config = |extra: &str| {
+        let text = format!(
+            "[modules.app.sources.data]\nkind = \"files\"\npath = \"tree\"\n{extra}\n[archives.local]\nurl = \"b\"\n"
+        );
+        place.write("backup.toml", &text);
+    };
+    config("");
+    place.expect(0, &["create"]);
+    place.write("tree/a.txt", "changed since");
+    place.expect(6, &["restore", "latest", "--yes"]);
+    config("disposable = true");
+    place.expect(6, &["restore", "latest"]);
+    place.expect(0, &["restore", "latest", "--yes", "--settle"]);
+    assert_eq!(place.read("tree/a.txt"), "alpha");
+}
+
+#[test]
+fn configured_modules_go_to_the_only_archive() {
+    let place = Place::with_tree();
+    place.write("etc/app.conf", "x = 1");
+    place.write(
+        "backup.toml",
+        "[modules.app.sources.data]\nkind = \"files\"\npath = \"tree\"\nexclude = [\"*.txt\"]\n\
+         [modules.app.sources.config]\nkind = \"files\"\npath = \"etc/app.conf\"\n\
+         [modules.other.sources.data]\nkind = \"files\"\npath = \"tree\"\n\
+         [archives.local]\nurl = \"b\"\nformat = \"tar\"\n",
+    );
+    let made = place.json(0, &["create"]);
+    assert_eq!(made["results"].as_array().unwrap().len(), 2);
+    let list = place.json(0, &["list", "-m", "app"]);
+    assert_eq!(list["backups"].as_array().unwrap().len(), 1);
+    assert!(list["backups"][0]["location"].as_str().unwrap().ends_with(".tar"), "{list}");
+    let id = list["backups"][0]["id"].as_str().unwrap();
+    let names = place.expect(0, &["ls", id, "--from", "local"]).stdout;
+    assert!(names.contains("config") && !names.contains("a.txt"), "{names}");
+}
+
+#[test]
+fn from_another_host_a_target_must_be_named() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let elsewhere = |line: &[&str]| -> Option<Ran> {
+        let program = env!("CARGO_BIN_EXE_backup");
+        let script = format!("hostname elsewhere && exec {program} {}", line.join(" "));
+        let mut command = std::process::Command::new("unshare");
+        command
+            .args(["--uts", "sh", "-c", &script])
+            .current_dir(place.path(""))
+            .env("BACKUP_STATE_DIR", place.path("state"));
+        let ran: Ran = command.output().ok()?.into();
+        (!ran.stderr.contains("unshare failed") && !ran.stderr.contains("hostname:")).then_some(ran)
+    };
+    let Some(ran) = elsewhere(&["restore", "latest", "--from", "b"]) else {
+        eprintln!("could not run: no namespace of one's own for the host's name");
+        return;
+    };
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.contains("another host") && ran.stderr.contains("--to"), "{}", ran.stderr);
+    let ran = elsewhere(&["restore", "latest", "--from", "b", "--to", "c"]).unwrap();
+    assert_eq!((ran.code, place.read("c/a.txt").as_str()), (0, "alpha"), "{}", ran.stderr);
+}
+
+#[test]
+fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/large"), noise(48 << 20)).unwrap();
+    let mut first = place
+        .command(&["create", "tree", "--to", "b", "--progress", "json"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let pid = rustix::process::Pid::from_child(&first);
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let second = place.run(&["create", "tree", "--to", "b"]);
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    assert_eq!(second.code, 6, "{}", second.stderr);
+    assert!(second.stderr.contains(&format!("process {}", first.id())), "{}", second.stderr);
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_signal_ends_a_run_in_order() {
+    for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP]
+    {
+        let place = Place::with_tree();
+        fs::write(place.path("tree/large"), noise(48 << 20)).unwrap();
+        let mut run = place
+            .command(&["create", "tree", "--to", "b", "--progress", "json", "--json"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+        assert!(
+            lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")),
+            "it never began to pour"
+        );
+        rustix::process::kill_process(rustix::process::Pid::from_child(&run), signal).unwrap();
+        std::thread::spawn(move || lines.for_each(drop));
+        assert_eq!(run.wait().unwrap().code(), Some(130));
+        let mut object = String::new();
+        run.stdout.take().unwrap().read_to_string(&mut object).unwrap();
+        let object: serde_json::Value = serde_json::from_str(&object).unwrap();
+        assert_eq!(object["error"]["kind"], "cancelled");
+        assert!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_panic() {
+    let place = Place::with_tree();
+    for i in 0..3000 {
+        place.write(&format!("tree/many/{i}-{}", "x".repeat(60)), "");
+    }
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let mut ls = place
+        .command(&["ls", "latest", "--from", "b"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = [0; 10];
+    ls.stdout.take().unwrap().read_exact(&mut first).unwrap();
+    let out = ls.wait_with_output().unwrap();
+    assert_eq!((out.status.code(), String::from_utf8_lossy(&out.stderr).as_ref()), (Some(0), ""));
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/large"), noise(1 << 20)).unwrap();
+    place.expect(0, &["create", "tree", "--to", "x.tar"]);
+    let mut bytes = fs::read(place.path("x.tar")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(place.path("x.tar"), bytes).unwrap();
+    let ran = place.expect(7, &["verify", "x.tar"]);
+    assert!(ran.stdout.contains("tree/large"), "{}", ran.stdout);
+    place.expect(1, &["restore", "x.tar", "--to", "c"]);
+    assert!(!place.path("c").exists(), "a damaged backup leaves nothing behind");
+}
+
+#[test]
+fn a_dry_run_stores_nothing() {
+    let place = Place::with_tree();
+    let ran = place.expect(0, &["create", "tree", "--to", "b", "--dry-run"]);
+    assert!(ran.stdout.contains("would be backed up"), "{}", ran.stdout);
+    assert!(!place.path("b").exists());
+}
+
+#[test]
+fn several_sources_make_one_backup() {
+    let place = Place::with_tree();
+    place.write("etc/app.conf", "x = 1");
+    let made = place.json(0, &["create", "data=tree", "etc/app.conf", "--to", "b"]);
+    assert_eq!(made["results"][0]["module"], "data-app.conf");
+    place.expect(1, &["restore", "latest", "--from", "b", "--to", "c"]);
+    fs::create_dir(place.path("c")).unwrap();
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "c"]);
+    assert_eq!((place.read("c/data/a.txt"), place.read("c/app.conf")), ("alpha".into(), "x = 1".into()));
+    place.expect(2, &["create", "tree", "./tree", "--to", "b"]);
+}
+
+#[test]
+fn exclusions_leave_out_what_they_say() {
+    let place = Place::with_tree();
+    place.write("ignore", "sub/\n");
+    place.expect(0, &["create", "tree", "--to", "b", "--exclude", "a.txt", "--exclude-file", "ignore"]);
+    assert_eq!(place.expect(0, &["ls", "latest", "--from", "b"]).stdout, "tree\n");
+}
+
+#[test]
+fn quiet_says_nothing_when_all_is_well() {
+    let place = Place::with_tree();
+    let ran = place.expect(0, &["create", "tree", "--to", "b", "-q"]);
+    assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
+}
+
+#[test]
+fn the_version_comes_at_once() {
+    let place = Place::new();
+    let fastest = (0..5)
+        .map(|_| {
+            let begun = std::time::Instant::now();
+            place.expect(0, &["--version"]);
+            begun.elapsed()
+        })
+        .min()
+        .unwrap();
+    assert!(fastest < std::time::Duration::from_millis(20), "{fastest:?}");
+}
+
+#[test]
+fn help_and_completions_are_printed() {
+    let place = Place::new();
+    assert!(place.expect(0, &["completions", "bash"]).stdout.contains("_backup"));
+    place.expect(0, &["config", "example"]);
+    let schema = place.expect(0, &["config", "schema"]).stdout;
+    let published =
+        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.schema.json")).unwrap();
+    assert_eq!(schema, published);
+}
+
+/// Bytes that cannot be compressed.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut out = Vec::with_capacity(length);
+    while out.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out
+}

@@ -1,0 +1,142 @@
+//! Places where backups are kept, named but not yet opened.
+
+use crate::config::{ArchiveConfig, Format};
+use backup_core::{
+    Archive, MemoryArchive, Result,
+    portable::{Compression, PortableArchive, PortableOptions},
+};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Where backups are kept, and how they are written. A clone is the same place.
+#[derive(Clone)]
+pub struct ArchiveSpec {
+    place: Place,
+    format: Format,
+    level: Option<i32>,
+    name: Option<String>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Text(String),
+    File(PathBuf),
+    Folder(PathBuf),
+    Open(Arc<dyn Archive>),
+}
+
+/// Exactly this file: `x.tar.zst` or `x.tar`.
+pub fn file(path: impl Into<PathBuf>) -> ArchiveSpec {
+    ArchiveSpec::new(Place::File(path.into()))
+}
+
+/// A folder of backups.
+pub fn folder(path: impl Into<PathBuf>) -> ArchiveSpec {
+    ArchiveSpec::new(Place::Folder(path.into()))
+}
+
+/// In memory, for tests: gone when the last clone is.
+pub fn memory() -> ArchiveSpec {
+    Arc::new(MemoryArchive::new()).into()
+}
+
+/// A place as it is named on the command line: a folder, or exactly one file if it ends like one.
+pub fn at(text: impl Into<String>) -> ArchiveSpec {
+    ArchiveSpec::new(Place::Text(text.into()))
+}
+
+pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {
+    ArchiveSpec {
+        format: archive.format,
+        level: archive.level,
+        name: archive.name.clone(),
+        ..at(&archive.url)
+    }
+}
+
+impl<A: Archive + 'static> From<Arc<A>> for ArchiveSpec {
+    /// An archive of one's own.
+    fn from(archive: Arc<A>) -> Self {
+        ArchiveSpec::new(Place::Open(archive))
+    }
+}
+
+impl ArchiveSpec {
+    fn new(place: Place) -> Self {
+        ArchiveSpec { place, format: Format::default(), level: None, name: None }
+    }
+
+    /// Level of compression; zstd: 1 to 19.
+    #[must_use]
+    pub fn level(mut self, level: i32) -> Self {
+        self.level = Some(level);
+        self
+    }
+
+    /// How backups in a folder are written; a file's name says it itself.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.format = format;
+        self
+    }
+
+    /// Makes the archive. Nothing is read or written.
+    pub fn open(&self) -> Result<Arc<dyn Archive>> {
+        let mut options = PortableOptions::default();
+        options.compression = match self.format {
+            Format::TarZst => Compression::Zstd,
+            Format::Tar => Compression::None,
+        };
+        options.level = self.level;
+        if let Some(name) = &self.name {
+            options.name_template.clone_from(name);
+        }
+        Ok(match &self.place {
+            Place::Text(text) => Arc::new(PortableArchive::from_place(text, options)?),
+            Place::File(path) => Arc::new(PortableArchive::file(path, options)?),
+            Place::Folder(path) => Arc::new(PortableArchive::folder(path, options)?),
+            Place::Open(archive) => archive.clone(),
+        })
+    }
+
+    /// The file or folder, if it is on this machine.
+    pub(crate) fn local_path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Text(text) if text.contains("://") => None,
+            Place::Text(text) => Some(Path::new(text)),
+            Place::File(path) | Place::Folder(path) => Some(path),
+            Place::Open(_) => None,
+        }
+    }
+}
+
+impl ArchiveSpec {
+    /// The folder on this machine in which files are made.
+    pub(crate) fn local_folder(&self) -> Option<PathBuf> {
+        let path = self.local_path()?;
+        let is_file = matches!(self.place, Place::File(_))
+            || path.file_name().and_then(|n| n.to_str()).and_then(Compression::of_name).is_some()
+                && !path.is_dir();
+        let folder = if is_file { path.parent()? } else { path };
+        Some(folder.to_owned()).filter(|f| !f.as_os_str().is_empty())
+    }
+}
+
+impl fmt::Display for ArchiveSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.place {
+            Place::Text(text) => f.write_str(text),
+            Place::File(path) | Place::Folder(path) => path.display().fmt(f),
+            Place::Open(archive) => archive.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for ArchiveSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ArchiveSpec({self})")
+    }
+}

@@ -1,0 +1,238 @@
+//! A backup of a module, step by step to `run`.
+
+use crate::{ArchiveSpec, Error, Module, Result, Run, SourceSpec, guard, series::SeriesParts};
+use backup_core::{
+    ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
+};
+use serde::Serialize;
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// A backup that is being described; `run` makes it.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Backup {
+    module: Module,
+    to: Option<ArchiveSpec>,
+    only: Vec<String>,
+    metadata: BTreeMap<String, Value>,
+    tags: Vec<String>,
+    note: Option<String>,
+    strict: bool,
+    allow_partial: bool,
+    wait: Duration,
+    read_back: bool,
+    run: Run,
+}
+
+/// What a backup would do, after every source was connected and the destination was tried.
+#[derive(Clone, Debug, Serialize)]
+pub struct Preflight {
+    /// The module.
+    pub module: String,
+    /// Its series.
+    pub series: Series,
+    /// Where the backup would be kept.
+    pub archive: String,
+    /// What would be read.
+    pub components: Vec<PreflightComponent>,
+    /// What the destination says, for people.
+    pub warnings: Vec<String>,
+}
+
+/// A component of a preflight.
+#[derive(Clone, Debug, Serialize)]
+pub struct PreflightComponent {
+    /// Its name.
+    pub name: String,
+    /// Kind of its store.
+    pub kind: String,
+    /// The source, for people.
+    pub source: String,
+    /// Bytes that would flow, as far as is known.
+    pub estimate: Option<u64>,
+}
+
+impl Backup {
+    pub(crate) fn new(module: Module) -> Self {
+        Backup {
+            module,
+            to: None,
+            only: Vec::new(),
+            metadata: BTreeMap::new(),
+            tags: Vec::new(),
+            note: None,
+            strict: false,
+            allow_partial: false,
+            wait: Duration::ZERO,
+            read_back: false,
+            run: Run::default(),
+        }
+    }
+
+    /// Where the backup is kept.
+    pub fn to(mut self, archive: ArchiveSpec) -> Self {
+        self.to = Some(archive);
+        self
+    }
+
+    /// Only this component; may be called again. Such a run is a series of its own.
+    pub fn only(mut self, component: impl Into<String>) -> Self {
+        self.only.push(component.into());
+        self
+    }
+
+    /// Adds a field to the metadata of the backup.
+    pub fn meta(mut self, key: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.metadata.insert(key.into(), value.into());
+        self
+    }
+
+    /// Adds a label.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.tags.push(tag.into());
+        self
+    }
+
+    /// Adds a remark.
+    pub fn note(mut self, note: impl Into<String>) -> Self {
+        self.note = Some(note.into());
+        self
+    }
+
+    /// A warning (a file that changed while it was read) makes the backup partial.
+    pub fn strict(mut self, yes: bool) -> Self {
+        self.strict = yes;
+        self
+    }
+
+    /// Goes on, to a partial backup, when a source cannot be opened.
+    pub fn allow_partial(mut self, yes: bool) -> Self {
+        self.allow_partial = yes;
+        self
+    }
+
+    /// Waits at most so long for another run of the same series; zero: fails at once.
+    pub fn wait(mut self, wait: Duration) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// Reads every byte again after the backup is written; found right, it is marked as verified.
+    pub fn read_back(mut self, yes: bool) -> Self {
+        self.read_back = yes;
+        self
+    }
+
+    /// Receives the events of the run. Called from its tasks: must be quick and must not block.
+    pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.run.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Ends the run in order when `token` is cancelled; nothing stays behind.
+    pub fn cancel(mut self, token: CancellationToken) -> Self {
+        self.run.cancel = token;
+        self
+    }
+
+    /// Bytes of data that may be in flight at once; 64 MiB if not given.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.run.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Makes the backup. `Ok` is a complete one; a partial one is `Err(Error::Partial)` with its report.
+    pub async fn run(self) -> Result<Report> {
+        let (request, archive) = self.prepare()?;
+        let archive = archive.open()?;
+        let report = backup_core::create(request, &*archive, &self.run.context()).await?;
+        match report.state {
+            State::Complete => Ok(report),
+            _ => Err(Error::Partial(Box::new(report))),
+        }
+    }
+
+    /// Connects every source and tries the destination; stores nothing. A folder that trying has made is removed again.
+    pub async fn preflight(self) -> Result<Preflight> {
+        let (request, spec) = self.prepare()?;
+        let (archive, cx) = (spec.open()?, self.run.context());
+        let mut components = Vec::new();
+        for c in &request.components {
+            let ready = c.source.connect(&cx).await.map_err(|e| e.on(&c.header.name))?;
+            components.push(PreflightComponent {
+                name: c.header.name.clone(),
+                kind: c.header.kind.clone(),
+                source: c.source.to_string(),
+                estimate: ready.estimate(),
+            });
+        }
+        let estimate = components.iter().map(|c| c.estimate).sum();
+        let absent = guard::absent(spec.local_folder()).await;
+        let warnings = archive.preflight(estimate, &cx).await;
+        guard::remove_empty(absent).await;
+        Ok(Preflight {
+            warnings: warnings?,
+            module: request.module,
+            series: request.series,
+            archive: archive.to_string(),
+            components,
+        })
+    }
+
+    fn prepare(&self) -> Result<(CreateRequest, &ArchiveSpec)> {
+        self.module.check()?;
+        let archive = self.to.as_ref().ok_or_else(|| usage("no archive is given to keep it in"))?;
+        for name in &self.only {
+            if !self.module.sources.iter().any(|(c, _)| c == name) {
+                let known: Vec<&str> = self.module.components().map(|(c, _)| c).collect();
+                return Err(usage(format!("it has no component `{name}`; there are: {}", known.join(", ")))
+                    .on(&self.module.name)
+                    .into());
+            }
+        }
+        let chosen = |name: &String| self.only.is_empty() || self.only.contains(name);
+        let mut components = Vec::new();
+        for (name, source) in self.module.sources.iter().filter(|(c, _)| chosen(c)) {
+            components.push(self.component(name, source, archive)?);
+        }
+        let parts = SeriesParts {
+            module: &self.module.name,
+            host: &ProcessStamp::current().host,
+            places: self.module.places.clone(),
+            only: self.only.clone(),
+        };
+        let request = CreateRequest {
+            module: self.module.name.clone(),
+            series: parts.series(),
+            components,
+            metadata: self.metadata.clone(),
+            tags: self.tags.clone(),
+            note: self.note.clone(),
+            strict: self.strict,
+            allow_partial: self.allow_partial,
+            wait: self.wait,
+            read_back: self.read_back,
+        };
+        Ok((request, archive))
+    }
+
+    fn component(&self, name: &str, source: &SourceSpec, archive: &ArchiveSpec) -> Result<CreateComponent> {
+        let backend = self.module.registry.get(&source.kind)?;
+        let made = backend.source(name, source.config.clone()).map_err(|e| e.on(name))?;
+        let origin = made.origin();
+        guard::destination_outside(archive.local_path(), &source.kind, &origin)?;
+        let header = ComponentHeader {
+            name: name.to_owned(),
+            kind: source.kind.clone(),
+            folder: backend.folder().to_owned(),
+            origin,
+        };
+        Ok(CreateComponent { header, source: made })
+    }
+}
+
+fn usage(message: impl std::fmt::Display) -> backup_core::Error {
+    backup_core::Error::new(ErrorKind::Usage, "begin the backup", message)
+}

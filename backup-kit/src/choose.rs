@@ -1,0 +1,219 @@
+//! Which backup is meant: `latest`, `latest~1`, a date, an id or the beginning of one, a file name.
+
+use backup_core::{BackupSummary, Error, ErrorKind, Result, Series, State};
+use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    str::FromStr,
+};
+
+/// A way to name a backup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The newest complete one of its series (0), or the one so many before it.
+    Latest(usize),
+    /// The newest complete one up to the end of this day in local time.
+    Before(Date),
+    /// An id, the beginning of one that is unique, or the name of its file. The only way to a partial one.
+    Named(String),
+}
+
+impl FromStr for Which {
+    type Err = Infallible;
+
+    /// Every text is a way to name a backup: what is no date and not `latest` is an id.
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        if text == "latest" {
+            return Ok(Which::Latest(0));
+        }
+        if let Some(back) = text.strip_prefix("latest~").and_then(|n| n.parse().ok()) {
+            return Ok(Which::Latest(back));
+        }
+        // Exactly a date: jiff would also read the date of a longer text.
+        if text.len() == 10
+            && let Ok(date) = text.parse::<Date>()
+        {
+            return Ok(Which::Before(date));
+        }
+        Ok(Which::Named(text.to_owned()))
+    }
+}
+
+/// The backup that is meant among `backups`, those of one module if one is given. `latest` and dates never mix series and
+/// never give a partial or incomplete one.
+pub fn choose<'a>(
+    backups: &'a [BackupSummary],
+    which: &Which,
+    module: Option<&str>,
+    zone: &TimeZone,
+) -> Result<&'a BackupSummary> {
+    let of_module: Vec<&BackupSummary> =
+        backups.iter().filter(|b| module.is_none_or(|m| b.module == m)).collect();
+    match which {
+        Which::Named(name) => by_name(&of_module, name),
+        Which::Latest(back) => {
+            let complete = complete_of_one_series(&of_module, None, module)?;
+            complete.len().checked_sub(back + 1).and_then(|i| complete.get(i)).copied().ok_or_else(|| {
+                not_found(format!("there are only {} complete backups", complete.len()))
+                    .on(format!("latest~{back}"))
+            })
+        }
+        Which::Before(date) => {
+            let end = date
+                .checked_add(1.day())
+                .and_then(|next| next.to_zoned(zone.clone()))
+                .map_err(|e| usage(e).on(date))?
+                .timestamp();
+            complete_of_one_series(&of_module, Some(end), module)?
+                .last()
+                .copied()
+                .ok_or_else(|| not_found("no complete backup was made up to the end of that day").on(date))
+        }
+    }
+}
+
+fn by_name<'a>(backups: &[&'a BackupSummary], name: &str) -> Result<&'a BackupSummary> {
+    let file = |b: &BackupSummary| b.location.rsplit('/').next().unwrap_or_default().to_owned();
+    let exact = |b: &&&BackupSummary| b.id.as_str() == name || b.location == name || file(b) == name;
+    let found: Vec<&BackupSummary> = match backups.iter().find(exact) {
+        Some(b) => vec![b],
+        None => backups.iter().filter(|b| b.id.as_str().starts_with(name)).copied().collect(),
+    };
+    match found.as_slice() {
+        [one] if one.state == State::Incomplete => Err(Error::new(
+            ErrorKind::Refused,
+            "choose a backup",
+            "it is incomplete: its run goes on, or has crashed",
+        )
+        .on(name)
+        .hint("`backup heal` clears what crashed runs left")),
+        [one] => Ok(one),
+        [] => Err(not_found("there is no such backup")
+            .on(name)
+            .hint("`backup list` shows those that there are")),
+        several => {
+            let ids: Vec<&str> = several.iter().map(|b| b.id.as_str()).collect();
+            Err(usage(format!("several backups begin with it: {}", ids.join(", "))).on(name))
+        }
+    }
+}
+
+fn complete_of_one_series<'a>(
+    backups: &[&'a BackupSummary],
+    before: Option<Timestamp>,
+    module: Option<&str>,
+) -> Result<Vec<&'a BackupSummary>> {
+    let mut series: BTreeMap<&Series, Vec<&BackupSummary>> = BTreeMap::new();
+    for b in backups.iter().filter(|b| b.state == State::Complete) {
+        series.entry(&b.series).or_default().push(b);
+    }
+    if series.len() > 1 {
+        let modules: BTreeSet<&str> = series.values().flatten().map(|b| b.module.as_str()).collect();
+        let lines: Vec<String> = series
+            .iter()
+            .filter_map(|(name, list)| {
+                Some(format!("{name} (newest: {})", list.iter().max_by_key(|b| b.created)?.id))
+            })
+            .collect();
+        return Err(usage(format!("several series are kept here: {}", lines.join("; "))).hint(match modules
+            .len()
+        {
+            1 => "name the backup by its id: `backup list`",
+            _ => "name the backup by its id, or the module with -m",
+        }));
+    }
+    let mut list: Vec<&BackupSummary> = series.into_values().next().unwrap_or_default();
+    if list.is_empty() {
+        let of = module.map(|m| format!(" of the module {m}")).unwrap_or_default();
+        return Err(not_found(format!("there is no complete backup{of}"))
+            .hint("a partial one can be named by its id: `backup list`"));
+    }
+    list.retain(|b| before.is_none_or(|end| b.created < end));
+    list.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+    Ok(list)
+}
+
+fn not_found(message: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::NotFound, "choose a backup", message)
+}
+
+fn usage(message: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Usage, "choose a backup", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(id: &str, series: &str, created: &str, state: State) -> BackupSummary {
+        BackupSummary {
+            id: format!("{id:0<26}").parse().unwrap(),
+            module: series.split('@').next().unwrap().to_owned(),
+            series: Series(series.to_owned()),
+            created: created.parse().unwrap(),
+            state,
+            location: format!("{id}.tar.zst"),
+            stored_bytes: 0,
+            data_bytes: 0,
+            entries: 0,
+            components: vec![],
+            verified: None,
+            tags: vec![],
+            note: None,
+        }
+    }
+
+    fn pick(list: &[BackupSummary], which: &str, module: Option<&str>) -> Result<String> {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        choose(list, &which.parse().unwrap(), module, &zone).map(|b| b.location.replace(".tar.zst", ""))
+    }
+
+    fn three() -> Vec<BackupSummary> {
+        vec![
+            backup("a1", "app@h", "2025-07-16T10:00:00Z", State::Complete),
+            backup("a2", "app@h", "2025-07-17T21:59:59Z", State::Complete),
+            backup("b3", "app@h", "2025-07-17T22:00:00Z", State::Complete),
+            backup("c4", "app@h", "2025-07-19T10:00:00Z", State::Partial),
+            backup("d5", "app@h", "2025-07-20T10:00:00Z", State::Incomplete),
+        ]
+    }
+
+    #[test]
+    fn latest_is_the_newest_complete_one_never_a_partial_one() {
+        let list = three();
+        assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
+        assert_eq!(pick(&list, "latest~1", None).unwrap(), "a2");
+        assert_eq!(pick(&list, "latest~3", None).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(pick(&list[3..], "latest", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_date_reaches_to_the_end_of_its_local_day() {
+        let list = three();
+        assert_eq!(pick(&list, "2025-07-17", None).unwrap(), "a2");
+        assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "b3");
+        assert_eq!(pick(&list, "2025-07-15", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_name_is_an_id_its_unique_beginning_or_a_file() {
+        let list = three();
+        assert_eq!(pick(&list, "b", None).unwrap(), "b3");
+        assert_eq!(pick(&list, "c4.tar.zst", None).unwrap(), "c4");
+        assert_eq!(pick(&list, "a", None).unwrap_err().kind(), ErrorKind::Usage);
+        assert_eq!(pick(&list, "d5", None).unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(pick(&list, "zz", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn several_series_and_latest_is_an_error_that_lists_them() {
+        let mut list = three();
+        list.push(backup("e6", "other@h:/y", "2025-07-20T10:00:00Z", State::Complete));
+        let e = pick(&list, "latest", None).unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Usage);
+        assert!(e.message().contains("app@h (newest: b3") && e.message().contains("other@h:/y"), "{e}");
+        assert_eq!(pick(&list, "latest", Some("other")).unwrap(), "e6");
+        assert_eq!(pick(&list, "a1", None).unwrap(), "a1");
+    }
+}

@@ -1,0 +1,239 @@
+//! `backup.toml`: one serde struct per kind, strict, with line numbers in every complaint.
+
+mod env_file;
+mod interpolate;
+mod place;
+mod schema;
+
+pub use env_file::EnvFile;
+pub use schema::schema;
+
+use crate::{ArchiveSpec, Module, Registry, SourceSpec};
+use backup_core::{Error, ErrorKind, Result, is_component_name};
+use place::{Text, nearest};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+/// A commented example of everything that can be configured.
+pub const EXAMPLE: &str = include_str!("config/example.toml");
+
+/// What `backup.toml` says. Relative paths in it are taken from the folder that it is in.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    file: PathBuf,
+    modules: BTreeMap<String, BTreeMap<String, SourceSpec>>,
+    archives: BTreeMap<String, ArchiveConfig>,
+}
+
+/// The file as it is written.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "backup.toml")]
+pub(crate) struct ConfigFile {
+    /// The applications, by name.
+    modules: BTreeMap<String, ModuleConfig>,
+    /// The places where backups are kept, by name.
+    archives: BTreeMap<String, ArchiveConfig>,
+}
+
+/// An application: what of it is backed up.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ModuleConfig {
+    /// Its components, by name.
+    #[schemars(with = "BTreeMap<String, schema::Source>")]
+    sources: BTreeMap<String, Map<String, Value>>,
+}
+
+/// A place and a format where backups are kept.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveConfig {
+    /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar`).
+    pub url: String,
+    /// How a backup is written.
+    #[serde(default)]
+    pub format: Format,
+    /// Level of compression; zstd: 1 to 19, 3 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<i32>,
+    /// Template of the files' names, of {module}, {date}, {time} (UTC) and {id}; `{module}-backup-{date}-{time}` if not given. The
+    /// ending is added.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+}
+
+/// How a backup is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+pub enum Format {
+    /// A tar file in zstd frames.
+    #[default]
+    #[serde(rename = "tar.zst")]
+    TarZst,
+    /// A tar file, not compressed.
+    #[serde(rename = "tar")]
+    Tar,
+}
+
+impl Config {
+    /// Reads and checks the file: keys, kinds, variables. `var` gives the environment variables for `${…}`.
+    pub fn load(file: &Path, registry: &Registry, var: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        let text = std::fs::read_to_string(file)
+            .map_err(|e| Error::io(ErrorKind::Usage, "read the configuration", e).on(file.display()))?;
+        Self::parse(file, &text, registry, var)
+    }
+
+    /// The same of a text; `file` is its name in complaints and the place that relative paths are taken from.
+    pub fn parse(
+        file: &Path,
+        text: &str,
+        registry: &Registry,
+        var: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let text = Text { file, text };
+        let mut table = toml::de::DeTable::parse(text.text).map_err(|e| text.toml_error(&e))?;
+        interpolate::table(table.get_mut(), &text, var)?;
+        let raw =
+            ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut modules = BTreeMap::new();
+        for (name, module) in raw.modules {
+            if !is_component_name(&name) {
+                return Err(text.error_at(&["modules", &name], bad_name(&name)));
+            }
+            let mut sources = BTreeMap::new();
+            for (component, source) in module.sources {
+                let path = ["modules", &name, "sources", &component];
+                if !is_component_name(&component) {
+                    return Err(text.error_at(&path, bad_name(&component)));
+                }
+                let spec = source_spec(&path, source, folder, &text, registry)?;
+                sources.insert(component, spec);
+            }
+            if sources.is_empty() {
+                return Err(text.error_at(&["modules", &name], format!("the module `{name}` has no sources")));
+            }
+            modules.insert(name, sources);
+        }
+        let mut archives = raw.archives;
+        for archive in archives.values_mut() {
+            archive.url = from_folder(folder, &archive.url);
+        }
+        Ok(Config { file: file.to_owned(), modules, archives })
+    }
+
+    /// The file that was read.
+    pub fn file(&self) -> &Path {
+        &self.file
+    }
+
+    /// Names of the modules.
+    pub fn module_names(&self) -> impl Iterator<Item = &str> {
+        self.modules.keys().map(String::as_str)
+    }
+
+    /// Names and places of the archives.
+    pub fn archives(&self) -> impl Iterator<Item = (&str, &ArchiveConfig)> {
+        self.archives.iter().map(|(name, a)| (name.as_str(), a))
+    }
+
+    /// A module as it is configured.
+    pub fn module(&self, name: &str) -> Result<Module> {
+        let sources =
+            self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
+        let mut module = Module::new(name);
+        for (component, source) in sources {
+            module = module.source(component, source.clone());
+        }
+        Ok(module)
+    }
+
+    /// An archive as it is configured.
+    pub fn archive(&self, name: &str) -> Result<ArchiveSpec> {
+        let archive =
+            self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
+        Ok(crate::archive::configured(archive))
+    }
+
+    fn unknown<'a>(&self, what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {
+        let known: Vec<&str> = known.map(String::as_str).collect();
+        let message = match known.is_empty() {
+            true => format!("no {what} is configured"),
+            false => format!("`{name}` is no {what} of it; there are: {}", known.join(", ")),
+        };
+        Error::new(ErrorKind::Usage, "use the configuration", message).on(self.file.display())
+    }
+}
+
+fn bad_name(name: &str) -> String {
+    format!("{name:?} cannot be a name: letters, digits, `.`, `_` and `-`, not leading with a dot or dash")
+}
+
+/// Takes the keys that every kind has (`kind`, `disposable`), checks the others against the store's own.
+fn source_spec(
+    path: &[&str],
+    mut source: Map<String, Value>,
+    folder: &Path,
+    text: &Text<'_>,
+    registry: &Registry,
+) -> Result<SourceSpec> {
+    let component = path.last().copied().unwrap_or_default();
+    let kind = match source.remove("kind") {
+        Some(Value::String(kind)) => kind,
+        Some(_) => return Err(text.error_at(&below(path, "kind"), "`kind` must be a text")),
+        None => return Err(text.error_at(path, format!("the source `{component}` has no `kind`"))),
+    };
+    let backend = registry.get(&kind).map_err(|e| {
+        let close =
+            nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
+        text.error_at(&below(path, "kind"), format!("{}{close}", e.message()))
+    })?;
+    let disposable = match source.remove("disposable") {
+        Some(Value::Bool(b)) => b,
+        None => false,
+        Some(_) => {
+            return Err(text.error_at(&below(path, "disposable"), "`disposable` must be true or false"));
+        }
+    };
+    let schema = backend.schema();
+    let properties = schema["properties"].as_object();
+    let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
+    for name in source.keys().filter(|k| !known.contains(&k.as_str())) {
+        let all = known.iter().copied().chain(["kind", "disposable"]);
+        return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
+    }
+    // The store does not know where the file is from which its paths are read.
+    for name in ["path", "exclude_files"] {
+        match source.get_mut(name).filter(|_| kind == "files") {
+            Some(Value::String(p)) => *p = from_folder(folder, p),
+            Some(Value::Array(list)) => list.iter_mut().for_each(|p| {
+                if let Value::String(p) = p {
+                    *p = from_folder(folder, p);
+                }
+            }),
+            _ => {}
+        }
+    }
+    let config = Value::Object(source);
+    backend.source(component, config.clone()).map_err(|e| text.error_at(path, e.message()))?;
+    Ok(SourceSpec::new(kind, config).disposable(disposable))
+}
+
+fn below<'a>(path: &[&'a str], name: &'a str) -> Vec<&'a str> {
+    [path, &[name]].concat()
+}
+
+fn from_folder(folder: &Path, place: &str) -> String {
+    if place.contains("://") || Path::new(place).is_absolute() || folder.as_os_str().is_empty() {
+        return place.to_owned();
+    }
+    folder.join(place).to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests;

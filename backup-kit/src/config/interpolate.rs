@@ -1,0 +1,122 @@
+//! `${VAR}`, `${VAR:-default}` and `${VAR:?why}` in every string of the configuration; `$$` is one `$`.
+
+use super::place::Text;
+use backup_core::Result;
+use std::{borrow::Cow, ops::Range};
+use toml::de::{DeTable, DeValue};
+
+/// Replaces the variables in all strings. One that is not set is an error that names the line.
+pub(super) fn table(
+    table: &mut DeTable<'_>,
+    text: &Text<'_>,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<()> {
+    for (_, item) in table.iter_mut() {
+        let span = item.span();
+        value(item.get_mut(), span, text, var)?;
+    }
+    Ok(())
+}
+
+fn value(
+    item: &mut DeValue<'_>,
+    span: Range<usize>,
+    text: &Text<'_>,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<()> {
+    match item {
+        DeValue::String(s) if s.contains('$') => {
+            let done = expand(s, var).map_err(|message| text.error_in(span, message))?;
+            *s = Cow::Owned(done);
+        }
+        DeValue::Array(list) => {
+            for inner in list.iter_mut() {
+                let span = inner.span();
+                value(inner.get_mut(), span, text, var)?;
+            }
+        }
+        DeValue::Table(inner) => table(inner, text, var)?,
+        _ => {}
+    }
+    Ok(())
+}
+
+fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        out.push_str(&rest[..at]);
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix('$') {
+            out.push('$');
+            rest = after;
+        } else if let Some(after) = rest.strip_prefix('{') {
+            let (inside, after) = after.split_once('}').ok_or("`${` without `}`")?;
+            out.push_str(&one(inside, var)?);
+            rest = after;
+        } else {
+            out.push('$');
+        }
+    }
+    out.push_str(rest);
+    Ok(out)
+}
+
+fn one(inside: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+    let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
+    let (name, rest) = inside.split_at(end);
+    if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return Err(format!("`${{{inside}}}` names no variable"));
+    }
+    let found = var(name);
+    match rest.split_at_checked(2) {
+        _ if rest.is_empty() => found.ok_or_else(|| format!("the variable {name} is not set")),
+        Some((":-", default)) => Ok(found.filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())),
+        Some((":?", why)) => {
+            found.filter(|v| !v.is_empty()).ok_or_else(|| format!("the variable {name} is not set: {why}"))
+        }
+        _ => Err(format!("`${{{inside}}}`: after the name only `:-default` and `:?why` are known")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expand;
+
+    fn var(name: &str) -> Option<String> {
+        match name {
+            "HOME" => Some("/root".into()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn variables_defaults_and_dollars() {
+        for (text, expected) in [
+            ("${HOME}/b", "/root/b"),
+            ("${NO:-x y}${EMPTY:-e}", "x ye"),
+            ("a${EMPTY}b", "ab"),
+            ("$$HOME $HOME 5$", "$HOME $HOME 5$"),
+            ("${HOME:?needed}", "/root"),
+            ("${NO:-}", ""),
+        ] {
+            assert_eq!(expand(text, &var).as_deref(), Ok(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_set_or_not_closed_is_an_error() {
+        for (text, part) in [
+            ("${NO}", "NO is not set"),
+            ("${NO:?say where}", "say where"),
+            ("${EMPTY:?x}", "EMPTY is not set"),
+            ("${HOME", "without"),
+            ("${}", "names no variable"),
+            ("${HOME+x}", "only"),
+        ] {
+            let e = expand(text, &var).unwrap_err();
+            assert!(e.contains(part), "{text}: {e}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Where in the file something is, and what was probably meant.
+
+use backup_core::{Error, ErrorKind};
+use std::{fmt::Display, ops::Range, path::Path};
+
+/// The file as text, for complaints with a line number.
+pub(super) struct Text<'a> {
+    pub(super) file: &'a Path,
+    pub(super) text: &'a str,
+}
+
+impl Text<'_> {
+    /// A complaint about what is at this span.
+    pub(super) fn error_in(&self, span: Range<usize>, message: impl Display) -> Error {
+        let line = self.text.get(..span.start).unwrap_or_default().matches('\n').count() + 1;
+        self.error(Some(line), message)
+    }
+
+    /// A complaint about the key or table at this path.
+    pub(super) fn error_at(&self, path: &[&str], message: impl Display) -> Error {
+        match self.span_of(path) {
+            Some(span) => self.error_in(span, message),
+            None => self.error(None, message),
+        }
+    }
+
+    /// A complaint about a key that does not exist.
+    pub(super) fn unknown_key<'k>(
+        &self,
+        path: &[&str],
+        key: &str,
+        table: &str,
+        known: impl Iterator<Item = &'k str>,
+    ) -> Error {
+        self.error_at(path, unknown(key, table, known))
+    }
+
+    /// A complaint of the parser or of serde, with the nearest key if it is about an unknown one.
+    pub(super) fn toml_error(&self, e: &toml::de::Error) -> Error {
+        let first = e.message().lines().next().unwrap_or_default();
+        let message = match first.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
+            Some((key, rest)) => unknown(key, "", rest.split('`').skip(1).step_by(2)),
+            None => first.to_owned(),
+        };
+        match e.span() {
+            Some(span) => self.error_in(span, message),
+            None => self.error(None, message),
+        }
+    }
+
+    fn error(&self, line: Option<usize>, message: impl Display) -> Error {
+        let at = line.map(|l| format!(":{l}")).unwrap_or_default();
+        Error::new(ErrorKind::Usage, "read the configuration", message)
+            .on(format!("{}{at}", self.file.display()))
+    }
+
+    fn span_of(&self, path: &[&str]) -> Option<Range<usize>> {
+        let root = toml::de::DeTable::parse(self.text).ok()?;
+        let mut table = root.into_inner();
+        let mut span = None;
+        for name in path {
+            let (key, value) = table.into_iter().find(|(key, _)| key.get_ref() == name)?;
+            span = Some(key.span());
+            table = match value.into_inner() {
+                toml::de::DeValue::Table(inner) => inner,
+                _ => return span,
+            };
+        }
+        span
+    }
+}
+
+fn unknown<'k>(key: &str, table: &str, known: impl Iterator<Item = &'k str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let within = if table.is_empty() { String::new() } else { format!(" in [{table}]") };
+    match nearest(key, known.iter().copied()) {
+        Some(close) => format!("unknown key `{key}`{within}; did you mean `{close}`?"),
+        None => format!("unknown key `{key}`{within}; there are: {}", known.join(", ")),
+    }
+}
+
+/// The known name that is most like this one, if any is like it at all.
+pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    known
+        .map(|k| (strsim::damerau_levenshtein(name, k), k))
+        .filter(|(distance, k)| *distance <= k.len().max(name.len()) / 2)
+        .min()
+        .map(|(_, k)| k)
+}

@@ -1,0 +1,96 @@
+use super::*;
+
+fn parse(text: &str) -> Result<Config> {
+    let var = |name: &str| (name == "BASE").then(|| "/srv".to_owned());
+    Config::parse(Path::new("/etc/b/backup.toml"), text, &Registry::default(), &var)
+}
+
+fn complaint(text: &str) -> String {
+    let e = parse(text).unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Usage);
+    e.to_string()
+}
+
+#[test]
+fn the_example_is_a_valid_configuration() {
+    let c = parse(EXAMPLE).unwrap();
+    assert_eq!(c.module_names().collect::<Vec<_>>(), ["wiki"]);
+    assert_eq!(
+        c.archives().map(|(n, a)| (n, a.url.as_str())).collect::<Vec<_>>(),
+        [("local", "/share/backups")]
+    );
+}
+
+#[test]
+fn an_unknown_key_names_its_line_and_the_nearest_key() {
+    let source = "[modules.a.sources.x]\nkind = \"files\"\npath = \"/x\"\nexlude = [\"*.tmp\"]\n";
+    assert_eq!(
+        complaint(source),
+        "/etc/b/backup.toml:4: cannot read the configuration: unknown key `exlude` in [modules.a.sources.x]; did you mean `exclude`?"
+    );
+    let archive = "\n[archives.nas]\nurl = \"/b\"\nlevl = 3\n";
+    assert_eq!(
+        complaint(archive),
+        "/etc/b/backup.toml:4: cannot read the configuration: unknown key `levl`; did you mean `level`?"
+    );
+    assert!(
+        complaint("[module.a]\n")
+            .contains(":1: cannot read the configuration: unknown key `module`; did you mean `modules`?")
+    );
+}
+
+#[test]
+fn an_unknown_kind_or_format_is_an_error() {
+    let c = complaint("[modules.a.sources.x]\nkind = \"file\"\npath = \"/x\"\n");
+    assert!(
+        c.contains(":2:") && c.contains("`file` is no kind of store") && c.contains("did you mean `files`"),
+        "{c}"
+    );
+    let c = complaint("[archives.a]\nurl = \"/b\"\nformat = \"tar.bz2\"\n");
+    assert!(c.contains(":3:") && c.contains("tar.zst"), "{c}");
+}
+
+#[test]
+fn a_variable_that_is_not_set_names_its_line() {
+    let c = complaint("[modules.a.sources.x]\nkind = \"files\"\npath = \"${BASE}/${NOWHERE}\"\n");
+    assert_eq!(c, "/etc/b/backup.toml:3: cannot read the configuration: the variable NOWHERE is not set");
+}
+
+#[test]
+fn a_value_cannot_smuggle_in_syntax() {
+    let var = |_: &str| Some("\"\nkind = \"evil".to_owned());
+    let text = "[archives.a]\nurl = \"${X}\"\n";
+    let c = Config::parse(Path::new("backup.toml"), text, &Registry::default(), &var).unwrap();
+    assert_eq!(c.archives().next().unwrap().1.url, "\"\nkind = \"evil");
+}
+
+#[test]
+fn broken_toml_names_its_line() {
+    assert!(complaint("[archives.a]\nurl = \n").contains(":2:"));
+    assert!(complaint("[archives.a]\nurl = 5\n").contains(":2:"));
+}
+
+#[test]
+fn relative_paths_are_taken_from_the_folder_of_the_file() {
+    let c = parse("[archives.a]\nurl = \"./b\"\n").unwrap();
+    assert_eq!(c.archives().next().unwrap().1.url, "/etc/b/./b");
+}
+
+#[test]
+fn a_name_that_is_not_configured_lists_those_that_are() {
+    let c = parse(EXAMPLE).unwrap();
+    assert!(c.module("wikki").unwrap_err().to_string().contains("there are: wiki"));
+    assert!(c.archive("nas").unwrap_err().to_string().contains("there are: local"));
+}
+
+#[test]
+fn the_published_schema_is_current() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/backup.schema.json");
+    let mut now = serde_json::to_string_pretty(&schema(&Registry::default())).unwrap();
+    now.push('\n');
+    if std::env::var_os("BACKUP_WRITE_SCHEMA").is_some() {
+        std::fs::write(&file, &now).unwrap();
+    }
+    let published = std::fs::read_to_string(&file).unwrap();
+    assert!(published == now, "run this test with BACKUP_WRITE_SCHEMA=1");
+}

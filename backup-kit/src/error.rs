@@ -1,0 +1,62 @@
+//! What the calls of this crate return when they do not return what was asked for.
+
+use backup_core::{ErrorKind, Report, RestoreReport};
+use std::fmt;
+
+/// The result of the calls of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call did not give what was asked for. A partial result is an error too, and carries its report.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The call failed; `kind` says how.
+    Failed(backup_core::Error),
+    /// There is a backup, but not everything is in it.
+    Partial(Box<Report>),
+    /// The restore took effect, but not everything could be restored as it was.
+    RestoredPartly(Box<RestoreReport>),
+}
+
+impl Error {
+    /// What a program needs to know.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Failed(e) => e.kind(),
+            Error::Partial(_) | Error::RestoredPartly(_) => ErrorKind::Partial,
+        }
+    }
+
+    /// The error underneath, if the call failed outright.
+    pub fn failed(&self) -> Option<&backup_core::Error> {
+        match self {
+            Error::Failed(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Failed(e) => e.fmt(f),
+            Error::Partial(report) => write!(f, "{}: the backup {} is partial", report.module, report.id),
+            Error::RestoredPartly(report) => write!(f, "the restore of {} is partial", report.backup),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Failed(e) => e.source(),
+            _ => None,
+        }
+    }
+}
+
+impl From<backup_core::Error> for Error {
+    fn from(e: backup_core::Error) -> Self {
+        Error::Failed(e)
+    }
+}

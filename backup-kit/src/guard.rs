@@ -1,0 +1,73 @@
+//! What must not be: an archive inside the folder that it is to hold, and traces of a trial.
+
+use backup_core::{Error, ErrorKind, Result};
+use backup_files::FilesConfig;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A destination inside a source would be read while it is written, and every backup would hold all earlier ones.
+pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, origin: &Value) -> Result<()> {
+    let origin = match kind {
+        "files" => serde_json::from_value::<FilesConfig>(origin.clone()).ok(),
+        _ => None,
+    };
+    let (Some(archive), Some(origin)) = (archive, origin) else { return Ok(()) };
+    let (inside, source) = (real(archive), real(&origin.path));
+    if !inside.starts_with(&source) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Usage,
+        "begin the backup",
+        format!("the archive {} is inside the source {}", inside.display(), source.display()),
+    )
+    .hint("keep backups outside of what they are of: --to ELSEWHERE"))
+}
+
+/// The folder, if it is not there.
+pub(crate) async fn absent(folder: Option<PathBuf>) -> Option<PathBuf> {
+    let folder = folder?;
+    let look = tokio::task::spawn_blocking(move || (!folder.exists()).then_some(folder));
+    look.await.ok().flatten()
+}
+
+/// Takes away what trying a destination has made. One that another run uses by now is not empty and stays.
+pub(crate) async fn remove_empty(folder: Option<PathBuf>) {
+    if let Some(folder) = folder {
+        let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(folder)).await;
+    }
+}
+
+/// The path without symbolic links, as far as it exists; the rest as it is written.
+fn real(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let existing = whole.ancestors().find_map(|a| Some((a, std::fs::canonicalize(a).ok()?)));
+    match existing {
+        Some((there, real)) => match whole.strip_prefix(there) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => whole,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_archive_inside_its_source_is_refused_also_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tree, link) = (dir.path().join("tree"), dir.path().join("link"));
+        std::fs::create_dir(&tree).unwrap();
+        std::os::unix::fs::symlink(&tree, &link).unwrap();
+        let origin = json!({ "path": tree.to_str().unwrap() });
+        let check = |archive: &Path| destination_outside(Some(archive), "files", &origin);
+        for inside in [tree.clone(), tree.join("not/yet"), link.join("b")] {
+            assert_eq!(check(&inside).unwrap_err().kind(), ErrorKind::Usage, "{}", inside.display());
+        }
+        assert!(check(&dir.path().join("tree-backups")).is_ok());
+        assert!(destination_outside(None, "files", &origin).is_ok());
+    }
+}

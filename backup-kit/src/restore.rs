@@ -1,0 +1,301 @@
+//! A restore, step by step to its plan; and the plan, to be applied.
+
+mod only;
+mod plan;
+
+pub use only::Only;
+pub use plan::RestorePlan;
+
+use crate::{ArchiveSpec, Module, Registry, Result, Run, Which, choose, module::split_name, state_dir};
+use backup_core::{
+    BackupReader, BackupSummary, Component, Error, ErrorKind, Event, Manifest, ProcessStamp, RestoreMember,
+    RestoreOptions,
+};
+use jiff::{civil::Date, tz::TimeZone};
+use only::Selections;
+use serde_json::Value;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+use tokio_util::sync::CancellationToken;
+
+/// A restore that is being described; `plan` finds out what it would do.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Restore {
+    archive: ArchiveSpec,
+    registry: Registry,
+    module: Option<Module>,
+    module_name: Option<String>,
+    which: Option<Which>,
+    only: Vec<Only>,
+    to: Vec<(Option<String>, String)>,
+    no_owner: bool,
+    settle: bool,
+    keep_previous: Option<Duration>,
+    state_dir: Option<PathBuf>,
+    run: Run,
+}
+
+impl Restore {
+    /// A restore of a backup that is kept there, of any module.
+    pub fn new(archive: ArchiveSpec) -> Self {
+        Restore {
+            archive,
+            registry: Registry::default(),
+            module: None,
+            module_name: None,
+            which: None,
+            only: Vec::new(),
+            to: Vec::new(),
+            no_owner: false,
+            settle: false,
+            keep_previous: None,
+            state_dir: None,
+            run: Run::default(),
+        }
+    }
+
+    /// Only backups of this module; its configuration says what is disposable and which stores there are.
+    pub fn of(mut self, module: Module) -> Self {
+        self.registry = module.registry.clone();
+        self.module_name = Some(module.name.clone());
+        self.module = Some(module);
+        self
+    }
+
+    /// Only backups of the module of this name.
+    pub fn of_name(mut self, module: impl Into<String>) -> Self {
+        self.module_name = Some(module.into());
+        self
+    }
+
+    /// Uses these stores instead of those of this build.
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = registry;
+        self
+    }
+
+    /// The newest complete backup.
+    pub fn latest(self) -> Self {
+        self.which(Which::Latest(0))
+    }
+
+    /// The newest complete backup up to the end of this day in local time.
+    pub fn latest_before(self, date: Date) -> Self {
+        self.which(Which::Before(date))
+    }
+
+    /// The backup of this id, of an id that begins so, or of this file. The only way to a partial one.
+    pub fn id(self, id: impl Into<String>) -> Self {
+        self.which(Which::Named(id.into()))
+    }
+
+    /// The backup that is meant.
+    pub fn which(mut self, which: Which) -> Self {
+        self.which = Some(which);
+        self
+    }
+
+    /// Only this component, and of it only what matches the glob if one is given; may be called again.
+    pub fn only(mut self, only: Only) -> Self {
+        self.only.push(only);
+        self
+    }
+
+    /// Where a component goes. Without a call each goes where it came from.
+    pub fn to(mut self, component: impl Into<String>, target: impl Into<String>) -> Self {
+        self.to.push((Some(component.into()), target.into()));
+        self
+    }
+
+    /// Where everything goes: one component to this place, several each to a folder of its name in it. `component=place`
+    /// is the same as `to`.
+    pub fn to_place(mut self, text: &str) -> Self {
+        let (component, place) = split_name(text);
+        self.to.push((component.map(str::to_owned), place.to_owned()));
+        self
+    }
+
+    /// Does not restore owners, and does not count them as lost.
+    pub fn no_owner(mut self, yes: bool) -> Self {
+        self.no_owner = yes;
+        self
+    }
+
+    /// Lets the old data go at once.
+    pub fn settle(mut self, yes: bool) -> Self {
+        self.settle = yes;
+        self
+    }
+
+    /// How long the old data is kept for an undo; 24 hours if not given.
+    pub fn keep_previous(mut self, time: Duration) -> Self {
+        self.keep_previous = Some(time);
+        self
+    }
+
+    /// Where journals are kept; see `state_dir` for what is taken otherwise.
+    pub fn state_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.state_dir = Some(dir.into());
+        self
+    }
+
+    /// Receives the events of the run. Called from its tasks: must be quick and must not block.
+    pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        self.run.observer = Some(Arc::new(observer));
+        self
+    }
+
+    /// Ends the run in order when `token` is cancelled; everything is as before.
+    pub fn cancel(mut self, token: CancellationToken) -> Self {
+        self.run.cancel = token;
+        self
+    }
+
+    /// Bytes of data that may be in flight at once; 64 MiB if not given.
+    pub fn memory_limit(mut self, bytes: usize) -> Self {
+        self.run.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Finds out what the restore would do. Reads only.
+    pub async fn plan(self) -> Result<RestorePlan> {
+        let cx = self.run.context();
+        let archive = self.archive.open()?;
+        let backups = archive.list(&cx).await?;
+        let which = self.which.clone().ok_or_else(|| {
+            usage("no backup is named")
+                .hint("latest, an id, a date or a file: `backup list` shows those that there are")
+        })?;
+        let chosen = choose(&backups, &which, self.module_name.as_deref(), &TimeZone::system())?.clone();
+        let reader = archive.open(&chosen.id, &cx).await?;
+        self.plan_of(chosen, reader, &which, cx).await
+    }
+
+    async fn plan_of(
+        self,
+        chosen: BackupSummary,
+        reader: Arc<dyn BackupReader>,
+        which: &Which,
+        cx: backup_core::Context,
+    ) -> Result<RestorePlan> {
+        let manifest = reader.manifest().clone();
+        let selections = Selections::of(&self.only, &manifest)?;
+        let mut members = Vec::new();
+        let mut takes_no_owner = false;
+        for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
+            let several = selections.count(&manifest) > 1;
+            let (member, knows) = self.member(component, &manifest, &selections, several)?;
+            takes_no_owner |= knows;
+            members.push(member);
+        }
+        if let Some((name, _)) = self
+            .to
+            .iter()
+            .find(|(c, _)| c.as_ref().is_some_and(|c| manifest.component(c).is_none() || !selections.has(c)))
+        {
+            let name = name.clone().unwrap_or_default();
+            return Err(usage("--to names a component that is not restored").on(name).into());
+        }
+        if self.no_owner && !takes_no_owner {
+            return Err(usage("no component of this backup has owners that could be left out").into());
+        }
+        let state_dir = self.state_dir.map_or_else(state_dir, Ok)?;
+        let mut options = RestoreOptions::new(state_dir, &manifest.header.module);
+        options.settle = self.settle;
+        // A partial backup is restored only when it was named; the confirmation is asked for by the plan.
+        options.accept_partial = matches!(which, Which::Named(_));
+        if let Some(time) = self.keep_previous {
+            options.keep_previous = time;
+        }
+        let prepared = backup_core::plan_restore(reader, members, options, &cx).await;
+        if prepared.as_ref().err().is_none_or(|e| e.kind() == ErrorKind::NotFound) {
+            // Says which of several globs it was.
+            selections.all_matched()?;
+        }
+        let prepared = prepared?;
+        RestorePlan::new(prepared, chosen, cx)
+    }
+
+    /// The member, and whether its store knows owners.
+    fn member(
+        &self,
+        component: &Component,
+        manifest: &Manifest,
+        selections: &Selections,
+        several: bool,
+    ) -> Result<(RestoreMember, bool)> {
+        let name = &component.header.name;
+        let backend = self.registry.get(&component.header.kind).map_err(|e| e.on(name))?;
+        let (mut config, origin) = match self.place_for(name, several) {
+            Some(place) => {
+                let (found, named) = self.registry.parse(&place)?;
+                if found.kind() != component.header.kind {
+                    let message =
+                        format!("it holds {}, and {place} is {}", component.header.kind, found.kind());
+                    return Err(usage(message).on(name).into());
+                }
+                (named.config, false)
+            }
+            None => (self.origin(component, manifest)?, true),
+        };
+        let disposable = origin && self.is_disposable(name, &config);
+        let knows_owners = backend.schema()["properties"].get("no_owner").is_some();
+        if self.no_owner
+            && knows_owners
+            && let Some(config) = config.as_object_mut()
+        {
+            config.insert("no_owner".into(), Value::Bool(true));
+        }
+        let target = backend.target(name, config).map_err(|e| e.on(name))?;
+        let member = RestoreMember {
+            component: name.clone(),
+            kind: component.header.kind.clone(),
+            selection: selections.selection(name),
+            target,
+            disposable,
+        };
+        Ok((member, knows_owners))
+    }
+
+    fn place_for(&self, component: &str, several: bool) -> Option<String> {
+        let own = self.to.iter().rev().find(|(c, _)| c.as_deref() == Some(component));
+        if let Some((_, place)) = own {
+            return Some(place.clone());
+        }
+        let (_, place) = self.to.iter().rev().find(|(c, _)| c.is_none())?;
+        Some(match several {
+            true => format!("{}/{component}", place.trim_end_matches('/')),
+            false => place.clone(),
+        })
+    }
+
+    /// Where it came from, if that was this host.
+    fn origin(&self, component: &Component, manifest: &Manifest) -> Result<Value> {
+        let (host, name) = (&manifest.header.host, &component.header.name);
+        if *host != ProcessStamp::current().host {
+            return Err(usage(format!("the backup was made on another host ({host})"))
+                .on(name)
+                .hint("say where it goes: --to TARGET")
+                .into());
+        }
+        if component.header.origin.is_null() {
+            let e = usage("the backup does not say where it came from").on(name);
+            return Err(e.hint("say where it goes: --to TARGET").into());
+        }
+        Ok(component.header.origin.clone())
+    }
+
+    /// Marked disposable in the configuration, and really that place.
+    fn is_disposable(&self, component: &str, target: &Value) -> bool {
+        self.module.iter().flat_map(|m| &m.sources).filter(|(c, s)| c == component && s.disposable).any(
+            |(_, s)| {
+                let made = self.registry.get(&s.kind).and_then(|b| b.source(component, s.config.clone()));
+                made.is_ok_and(|source| source.origin() == *target)
+            },
+        )
+    }
+}
+
+fn usage(message: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Usage, "plan the restore", message)
+}

@@ -1,0 +1,181 @@
+//! What of a backup is restored: components, and globs inside them.
+
+use backup_core::{Error, ErrorKind, Manifest, Result, Selection};
+use globset::{GlobBuilder, GlobMatcher};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+};
+
+/// A component, or what matches a glob inside it: `objects`, `objects/2025/*.jpg`. `*` does not cross a `/`, `**` does;
+/// what matches as a folder comes with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Only {
+    component: String,
+    glob: Option<String>,
+}
+
+impl Only {
+    /// All of a component.
+    pub fn component(name: impl Into<String>) -> Self {
+        Only { component: name.into(), glob: None }
+    }
+
+    /// What matches inside a component.
+    pub fn matching(component: impl Into<String>, glob: impl Into<String>) -> Self {
+        Only { component: component.into(), glob: Some(glob.into()) }
+    }
+}
+
+impl FromStr for Only {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (component, glob) = match text.split_once('/') {
+            Some((component, glob)) => (component, Some(glob.trim_end_matches('/'))),
+            None => (text, None),
+        };
+        let only =
+            Only { component: component.to_owned(), glob: glob.filter(|g| !g.is_empty()).map(str::to_owned) };
+        if component.is_empty() {
+            return Err(usage("it must be COMPONENT or COMPONENT/GLOB").on(format!("{text:?}")));
+        }
+        Ok(only)
+    }
+}
+
+impl fmt::Display for Only {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.glob {
+            Some(glob) => write!(f, "{}/{glob}", self.component),
+            None => f.write_str(&self.component),
+        }
+    }
+}
+
+/// What is restored of one backup, and which of the globs have matched anything.
+pub(super) struct Selections {
+    list: Vec<Chosen>,
+}
+
+struct Chosen {
+    only: Only,
+    glob: Option<GlobMatcher>,
+    matched: Arc<AtomicBool>,
+}
+
+impl Selections {
+    pub(super) fn of(only: &[Only], manifest: &Manifest) -> Result<Self> {
+        let list = only.iter().map(|only| {
+            if manifest.component(&only.component).is_none() {
+                let known: Vec<&str> = manifest.components.iter().map(|c| c.header.name.as_str()).collect();
+                let e = Error::new(
+                    ErrorKind::NotFound,
+                    "select what to restore",
+                    "the backup has no such component",
+                );
+                return Err(e.on(&only.component).hint(format!("it has: {}", known.join(", "))));
+            }
+            let glob = only.glob.as_ref().map(|text| {
+                let built = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
+                built.map(|g| g.compile_matcher()).map_err(|e| usage(e.kind()).on(only))
+            });
+            Ok(Chosen { only: only.clone(), glob: glob.transpose()?, matched: Arc::default() })
+        });
+        Ok(Selections { list: list.collect::<Result<_>>()? })
+    }
+
+    pub(super) fn has(&self, component: &str) -> bool {
+        self.list.is_empty() || self.list.iter().any(|c| c.only.component == component)
+    }
+
+    pub(super) fn count(&self, manifest: &Manifest) -> usize {
+        manifest.components.iter().filter(|c| self.has(&c.header.name)).count()
+    }
+
+    pub(super) fn selection(&self, component: &str) -> Selection {
+        let of: Vec<&Chosen> = self.list.iter().filter(|c| c.only.component == component).collect();
+        if of.iter().any(|c| c.glob.is_none()) || of.is_empty() {
+            return Selection::All;
+        }
+        let globs: Vec<(GlobMatcher, Arc<AtomicBool>)> =
+            of.iter().filter_map(|c| Some((c.glob.clone()?, c.matched.clone()))).collect();
+        Selection::Matching(Arc::new(move |path| {
+            let mut any = false;
+            for (glob, matched) in &globs {
+                if matches(glob, path) {
+                    matched.store(true, Relaxed);
+                    any = true;
+                }
+            }
+            any
+        }))
+    }
+
+    /// A glob that matches nothing is a mistake, not an empty restore. Known once the plan has gone through the index.
+    pub(super) fn all_matched(&self) -> Result<()> {
+        for chosen in &self.list {
+            let whole =
+                self.list.iter().any(|c| c.only.component == chosen.only.component && c.glob.is_none());
+            if !whole && !chosen.matched.load(Relaxed) {
+                let e = Error::new(
+                    ErrorKind::NotFound,
+                    "select what to restore",
+                    "nothing in the backup matches",
+                );
+                return Err(e.on(&chosen.only).hint("`backup ls ID` lists what is in it"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn matches(glob: &GlobMatcher, path: &[u8]) -> bool {
+    use std::os::unix::ffi::OsStrExt;
+    glob.is_match(std::ffi::OsStr::from_bytes(path))
+}
+
+#[cfg(not(unix))]
+fn matches(glob: &GlobMatcher, path: &[u8]) -> bool {
+    glob.is_match(String::from_utf8_lossy(path).as_ref())
+}
+
+fn usage(message: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Usage, "select what to restore", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_component_and_a_glob_are_parted_at_the_first_slash() {
+        assert_eq!("db".parse::<Only>().unwrap(), Only::component("db"));
+        assert_eq!("db/".parse::<Only>().unwrap(), Only::component("db"));
+        assert_eq!("files/a/*.txt".parse::<Only>().unwrap(), Only::matching("files", "a/*.txt"));
+        assert!("/a".parse::<Only>().is_err());
+    }
+
+    #[test]
+    fn a_star_does_not_cross_a_slash_and_a_folder_brings_its_content() {
+        let only = |glob: &str| {
+            let chosen = Chosen {
+                only: Only::matching("c", glob),
+                glob: Some(GlobBuilder::new(glob).literal_separator(true).build().unwrap().compile_matcher()),
+                matched: Arc::default(),
+            };
+            Selections { list: vec![chosen] }
+        };
+        let s = only("*.txt");
+        assert!(s.selection("c").covers(b"a.txt") && !s.selection("c").covers(b"d/a.txt"));
+        assert!(only("**/*.txt").selection("c").covers(b"d/e/a.txt"));
+        assert!(only("d").selection("c").covers(b"d/e/a.txt"));
+        assert!(only("\u{fffd}*").all_matched().is_err());
+        s.all_matched().unwrap();
+    }
+}

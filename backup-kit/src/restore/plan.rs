@@ -1,0 +1,83 @@
+//! The plan of a restore: to be shown, confirmed and applied.
+
+use crate::{Error, Result};
+use backup_core::{
+    BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport, State,
+};
+use std::fmt;
+
+/// What a restore would do, found out by reading only. Nothing has been touched.
+#[must_use]
+pub struct RestorePlan {
+    prepared: PreparedRestore,
+    chosen: BackupSummary,
+    cx: Context,
+}
+
+impl RestorePlan {
+    pub(super) fn new(prepared: PreparedRestore, chosen: BackupSummary, cx: Context) -> Result<Self> {
+        // A selection would take the place of all that is there: what was not selected would be gone.
+        if let Some(m) = prepared.plan().members.iter().find(|m| m.selective && m.survey.replaces) {
+            return Err(backup_core::Error::new(
+                ErrorKind::Refused,
+                "restore a part",
+                format!("{} is not empty, and what was not selected would be gone from it", m.survey.place),
+            )
+            .on(&m.component)
+            .hint("restore it elsewhere: --to ELSEWHERE")
+            .into());
+        }
+        Ok(RestorePlan { prepared, chosen, cx })
+    }
+
+    /// Its name: what a confirmation is made from. Changes whenever anything that matters in the plan does.
+    pub fn id(&self) -> PlanId {
+        self.plan().id.clone()
+    }
+
+    /// All of it.
+    pub fn plan(&self) -> &Plan {
+        self.prepared.plan()
+    }
+
+    /// The backup that was chosen.
+    pub fn backup(&self) -> &BackupSummary {
+        &self.chosen
+    }
+
+    /// What will be dropped or replaced, one line for each.
+    pub fn destructive(&self) -> impl fmt::Display + '_ {
+        self.plan().destructive()
+    }
+
+    /// Whether `apply` takes a confirmation: something is replaced, or the backup is partial.
+    pub fn needs_consent(&self) -> bool {
+        self.plan().needs_consent() || self.plan().backup.state == State::Partial
+    }
+
+    /// Does it: everything is restored, or everything is as it was (`RolledBack`). `None` will do where nothing is replaced.
+    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report.
+    pub async fn apply(self, confirmation: impl Into<Option<Confirmation>>) -> Result<RestoreReport> {
+        let confirmation = confirmation.into();
+        if self.plan().backup.state == State::Partial && confirmation != Some(Confirmation::of(self.id())) {
+            return Err(backup_core::Error::new(
+                ErrorKind::Refused,
+                "restore a partial backup",
+                "it takes a confirmation of exactly this plan",
+            )
+            .hint(format!("--confirm {}", self.id()))
+            .into());
+        }
+        let report = self.prepared.apply(confirmation, &self.cx).await?;
+        match report.state {
+            State::Complete => Ok(report),
+            _ => Err(Error::RestoredPartly(Box::new(report))),
+        }
+    }
+}
+
+impl fmt::Debug for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RestorePlan").field("plan", self.plan()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,90 @@
+//! Which backups belong together: the series of a run, and the names that modules take from paths.
+
+use backup_core::{Series, is_component_name};
+
+/// What makes a series: two runs with the same parts share `latest`, the run lock and retention; any other do not.
+#[derive(Clone, Debug, Default)]
+pub struct SeriesParts<'a> {
+    /// The module.
+    pub module: &'a str,
+    /// The host on which its sources are.
+    pub host: &'a str,
+    /// Canonical places of sources that were named on the command line; empty for a configured module, whose name is enough.
+    pub places: Vec<String>,
+    /// Components that the run was restricted to: such a run is a series of its own.
+    pub only: Vec<String>,
+}
+
+impl SeriesParts<'_> {
+    /// Readable, because lists show it: `data@host:/srv/data#only=db`.
+    pub fn series(&self) -> Series {
+        let mut text = format!("{}@{}", self.module, self.host);
+        let sorted = |list: &[String]| {
+            let mut list = list.to_vec();
+            list.sort();
+            list.dedup();
+            list
+        };
+        if !self.places.is_empty() {
+            text.push(':');
+            text.push_str(&sorted(&self.places).join("+"));
+        }
+        if !self.only.is_empty() {
+            text.push_str("#only=");
+            text.push_str(&sorted(&self.only).join("+"));
+        }
+        Series(text)
+    }
+}
+
+/// A name for a module or component out of any text: characters that a name cannot have become `-`. Never empty.
+pub fn slug(text: &str) -> String {
+    let mut out = String::new();
+    for c in text.chars() {
+        let fits = c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        match (fits, out.ends_with('-')) {
+            (true, _) => out.push(c),
+            (false, false) => out.push('-'),
+            (false, true) => {}
+        }
+    }
+    let out: String = out.trim_matches(['-', '.']).chars().take(60).collect();
+    if is_component_name(&out) { out } else { "data".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_one_name_in_two_places_never_share_a_series() {
+        let of = |place: &str, only: &[&str]| {
+            SeriesParts {
+                module: "data",
+                host: "h",
+                places: vec![place.into()],
+                only: only.iter().map(|s| s.to_string()).collect(),
+            }
+            .series()
+        };
+        assert_ne!(of("/x/data", &[]), of("/y/data", &[]));
+        assert_ne!(of("/x/data", &[]), of("/x/data", &["db"]));
+        assert_eq!(of("/x/data", &["db", "es"]), of("/x/data", &["es", "db"]));
+        assert_eq!(of("/x/data", &[]).to_string(), "data@h:/x/data");
+    }
+
+    #[test]
+    fn every_text_gives_a_name() {
+        for (text, name) in [
+            ("data", "data"),
+            ("My Photos (1)", "My-Photos-1"),
+            ("", "data"),
+            (".ssh", "ssh"),
+            ("ä/ö", "data"),
+            ("-a-", "a"),
+        ] {
+            assert_eq!(slug(text), name, "{text:?}");
+        }
+        assert!(is_component_name(&slug(&"x".repeat(500))));
+    }
+}

@@ -1,0 +1,91 @@
+//! What of a store is read, as it is configured; and the builder for files.
+
+use serde_json::Value;
+
+/// A source before it is made: the kind of its store and that store's configuration.
+#[derive(Clone, Debug)]
+pub struct SourceSpec {
+    pub(crate) kind: String,
+    pub(crate) config: Value,
+    pub(crate) disposable: bool,
+}
+
+impl SourceSpec {
+    /// For any store of the registry, also one from outside.
+    pub fn new(kind: impl Into<String>, config: Value) -> Self {
+        SourceSpec { kind: kind.into(), config, disposable: false }
+    }
+
+    /// A restore to where it came from may replace what is there without a confirmed plan.
+    #[must_use]
+    pub fn disposable(mut self, yes: bool) -> Self {
+        self.disposable = yes;
+        self
+    }
+}
+
+/// Files as a source.
+pub mod files {
+    use super::SourceSpec;
+    use backup_files::FilesConfig;
+    use std::path::PathBuf;
+
+    /// A folder with everything below it.
+    pub fn folder(path: impl Into<PathBuf>) -> Files {
+        Files(FilesConfig::new(path))
+    }
+
+    /// A single file.
+    pub fn file(path: impl Into<PathBuf>) -> Files {
+        Files(FilesConfig::new(path))
+    }
+
+    /// A folder or a file, and what of it is left out.
+    #[derive(Clone, Debug)]
+    #[must_use]
+    pub struct Files(FilesConfig);
+
+    impl Files {
+        /// Leaves out what matches, as a line of a `.gitignore`. May be called again.
+        pub fn exclude(mut self, pattern: impl Into<String>) -> Self {
+            self.0.exclude.push(pattern.into());
+            self
+        }
+
+        /// The same, from the lines of a file. May be called again.
+        pub fn exclude_file(mut self, file: impl Into<PathBuf>) -> Self {
+            self.0.exclude_files.push(file.into());
+            self
+        }
+
+        /// Of folders that say that they are caches (`CACHEDIR.TAG`) keeps only the folder and its tag.
+        pub fn exclude_caches(mut self) -> Self {
+            self.0.exclude_caches = true;
+            self
+        }
+
+        /// Does not descend into other file systems.
+        pub fn one_file_system(mut self) -> Self {
+            self.0.one_file_system = true;
+            self
+        }
+
+        /// May be missing: then nothing is stored, and a note says so.
+        pub fn optional(mut self) -> Self {
+            self.0.optional = true;
+            self
+        }
+    }
+
+    impl From<FilesConfig> for Files {
+        fn from(config: FilesConfig) -> Self {
+            Files(config)
+        }
+    }
+
+    impl From<Files> for SourceSpec {
+        fn from(files: Files) -> Self {
+            SourceSpec::new("files", files.0.to_value())
+        }
+    }
+}
