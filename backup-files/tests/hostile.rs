@@ -30,7 +30,7 @@ async fn nothing_is_written_through_a_symbolic_link() {
     fs::create_dir(&outside).unwrap();
     let (mut target, sink) = shadow(dir.path()).await;
     let to = outside.to_str().unwrap().to_owned();
-    sink.put(link(Kind::Symlink, "a", to), Content::empty()).await.unwrap();
+    let _ = sink.put(link(Kind::Symlink, "a", to), Content::empty()).await.unwrap();
     // Order among the threads does not matter: either way the two do not fit.
     let _ = put(&sink, Entry::file("a/evil", Stage::Data)).await;
     let e = sink.finish(&Context::default()).await.unwrap_err();
@@ -46,7 +46,7 @@ async fn no_hard_link_leads_outside() {
     for to in ["../../outside", "../outside", "/etc/passwd", "link/outside"] {
         let (mut target, sink) = shadow(dir.path()).await;
         let here = dir.path().to_str().unwrap().to_owned();
-        sink.put(link(Kind::Symlink, "link", here), Content::empty()).await.unwrap();
+        let _ = sink.put(link(Kind::Symlink, "link", here), Content::empty()).await.unwrap();
         let put = sink.put(link(Kind::HardLink, "b", to.into()), Content::empty()).await;
         let finished = sink.finish(&Context::default()).await;
         drop((put, finished));
