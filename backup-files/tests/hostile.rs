@@ -88,3 +88,18 @@ async fn a_target_that_is_a_symbolic_link_and_one_without_a_parent_are_refused()
     let e = target(&config(dir.path().join("absent/data"))).survey(&cx).await.unwrap_err();
     assert!(e.hint_text().unwrap().contains("mkdir"), "{e}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_in_the_middle_leaves_nothing_behind() {
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut target, sink) = shadow(dir.path()).await;
+        for n in 0..400 + round {
+            let _ = put(&sink, Entry::file(format!("{}/{n}", n % 40), Stage::Data)).await.unwrap();
+        }
+        // Most of it is still waiting to be made.
+        target.revert(&Context::default()).await.unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(put(&sink, Entry::file("late", Stage::Data)).await.is_err());
+    }
+}
