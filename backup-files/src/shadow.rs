@@ -189,6 +189,7 @@ impl Sink for Shadow {
             self.data_is_made.get_or_try_init(|| self.pool.drain()).await?;
         }
         let mut content = content.hashed(&entry);
+        let size = entry.size;
         let counted = Entry {
             path: entry.path.clone(),
             kind: entry.kind,
@@ -221,7 +222,8 @@ impl Sink for Shadow {
         }
         let digest = content.digest().unwrap_or_default();
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.add(&counted, content.delivered(), &digest);
+        // Of a sparse file with its holes, as archives count it.
+        tally.add(&counted, size.unwrap_or_else(|| content.delivered()), &digest);
         Ok(Put::Stored)
     }
 
