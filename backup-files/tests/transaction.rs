@@ -54,6 +54,9 @@ async fn what_was_backed_up_is_restored_undone_and_restored_for_good() {
     };
     let report = create(request, &archive, &cx).await.unwrap();
     assert_eq!(report.state, State::Complete, "{:?}", report.notes);
+    let reader = archive.open(&report.id, &cx).await.unwrap();
+    let verified = backup_core::verify(reader, backup_core::Depth::Full, &cx).await.unwrap();
+    assert_eq!(verified.defects.len(), 0, "{:?}", verified.defects);
     let mut mounted = Vec::new();
     for kind in ["plain", "mounted"] {
         let to = dir.path().join(kind);
