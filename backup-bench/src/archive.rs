@@ -2,6 +2,7 @@
 
 mod create;
 mod extract;
+mod inodes;
 mod memory;
 mod select;
 mod startup;
@@ -44,6 +45,7 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
     let large = options.full.then(|| trees::ready(Tree::TenTimes, &data, options.scale())).transpose()?;
 
     if must_be_quiet {
+        inodes::wait_until_forgotten(&track.work);
         machine::wait_until_quiet()?;
     }
     let mut report = Report::heading("archive", &Machine::look(&data)?, &tools[..2], &machine::load()?);
@@ -57,15 +59,14 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         if *tree == Tree::Mixed {
             select::measure_reads(&mut track, place, &archives.ours, &mut report, &mut checks)?;
         }
-        track.clear()?;
     }
     if let Some((place, facts)) = &large {
-        memory::ten_times(&mut track, place, *facts, &mut memory)?;
         track.clear()?;
+        memory::ten_times(&mut track, place, *facts, &mut memory)?;
     }
     memory.judge(&mut report, &mut checks);
     startup::measure_version(&mut track, &mut report, &mut checks)?;
-    fs::remove_dir_all(&track.work).doing(track.work.display())?;
+    inodes::free(&track.work)?;
     conclude(options, &track, report, &checks)
 }
 
@@ -113,7 +114,7 @@ struct Contest<'a> {
 /// What all parts of the race share.
 struct Track {
     program: PathBuf,
-    /// For archives and restored folders; empty between contests.
+    /// For archives and restored folders.
     work: PathBuf,
     rounds: u32,
     runs: u32,
@@ -125,9 +126,11 @@ impl Track {
     fn prepare(options: &Options, program: PathBuf, data: &Path) -> Result<Self> {
         fs::create_dir_all(data).doing(data.display())?;
         let scale = options.scale();
-        let needs = 5 * Tree::Mixed.bytes(scale)
-            + Tree::Small.bytes(scale)
-            + if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
+        let once = Tree::Mixed.bytes(scale) + Tree::Small.bytes(scale);
+        // The trees, four archives, and what three sides restore in every round.
+        let contests = (1 + 4 + 3 * u64::from(options.rounds)) * once;
+        let large = if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
+        let needs = contests.max(once + large);
         let disk = rustix::fs::statvfs(data).doing(data.display())?;
         let free = disk.f_bavail * disk.f_frsize;
         if free < needs {
@@ -147,7 +150,7 @@ impl Track {
     }
 
     fn clear(&self) -> Result<()> {
-        remove(&self.work)?;
+        inodes::free(&self.work)?;
         fs::create_dir_all(&self.work).doing(self.work.display())
     }
 
