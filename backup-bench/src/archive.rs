@@ -71,37 +71,32 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
 }
 
 fn conclude(options: &Options, track: &Track, mut report: Report, checks: &[Check]) -> Result<u8> {
-    let why = if options.quick {
-        Some("--quick".to_owned())
-    } else if options.loaded {
-        Some("--loaded".to_owned())
-    } else if track.disturbed > 0 {
-        Some(format!("others were at work during {} of {} runs", track.disturbed, track.runs))
-    } else {
-        None
-    };
-    report.verdicts(checks, why.is_none());
-    let failed = checks.iter().filter(|c| c.failed()).count();
-    let code = match &why {
-        Some(why) => {
-            report.line(format!("No verdict: {why}."));
-            NO_VERDICT
-        }
-        None if failed > 0 => {
-            report.line(format!("FAIL: {failed} of {} figures miss their bar.", checks.len()));
-            FAIL
-        }
-        None => {
-            report.line("PASS: every bar is met.");
-            PASS
-        }
-    };
+    let asked = options.loaded || options.quick;
+    let (judged, code, words) = outcome(asked, track.disturbed, track.runs, checks);
+    report.verdicts(checks, judged);
+    report.line(words);
     println!("{}", report.text());
     if options.save {
         eprintln!("written: {}", report.save("archive")?.display());
     }
-    // Asked for without a verdict, having none is no failure.
-    Ok(if options.loaded || options.quick { PASS } else { code })
+    Ok(code)
+}
+
+/// Whether there is a verdict, the exit code, and the last line.
+fn outcome(no_verdict_asked: bool, disturbed: u32, runs: u32, checks: &[Check]) -> (bool, u8, String) {
+    let failed = checks.iter().filter(|c| c.failed()).count();
+    if no_verdict_asked {
+        // Asked for without a verdict, having none is no failure.
+        return (false, PASS, "No verdict: --loaded or --quick.".to_owned());
+    }
+    if disturbed > 0 {
+        let words = format!("No verdict: others were at work during {disturbed} of {runs} runs.");
+        return (false, NO_VERDICT, words);
+    }
+    if failed > 0 {
+        return (true, FAIL, format!("FAIL: {failed} of {} figures miss their bar.", checks.len()));
+    }
+    (true, PASS, "PASS: every bar is met.".to_owned())
 }
 
 /// A tree to race on.
@@ -194,4 +189,23 @@ fn wall(sample: &Sample) -> f64 {
 
 fn cpu(sample: &Sample) -> f64 {
     sample.cpu.as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_bar_fails_unless_nothing_can_be_judged() {
+        let check = |value| Check::bar("x", Spread::one(value), "", Limit::AtMost(1.0));
+        let code = |asked, disturbed, value| {
+            let (judged, code, _) = outcome(asked, disturbed, 9, &[check(0.5), check(value)]);
+            (judged, code)
+        };
+        assert_eq!(code(false, 0, 1.0), (true, PASS));
+        assert_eq!(code(false, 0, 1.1), (true, FAIL));
+        assert_eq!(code(false, 1, 1.0), (false, NO_VERDICT));
+        assert_eq!(code(false, 1, 1.1), (false, NO_VERDICT));
+        assert_eq!(code(true, 5, 1.1), (false, PASS));
+    }
 }
