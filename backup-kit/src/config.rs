@@ -203,7 +203,7 @@ fn source_spec(
     let schema = backend.schema();
     let properties = schema["properties"].as_object();
     let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-    for name in source.keys().filter(|k| !known.contains(&k.as_str())) {
+    if let Some(name) = source.keys().find(|k| !known.contains(&k.as_str())) {
         let all = known.iter().copied().chain(["kind", "disposable"]);
         return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
     }

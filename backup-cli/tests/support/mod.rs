@@ -143,6 +143,21 @@ fn placeholder(word: &str) -> Option<&'static str> {
     }
 }
 
+impl Ran {
+    /// With a text that differs from run to run as a placeholder.
+    pub fn without(&self, text: &str, placeholder: &str) -> Ran {
+        let replace = |s: &str| s.replace(text, placeholder);
+        Ran { code: self.code, stdout: replace(&self.stdout), stderr: replace(&self.stderr) }
+    }
+}
+
+/// Says that a test could not run, and fails where `BACKUP_TEST_REQUIRE` names what it needs.
+pub fn could_not_run(needs: &str, why: &str) {
+    let required = std::env::var("BACKUP_TEST_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|r| r.trim() == needs), "{needs} is required: {why}");
+    eprintln!("could not run ({needs}): {why}");
+}
+
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         Ran {
