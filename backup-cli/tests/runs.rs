@@ -1,5 +1,7 @@
 //! What people do with the program, from the beginning to the end.
 
+#![cfg(unix)]
+
 mod support;
 
 use std::{

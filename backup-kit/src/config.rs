@@ -121,8 +121,11 @@ impl Config {
             modules.insert(name, sources);
         }
         let mut archives = raw.archives;
-        for archive in archives.values_mut() {
+        for (name, archive) in &mut archives {
             archive.url = from_folder(folder, &archive.url);
+            crate::archive::configured(archive).open().map_err(|e| {
+                text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
+            })?;
         }
         Ok(Config { file: file.to_owned(), modules, archives })
     }
@@ -208,7 +211,7 @@ fn source_spec(
         return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
     }
     // The store does not know where the file is from which its paths are read.
-    for name in ["path", "exclude_files"] {
+    for name in ["path", "exclude_files", "exclude_paths"] {
         match source.get_mut(name).filter(|_| kind == "files") {
             Some(Value::String(p)) => *p = from_folder(folder, p),
             Some(Value::Array(list)) => list.iter_mut().for_each(|p| {

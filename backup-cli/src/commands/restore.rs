@@ -5,7 +5,7 @@ use crate::{
     args::Restore as Args,
     consent, exit,
     failure::{Failure, Result},
-    render::{human, plan},
+    render::{Output, human, plan},
 };
 use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, state_dir};
 use serde_json::json;
@@ -26,10 +26,12 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
             .object(exit::COMPLETE, json!({ "plan": plan.plan(), "needs_consent": plan.needs_consent() }))?;
         return Ok(exit::COMPLETE);
     }
-    for line in plan::text(plan.plan()).lines() {
-        output.info(line);
-    }
     let given = consent::Given { confirm: args.confirm.as_deref(), yes: args.yes };
+    // Nobody is asked about a plan that was not shown.
+    let shown = Output { quiet: output.quiet && !given.must_be_asked(&plan), ..output };
+    for line in plan::text(plan.plan()).lines() {
+        shown.info(line);
+    }
     let confirmation = consent::obtain(&plan, given, &session.cancel).await?;
     let applied = plan.apply(confirmation).await;
     session.progress.finish();
