@@ -58,3 +58,8 @@ pub use secret::Secret;
 pub use sink::{Put, Sink};
 pub use source::{Moment, Ready, Source, Stillness, View};
 pub use target::{Survey, Target};
+
+/// The example in the README is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

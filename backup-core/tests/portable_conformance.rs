@@ -52,6 +52,11 @@ impl ArchiveFixture for Portable {
         self.single
     }
 
+    /// It would have to read what lies beside every backup.
+    fn compares_ids(&self) -> bool {
+        false
+    }
+
     async fn unreachable(&self) -> Option<Arc<dyn Archive>> {
         let dir = tempfile::tempdir().unwrap();
         Some(Arc::new(PortableArchive::folder(dir.path().join("gone"), self.options()).unwrap()))

@@ -3,7 +3,7 @@
 use super::{Member, Saved};
 use crate::{
     BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Facts, Kind, Listed, Manifest, Moment,
-    Part, Ready, Result, Selection, Sink, Source, Stage, Stillness, Tally, View,
+    Part, Ready, Result, Selection, Sink, Source, Stage, Stillness, Tally, View, put_stage,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
 
@@ -267,40 +267,13 @@ impl View for MemoryView {
             counted.add_missing(member.facts.clone());
         }
         for stage in [Stage::Prepare, Stage::Data, Stage::Complete] {
-            self.pour_stage(stage, &sink, cx).await?;
+            let members: Vec<_> = self.0.members.iter().filter(|m| m.entry.stage == stage).cloned().collect();
+            let fetched = self.0.fetched.clone();
+            let items = members.into_iter().map(move |m| Ok((m.entry.clone(), m.content(false, &fetched))));
+            put_stage(&sink, cx, stream::iter(items)).await?;
         }
         let mut facts = tally.facts();
         facts.add_missing(counted);
         Ok(facts)
-    }
-}
-
-impl MemoryView {
-    async fn pour_stage(&self, stage: Stage, sink: &Arc<dyn Sink>, cx: &Context) -> Result<()> {
-        let broken = Arc::new(AtomicBool::new(false));
-        let (stopped, cancel) = (broken.clone(), cx.cancel.clone());
-        let members: Vec<_> = self.0.members.iter().filter(|m| m.entry.stage == stage).cloned().collect();
-        let members =
-            members.into_iter().take_while(move |_| !stopped.load(Relaxed) && !cancel.is_cancelled());
-        let mut puts = stream::iter(members)
-            .map(|m| {
-                let (sink, content) = (sink.clone(), m.content(false, &self.0.fetched));
-                async move { sink.put(m.entry.clone(), content).await }
-            })
-            .buffer_unordered(cx.tasks);
-        let mut first = None;
-        // Open puts are awaited after an error too: a dropped put may poison the sink.
-        while let Some(put) = puts.next().await {
-            if let Err(e) = put {
-                broken.store(true, Relaxed);
-                first.get_or_insert(e);
-            }
-        }
-        drop(puts);
-        match first {
-            Some(e) => Err(e),
-            None if cx.cancel.is_cancelled() => Err(Error::cancelled()),
-            None => Ok(()),
-        }
     }
 }

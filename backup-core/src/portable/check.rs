@@ -103,10 +103,15 @@ async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut
     // manifest.json and the locator were compared when the archive was opened; here only their padding is left.
     if defects.0.is_empty() {
         for (from, to) in cover.gaps(archive.layout.end) {
-            defects.push(Error::damaged(
-                "compare the archive with its index",
-                format!("bytes {from} to {to} of the tar are of no member that the index knows, or of two"),
-            ));
+            defects.push(
+                Error::damaged(
+                    "compare the archive with its index",
+                    format!(
+                        "bytes {from} to {to} of the tar are of no member that the index knows, or of two"
+                    ),
+                )
+                .on(&archive.place),
+            );
         }
     }
     let manifest = padding(archive, archive.layout.end + tar::BLOCK as u64, archive.manifest_length).await;

@@ -112,11 +112,6 @@ impl PortableArchive {
         let mut all = self.destination.list().await?;
         if let Some(exact) = &self.exact {
             all.retain(|s| s.name == *exact || is_provisional_of(&s.name, exact));
-            if all.is_empty() {
-                return Err(
-                    Error::new(ErrorKind::NotFound, "open the archive", "there is no such file").on(self)
-                );
-            }
         }
         Ok(all)
     }

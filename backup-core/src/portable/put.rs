@@ -2,7 +2,7 @@
 
 use super::{
     index::{Line, Place},
-    writer::{Shared, TarState},
+    writer::{Abandoned, Shared, TarState},
 };
 use crate::{
     Content, Context, Entry, Error, ErrorKind, Extent, Facts, Kind, Posix, Proof, Put, Result, Sha, Sink,
@@ -150,38 +150,9 @@ impl ComponentSink {
         Ok(Put::Stored)
     }
 
-    /// The bytes that are out cannot be taken back, but of members of one name the later one wins: after a plain `tar x` the
-    /// file is empty, and the index says why.
-    fn tombstone(
-        &self,
-        tar: &mut TarState,
-        entry: &Entry,
-        mut places: Vec<Place>,
-        segmented: bool,
-        why: &Error,
-    ) {
-        for i in 0..places.len() {
-            let empty = Entry { extents: None, posix: Some(Posix::default()), ..entry.clone() };
-            let header = self.header(&empty, segmented.then_some(i), 0);
-            places.push(self.shared.append(tar, &header, &[], None));
-        }
-        let line = Line {
-            component: self.number,
-            sparse: false,
-            sha256: None,
-            places,
-            facts: Facts::new(),
-            discarded: Some(why.to_string()),
-            entry: Entry {
-                size: None,
-                extents: None,
-                posix: None,
-                fingerprint: None,
-                slow: false,
-                ..entry.clone()
-            },
-        };
-        self.shared.line(tar, &line, std::iter::empty());
+    fn tombstone(&self, tar: &mut TarState, entry: &Entry, places: Vec<Place>, segmented: bool, why: &Error) {
+        let of = (self.number, &self.prefix[..]);
+        tombstone(&self.shared, tar, of, entry, places, segmented, &why.to_string());
     }
 
     /// Small and of known length: whole in memory, then one synchronous append. A failure leaves nothing.
@@ -276,14 +247,15 @@ impl ComponentSink {
     /// Of unknown length, or from a slow producer: segments, each reserved as a whole before it is filled.
     async fn put_segments(&self, entry: Entry, content: Content) -> Result<Put> {
         let shared = &*self.shared;
-        let (mut places, mut sums) = (Vec::new(), Vec::new());
+        let mut open = OpenSegments { sink: self, entry: Some(entry), places: Vec::new() };
+        let mut sums = Vec::new();
         let mut filler = Filler { content, rest: Bytes::new() };
         loop {
             let mut hold = shared.budget.reserve(shared.segment + 4 * tar::BLOCK).await?;
             let mut data = Vec::new();
             let mut fill = filler.fill(&mut data, shared.segment).await;
             let n = length(&data);
-            if places.len() == MOST_SEGMENTS {
+            if open.places.len() == MOST_SEGMENTS {
                 fill = Fill::Failed(Error::new(
                     ErrorKind::Unsupported,
                     "store the stream",
@@ -291,17 +263,18 @@ impl ComponentSink {
                 ));
             }
             if let Fill::Failed(e) = fill {
-                if !places.is_empty() {
+                if !open.places.is_empty() {
                     let mut tar = shared.lock().await?;
+                    let (entry, places) = open.close()?;
                     self.tombstone(&mut tar, &entry, places, true, &e);
                 }
                 return discard(e);
             }
             let end = matches!(fill, Fill::End);
-            let single = end && places.is_empty();
+            let single = end && open.places.is_empty();
             let mut tar;
             if n > 0 || single {
-                let header = self.header(&entry, (!single).then_some(places.len()), n);
+                let header = self.header(open.entry()?, (!single).then_some(open.places.len()), n);
                 if !single {
                     let mut sha = Sha256::new();
                     data.iter().for_each(|b| sha.update(b));
@@ -309,14 +282,46 @@ impl ComponentSink {
                 }
                 hold.shrink_to(header.len() + tar::padded(n) as usize);
                 tar = shared.lock().await?;
-                places.push(shared.append(&mut tar, &header, &data, Some(hold)));
+                open.places.push(shared.append(&mut tar, &header, &data, Some(hold)));
             } else {
                 drop(hold);
                 tar = shared.lock().await?;
             }
             if end {
+                let (entry, places) = open.close()?;
                 return self.stored(&mut tar, entry, &filler.content, places, sums);
             }
+        }
+    }
+}
+
+/// An entry of which segments are out. Dropped before its end, what it left is made known to the index later.
+struct OpenSegments<'a> {
+    sink: &'a ComponentSink,
+    entry: Option<Entry>,
+    places: Vec<Place>,
+}
+
+impl OpenSegments<'_> {
+    fn entry(&self) -> Result<&Entry> {
+        self.entry.as_ref().ok_or_else(|| Error::contract("it is closed"))
+    }
+
+    fn close(&mut self) -> Result<(Entry, Vec<Place>)> {
+        let entry = self.entry.take().ok_or_else(|| Error::contract("it is closed"))?;
+        Ok((entry, std::mem::take(&mut self.places)))
+    }
+}
+
+impl Drop for OpenSegments<'_> {
+    fn drop(&mut self) {
+        if let (Some(entry), false) = (self.entry.take(), self.places.is_empty()) {
+            self.sink.shared.abandon(Abandoned {
+                component: self.sink.number,
+                prefix: self.sink.prefix.clone(),
+                entry,
+                places: std::mem::take(&mut self.places),
+            });
         }
     }
 }
@@ -384,6 +389,36 @@ impl Sink for ComponentSink {
         self.shared.component_finished(&self.name);
         Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).facts())
     }
+}
+
+/// The bytes that are out cannot be taken back, but of members of one name the later one wins: after a plain `tar x` the file
+/// is empty, and the index says why. `of`: number and prefix of the component.
+pub(super) fn tombstone(
+    shared: &Shared,
+    tar: &mut TarState,
+    of: (u32, &[u8]),
+    entry: &Entry,
+    mut places: Vec<Place>,
+    segmented: bool,
+    why: &str,
+) {
+    let buried =
+        Entry { size: None, extents: None, posix: None, fingerprint: None, slow: false, ..entry.clone() };
+    for i in 0..places.len() {
+        let mut header = Vec::with_capacity(tar::BLOCK);
+        member(of.1, &buried, segmented.then_some(i), 0).encode(&mut header);
+        places.push(shared.append(tar, &header, &[], None));
+    }
+    let line = Line {
+        component: of.0,
+        sparse: false,
+        sha256: None,
+        places,
+        facts: Facts::new(),
+        discarded: Some(why.to_owned()),
+        entry: buried,
+    };
+    shared.line(tar, &line, std::iter::empty());
 }
 
 /// What a member is called: folder, component, path, and the number of a segment.

@@ -9,8 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet, hash_map::RandomState},
     fmt,
+    hash::BuildHasher,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -71,11 +72,11 @@ impl View for ArchiveSource {
     }
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
-        let links = self.links_to_outside().await?;
+        let around = self.around().await?;
         let me = Arc::new(*self);
         let tally = Arc::new(Mutex::new(Tally::default()));
         let facts = Arc::new(Mutex::new(Facts::new()));
-        let mut lines: Lines = me.selected(links).peekable();
+        let mut lines: Lines = me.selected(around).peekable();
         let mut stage = Stage::Prepare;
         loop {
             let next = match Pin::new(&mut lines).peek().await {
@@ -123,28 +124,91 @@ impl ArchiveSource {
     }
 
     /// Live lines of the selection. A hard link to a file that is not selected becomes that file.
-    fn selected(
-        &self,
-        mut outside: HashMap<Bytes, Outside>,
-    ) -> Pin<Box<dyn Stream<Item = Result<Line>> + Send>> {
+    fn selected(&self, mut around: Around) -> Pin<Box<dyn Stream<Item = Result<Line>> + Send>> {
         let me = self.clone();
         let lines = self.archive.lines().filter_map(move |line| {
             let kept = match line {
                 Err(e) => Some(Err(e)),
-                Ok(line) if !me.is_ours(&line) || !me.selection.covers(&line.entry.path) => None,
-                Ok(line) => Some(Ok(me.instead(line, &mut outside))),
+                Ok(line) if !me.is_ours(&line) => None,
+                Ok(line) if me.selection.covers(&line.entry.path) => Some(Ok(around.instead(line))),
+                Ok(line) if line.entry.kind == Kind::Directory && around.is_above(&line.entry.path) => {
+                    Some(Ok(line))
+                }
+                Ok(_) => None,
             };
             std::future::ready(kept)
         });
         Box::pin(lines)
     }
 
-    fn instead(&self, line: Line, outside: &mut HashMap<Bytes, Outside>) -> Line {
+    /// What a selection needs besides what it covers. Nothing for all.
+    async fn around(&self) -> Result<Around> {
+        let mut around = Around::default();
+        if self.selection.is_all() {
+            return Ok(around);
+        }
+        let mut wanted = HashSet::new();
+        let mut lines = std::pin::pin!(self.archive.lines());
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            if !self.is_ours(&line) || !self.selection.covers(&line.entry.path) {
+                continue;
+            }
+            around.add_above(&line.entry.path);
+            if line.entry.kind == Kind::HardLink
+                && let Some(target) = &line.entry.link
+                && !self.selection.covers(target)
+            {
+                wanted.insert(target.clone());
+            }
+        }
+        if wanted.is_empty() {
+            return Ok(around);
+        }
+        let mut lines = std::pin::pin!(self.archive.lines());
+        while let Some(line) = lines.next().await {
+            let line = line?;
+            if self.is_ours(&line) && line.entry.kind == Kind::File && wanted.contains(&line.entry.path) {
+                around.outside.insert(line.entry.path.clone(), Outside { file: line, first: None });
+            }
+        }
+        Ok(around)
+    }
+}
+
+/// What a selection needs besides what it covers.
+#[derive(Default)]
+struct Around {
+    /// Files that are not selected, but that selected hard links are names of.
+    outside: HashMap<Bytes, Outside>,
+    /// Directories above what is selected, by the hashes of their paths.
+    above: HashSet<u64>,
+    hasher: RandomState,
+}
+
+impl Around {
+    fn add_above(&mut self, path: &[u8]) {
+        if path.is_empty() {
+            return;
+        }
+        let parents = path.iter().enumerate().rev().filter(|(_, b)| **b == b'/').map(|(i, _)| &path[..i]);
+        for parent in parents.chain([&b""[..]]) {
+            if !self.above.insert(self.hasher.hash_one(parent)) {
+                break; // and with it all that are above
+            }
+        }
+    }
+
+    fn is_above(&self, path: &[u8]) -> bool {
+        self.above.contains(&self.hasher.hash_one(path))
+    }
+
+    fn instead(&mut self, line: Line) -> Line {
         let target = line.entry.link.clone().unwrap_or_default();
         if line.entry.kind != Kind::HardLink {
             return line;
         }
-        match outside.get_mut(&target) {
+        match self.outside.get_mut(&target) {
             None => line,
             Some(Outside { first: Some(first), .. }) => {
                 Line { entry: Entry { link: Some(first.clone()), ..line.entry }, ..line }
@@ -157,38 +221,6 @@ impl ArchiveSource {
                 file
             }
         }
-    }
-
-    /// Files that are not selected, but that selected hard links are names of.
-    async fn links_to_outside(&self) -> Result<HashMap<Bytes, Outside>> {
-        if self.selection.is_all() {
-            return Ok(HashMap::new());
-        }
-        let mut wanted = std::collections::HashSet::new();
-        let mut lines = std::pin::pin!(self.archive.lines());
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            if self.is_ours(&line)
-                && line.entry.kind == Kind::HardLink
-                && self.selection.covers(&line.entry.path)
-                && let Some(target) = &line.entry.link
-                && !self.selection.covers(target)
-            {
-                wanted.insert(target.clone());
-            }
-        }
-        let mut found = HashMap::new();
-        if wanted.is_empty() {
-            return Ok(found);
-        }
-        let mut lines = std::pin::pin!(self.archive.lines());
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            if self.is_ours(&line) && line.entry.kind == Kind::File && wanted.contains(&line.entry.path) {
-                found.insert(line.entry.path.clone(), Outside { file: line, first: None });
-            }
-        }
-        Ok(found)
     }
 }
 

@@ -7,12 +7,12 @@ use super::{
     name,
     options::PortableOptions,
     output::{Frame, Output},
-    put::ComponentSink,
+    put::{self, ComponentSink},
     restore_guide, sidecar,
 };
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
-    Reservation, Result, Sink, destination::Destination, tar,
+    Reservation, Result, Sink, State, destination::Destination, tar,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,8 +34,17 @@ pub(super) struct Shared {
     /// For the one large member that is streamed under the lock: reserved at the beginning, so that it never waits for what
     /// others hold while they wait for the lock.
     pub(super) lane: crate::Budget,
-    _lane: Reservation,
+    lane_hold: StdMutex<Option<Reservation>>,
     finished: StdMutex<HashSet<String>>,
+    abandoned: StdMutex<Vec<Abandoned>>,
+}
+
+/// An entry in segments whose put was dropped after some of them were out.
+pub(super) struct Abandoned {
+    pub(super) component: u32,
+    pub(super) prefix: Vec<u8>,
+    pub(super) entry: crate::Entry,
+    pub(super) places: Vec<Place>,
 }
 
 /// The tar so far.
@@ -168,6 +177,28 @@ impl Shared {
         place
     }
 
+    /// Said by a put that was dropped: what it left in the tar must be known to the index.
+    pub(super) fn abandon(&self, what: Abandoned) {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    fn bury_abandoned(&self, tar: &mut TarState) {
+        let all = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
+        for a in all {
+            put::tombstone(self, tar, (a.component, &a.prefix), &a.entry, a.places, true, "it was abandoned");
+        }
+    }
+
+    /// Nothing more is written: what is reserved is given back.
+    fn give_back(&self) {
+        self.lane_hold.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // Held only by a put that has not ended yet; it gives back what it holds when it does.
+        if let Ok(mut tar) = self.state.try_lock() {
+            tar.holds.clear();
+            tar.frame = Vec::new();
+        }
+    }
+
     pub(super) fn component_finished(&self, name: &str) {
         self.finished.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned());
     }
@@ -249,8 +280,9 @@ impl PortableWriter {
             segment: options.segment,
             budget: cx.budget.clone(),
             lane: crate::Budget::new(lane),
-            _lane: cx.budget.reserve(lane).await?,
+            lane_hold: StdMutex::new(Some(cx.budget.reserve(lane).await?)),
             finished: StdMutex::default(),
+            abandoned: StdMutex::default(),
         });
         {
             let mut tar = shared.lock().await?;
@@ -280,10 +312,32 @@ impl PortableWriter {
         std::iter::once(format!("{stem}.{extension}")).chain(numbered).collect()
     }
 
+    /// The conclusion is of exactly the components of the header, and says no more than is true.
+    fn check(&self, conclusion: &Conclusion) -> Result<()> {
+        for c in &self.header.components {
+            if !self.shared.is_finished(&c.name) {
+                return Err(Error::contract("it is not finished").on(&c.name));
+            }
+            if conclusion.poured.iter().filter(|p| p.component == c.name).count() != 1 {
+                return Err(Error::contract("it has not exactly one result").on(&c.name));
+            }
+        }
+        if conclusion.poured.len() != self.header.components.len() {
+            return Err(Error::contract("there are results of components that are not in the header"));
+        }
+        let lost = conclusion.poured.iter().any(|p| p.lost > 0 || !p.differences.is_empty());
+        match conclusion.state {
+            State::Complete if lost => Err(Error::contract("a backup that lost entries is not complete")),
+            State::Incomplete => Err(Error::contract("a backup that is committed is not incomplete")),
+            _ => Ok(()),
+        }
+    }
+
     /// Everything after the last entry: shards, the manifest in a frame of its own, the locator in one of its own.
     async fn end(&self, conclusion: Conclusion) -> Result<Manifest> {
         let shared = &self.shared;
         let mut tar = shared.lock().await?;
+        shared.bury_abandoned(&mut tar);
         shared.index_shard(&mut tar);
         shared.sums_shard(&mut tar);
         shared.flush(&mut tar);
@@ -339,24 +393,22 @@ impl BackupWriter for PortableWriter {
         Ok(Arc::new(ComponentSink::new(self.shared.clone(), number as u32, folder, name)))
     }
 
-    async fn commit(self: Box<Self>, conclusion: Conclusion, _cx: &Context) -> Result<BackupSummary> {
+    async fn commit(self: Box<Self>, conclusion: Conclusion, cx: &Context) -> Result<BackupSummary> {
         let ended = async {
-            for c in &self.header.components {
-                if !self.shared.is_finished(&c.name) {
-                    return Err(Error::contract("it is not finished").on(&c.name));
-                }
-            }
+            self.check(&conclusion)?;
             self.end(conclusion).await
         };
         let manifest = match ended.await {
             Ok(manifest) => manifest,
             Err(e) => {
                 // The failure is what is told; nothing of the backup stays behind.
-                let _ = self.shared.output.abort().await;
+                let _ = self.abort(cx).await;
                 return Err(e);
             }
         };
-        let (location, stored) = self.shared.output.end(self.names()).await.map_err(|e| {
+        let ended = self.shared.output.end(self.names()).await;
+        self.shared.give_back();
+        let (location, stored) = ended.map_err(|e| {
             if e.kind() != ErrorKind::Refused {
                 return e;
             }
@@ -369,6 +421,8 @@ impl BackupWriter for PortableWriter {
     }
 
     async fn abort(self: Box<Self>, _cx: &Context) -> Result<()> {
-        self.shared.output.abort().await
+        let aborted = self.shared.output.abort().await;
+        self.shared.give_back();
+        aborted
     }
 }

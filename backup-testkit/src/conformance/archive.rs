@@ -54,6 +54,11 @@ pub trait ArchiveFixture: Send + Sync {
         !self.single()
     }
 
+    /// It compares the id of a new backup with those that are there. Ids are random, so an archive need not.
+    fn compares_ids(&self) -> bool {
+        true
+    }
+
     /// An archive whose place cannot be reached, if that can be made.
     async fn unreachable(&self) -> Option<Arc<dyn Archive>> {
         None
@@ -150,6 +155,7 @@ macro_rules! archive_conformance {
                 a_put_that_is_dropped_half_way_leaves_no_half_member,
                 puts_after_the_end_are_refused,
                 a_stage_that_goes_back_is_a_contract_error,
+                a_path_put_twice_is_one_entry_or_an_error_or_a_defect,
                 // commit
                 commit_refuses_while_a_component_is_unfinished,
                 commit_refuses_without_a_result_for_every_component,

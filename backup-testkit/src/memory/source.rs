@@ -4,19 +4,13 @@ use super::{Contents, ContentsSink};
 use crate::Must;
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Error, Facts, Ledger, Moment, Ready, Result, Sink, Source, Stage, Stillness,
-    View,
+    Content, Context, Entry, Facts, Ledger, Moment, Ready, Result, Sink, Source, Stage, Stillness, View,
+    put_stage,
 };
 use bytes::Bytes;
-use futures::{StreamExt, stream};
+use futures::stream;
 use serde_json::Value;
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
-    },
-};
+use std::{fmt, sync::Arc};
 
 #[derive(Clone)]
 struct Maker(Arc<dyn Fn() -> Content + Send + Sync>);
@@ -94,34 +88,10 @@ impl MemorySource {
     async fn put_all(&self, sink: &Arc<dyn Sink>, cx: &Context) -> Result<()> {
         for stage in [Stage::Prepare, Stage::Data, Stage::Complete] {
             let items: Vec<_> = self.items.iter().filter(|item| item.0.stage == stage).cloned().collect();
-            put_stage(sink, cx, items).await?;
+            let items = items.into_iter().map(|(entry, make)| Ok((entry, (make.0)())));
+            put_stage(sink, cx, stream::iter(items)).await?;
         }
         Ok(())
-    }
-}
-
-/// Puts as many at once as the run allows. After an error nothing more is put, and what is open is awaited.
-async fn put_stage(sink: &Arc<dyn Sink>, cx: &Context, items: Vec<(Entry, Maker)>) -> Result<()> {
-    let broken = Arc::new(AtomicBool::new(false));
-    let (stopped, cancel) = (broken.clone(), cx.cancel.clone());
-    let items = items.into_iter().take_while(move |_| !stopped.load(Relaxed) && !cancel.is_cancelled());
-    let mut puts = stream::iter(items)
-        .map(|(entry, make)| {
-            let sink = sink.clone();
-            async move { sink.put(entry, (make.0)()).await }
-        })
-        .buffer_unordered(cx.tasks);
-    let mut first = None;
-    while let Some(put) = puts.next().await {
-        if let Err(e) = put {
-            broken.store(true, Relaxed);
-            first.get_or_insert(e);
-        }
-    }
-    match first {
-        Some(e) => Err(e),
-        None if cx.cancel.is_cancelled() => Err(Error::cancelled()),
-        None => Ok(()),
     }
 }
 

@@ -13,6 +13,7 @@ use backup_core::{
     Sink, Stage, State,
 };
 use futures::StreamExt;
+use std::sync::Arc;
 
 const LARGE: u64 = 5 << 20;
 const PUT: &str = "one";
@@ -225,4 +226,32 @@ pub async fn a_stage_that_goes_back_is_a_contract_error(make: &impl ArchiveFixtu
     let error = ledger.put(file("data"), Content::whole("d")).await.err().must("going back is an error");
     assert_eq!(error.kind(), ErrorKind::Contract);
     writer.abort(&cx).await.must("abort");
+}
+
+/// The index has one live line for a path.
+pub async fn a_path_put_twice_is_one_entry_or_an_error_or_a_defect(make: &impl ArchiveFixture) {
+    let (fresh, cx) = (make.fresh().await, Context::default());
+    let writer = fresh.archive.begin(header("s", &["c"]), &cx).await.must("begin");
+    let sink: Arc<dyn Sink> = writer.component("c").must("its sink");
+    assert_eq!(sink.put(file("x"), Content::whole("first")).await.must("put"), Put::Stored);
+    if let Ok(Put::Stored) = sink.put(file("x"), Content::whole("second")).await {
+        let ledger = Ledger::new(sink, "c", &cx);
+        let Ok(proof) = ledger.finish(&cx).await else {
+            writer.abort(&cx).await.must("abort after a refusal");
+            return;
+        };
+        let Ok(summary) = writer.commit(conclusion(vec![result_of(&ledger, proof)], &cx), &cx).await else {
+            return;
+        };
+        // An archive that is written in one pass cannot know all paths: then verification names it.
+        let reader = fresh.archive.open(&summary.id, &cx).await.must("open the backup");
+        let defects = reader.check_structure(Depth::Quick, &cx).await.must("check the backup");
+        if defects.iter().any(|d| d.to_string().contains('x')) {
+            return;
+        }
+        let second = MemorySource::new("c").with(file("x"), || Content::whole("second"));
+        assert_only_good(&*fresh.reopened(), &summary.id, &second.contents().await, &cx).await;
+    } else {
+        writer.abort(&cx).await.must("abort after a refusal");
+    }
 }

@@ -1,0 +1,194 @@
+//! Folders into tar.zst and back, against tar and zstd.
+
+mod create;
+mod extract;
+mod memory;
+mod select;
+mod startup;
+
+use crate::args::Options;
+use crate::failure::{Doing, FAIL, Failure, NO_VERDICT, PASS, Result};
+use crate::machine::{self, Machine};
+use crate::measure::{Job, Sample, measure};
+use crate::program;
+use crate::report::Report;
+use crate::trees::{self, Facts, Tree};
+use crate::verdict::{Check, Limit, Spread};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Name that the tree's component gets.
+const COMPONENT: &str = "data";
+
+const TOOLS: [&str; 6] = ["tar", "zstd", "bash", "sha256sum", "tee", "diff"];
+
+/// Runs the whole race; returns the exit code.
+pub(crate) fn race(options: &Options) -> Result<u8> {
+    options.checked()?;
+    let tools = machine::tools(&TOOLS)?;
+    let must_be_quiet = !options.loaded && !options.quick;
+    if must_be_quiet {
+        machine::refuse_if_busy()?;
+    }
+    let program = match &options.program {
+        Some(file) => file.canonicalize().doing(file.display())?,
+        None => program::build()?,
+    };
+    let data = std::path::absolute(options.data()).doing("the data folder")?;
+    let mut track = Track::prepare(options, program, &data)?;
+    let mut contests = Vec::new();
+    for tree in [Tree::Mixed, Tree::Small] {
+        let (place, facts) = trees::ready(tree, &data, options.scale())?;
+        contests.push((tree, place, facts));
+    }
+    let large = options.full.then(|| trees::ready(Tree::TenTimes, &data, options.scale())).transpose()?;
+
+    if must_be_quiet {
+        machine::wait_until_quiet()?;
+    }
+    let mut report = Report::heading("archive", &Machine::look(&data)?, &tools[..2], &machine::load()?);
+    let mut checks = Vec::new();
+    let mut memory = memory::Peaks::default();
+    for (tree, place, facts) in &contests {
+        trees::warm(place)?;
+        let contest = Contest { tree: *tree, place, facts: *facts };
+        let archives = create::race(&mut track, &contest, &mut report, &mut checks, &mut memory)?;
+        extract::race(&mut track, &contest, &archives, &mut report, &mut checks, &mut memory)?;
+        if *tree == Tree::Mixed {
+            select::measure_reads(&mut track, place, &archives.ours, &mut report, &mut checks)?;
+        }
+        track.clear()?;
+    }
+    if let Some((place, facts)) = &large {
+        memory::ten_times(&mut track, place, *facts, &mut memory)?;
+        track.clear()?;
+    }
+    memory.judge(&mut report, &mut checks);
+    startup::measure_version(&mut track, &mut report, &mut checks)?;
+    fs::remove_dir_all(&track.work).doing(track.work.display())?;
+    conclude(options, &track, report, &checks)
+}
+
+fn conclude(options: &Options, track: &Track, mut report: Report, checks: &[Check]) -> Result<u8> {
+    let why = if options.quick {
+        Some("--quick".to_owned())
+    } else if options.loaded {
+        Some("--loaded".to_owned())
+    } else if track.disturbed > 0 {
+        Some(format!("others were at work during {} of {} runs", track.disturbed, track.runs))
+    } else {
+        None
+    };
+    report.verdicts(checks, why.is_none());
+    let failed = checks.iter().filter(|c| c.failed()).count();
+    let code = match &why {
+        Some(why) => {
+            report.line(format!("No verdict: {why}."));
+            NO_VERDICT
+        }
+        None if failed > 0 => {
+            report.line(format!("FAIL: {failed} of {} figures miss their bar.", checks.len()));
+            FAIL
+        }
+        None => {
+            report.line("PASS: every bar is met.");
+            PASS
+        }
+    };
+    println!("{}", report.text());
+    if options.save {
+        eprintln!("written: {}", report.save("archive")?.display());
+    }
+    // Asked for without a verdict, having none is no failure.
+    Ok(if options.loaded || options.quick { PASS } else { code })
+}
+
+/// A tree to race on.
+struct Contest<'a> {
+    tree: Tree,
+    place: &'a Path,
+    facts: Facts,
+}
+
+/// What all parts of the race share.
+struct Track {
+    program: PathBuf,
+    /// For archives and restored folders; empty between contests.
+    work: PathBuf,
+    rounds: u32,
+    runs: u32,
+    disturbed: u32,
+    states: u32,
+}
+
+impl Track {
+    fn prepare(options: &Options, program: PathBuf, data: &Path) -> Result<Self> {
+        fs::create_dir_all(data).doing(data.display())?;
+        let scale = options.scale();
+        let needs = 5 * Tree::Mixed.bytes(scale)
+            + Tree::Small.bytes(scale)
+            + if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
+        let disk = rustix::fs::statvfs(data).doing(data.display())?;
+        let free = disk.f_bavail * disk.f_frsize;
+        if free < needs {
+            let (place, needs, free) = (data.display(), needs as f64 / 1e9, free as f64 / 1e9);
+            return Err(Failure::Usage(format!("{place}: {needs:.1} GB are needed, {free:.1} GB are free")));
+        }
+        let track = Track {
+            program,
+            work: data.join("work"),
+            rounds: options.rounds,
+            runs: 0,
+            disturbed: 0,
+            states: 0,
+        };
+        track.clear()?;
+        Ok(track)
+    }
+
+    fn clear(&self) -> Result<()> {
+        remove(&self.work)?;
+        fs::create_dir_all(&self.work).doing(self.work.display())
+    }
+
+    /// Our program, away from any configuration and with a fresh state folder.
+    fn ours(&mut self, arguments: &[&std::ffi::OsStr]) -> Job {
+        self.states += 1;
+        let state = self.work.join(format!("state-{}", self.states));
+        Job::program(&self.program, arguments).env("BACKUP_STATE_DIR", &state).within(&self.work)
+    }
+
+    fn run(&mut self, what: &str, job: &Job) -> Result<Sample> {
+        let sample = measure(job)?;
+        self.runs += 1;
+        self.disturbed += u32::from(sample.disturbed());
+        let others = sample
+            .foreign
+            .map(|f| format!(", others {:.2} CPUs, {:.2} with the kernel", f.user, f.all))
+            .unwrap_or_default();
+        let (wall, cpu) = (sample.wall.as_secs_f64(), sample.cpu.as_secs_f64());
+        eprintln!("{what}: {wall:.3} s, CPU {cpu:.3} s{others}");
+        Ok(sample)
+    }
+}
+
+/// Removes a file or folder that may be there.
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(m) if m.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).doing(path.display()),
+        _ => Ok(()),
+    }
+}
+
+fn wall(sample: &Sample) -> f64 {
+    sample.wall.as_secs_f64()
+}
+
+fn cpu(sample: &Sample) -> f64 {
+    sample.cpu.as_secs_f64()
+}
