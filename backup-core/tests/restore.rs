@@ -220,6 +220,11 @@ async fn a_plan_whose_target_has_changed_meanwhile_is_refused() {
     assert!(e.to_string().contains("the plan has changed"), "{e}");
     assert_eq!(fs::read_to_string(s.place("one")).unwrap(), "other");
     assert!(s.traces().is_empty());
+    // Consent that names no plan is consent to the plan that was shown, too.
+    let prepared = s.plan(vec![s.target("three")], |_| {}).await.unwrap();
+    fs::write(s.place("three"), "somebody else's").unwrap();
+    let e = prepared.apply(Some(Confirmation::disposable()), &s.cx).await.unwrap_err();
+    assert!(e.to_string().contains("the plan has changed"), "{e}");
 }
 
 #[tokio::test]

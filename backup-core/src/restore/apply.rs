@@ -1,9 +1,11 @@
 //! Carries a plan out: shadows, proofs, then all are published or all reverted.
 
 use super::{
-    Confirmation, Plan, PreparedRestore, RestorePhase, blocking, enter,
+    Confirmation, Plan, PreparedRestore, RestorePhase, blocking,
+    draft::wanted,
+    enter,
     journal::{Document, Journal, JournalTarget},
-    plan::{HealthCheck, RestoreMember, wanted},
+    plan::{HealthCheck, RestoreMember},
     recover::take_away,
 };
 use crate::{
@@ -334,4 +336,21 @@ fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> R
     };
     let message = format!("what was restored is not what was backed up: {first}{more}");
     Err(Error::damaged("prove the restore", message).on(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_target_cannot_keep_passes_only_if_the_plan_has_announced_it() {
+        let expected = Facts::new().with("table x", "grants", Fact::Count(1));
+        let there = Facts::new().with("table x", "grants", Fact::Unsupported("no roles".into()));
+        let notes = |text: &str| [text.to_owned()];
+        prove("db", &expected, &there, &notes("table x: grants cannot be kept: no roles")).unwrap();
+        for other in ["table x: grantsmanship", "table y: grants cannot be kept", "owners cannot be set"] {
+            let e = prove("db", &expected, &there, &notes(other)).unwrap_err();
+            assert_eq!((e.kind(), e.subject()), (ErrorKind::Damaged, Some("db")));
+        }
+    }
 }

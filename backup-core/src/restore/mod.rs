@@ -1,6 +1,7 @@
 //! Restore as a transaction: a plan, shadows, proofs, then all are published or all reverted.
 
 mod apply;
+mod draft;
 mod files;
 mod journal;
 mod plan;

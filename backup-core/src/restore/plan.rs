@@ -1,14 +1,13 @@
 //! What a restore would do, found out by reading only.
 
+use super::draft::{Picked, draft, pick, survey, wanted};
 use crate::{
-    BackupId, BackupReader, Context, Error, ErrorKind, Fact, RestoreReport, Result, Selection, State, Survey,
-    Target, pipeline::calmly,
+    BackupId, BackupReader, Context, Error, ErrorKind, RestoreReport, Result, Selection, State, Survey,
+    Target,
 };
 use async_trait::async_trait;
-use futures::StreamExt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 /// One component to be restored, and where to.
@@ -68,6 +67,10 @@ pub trait HealthCheck: Send + Sync {
 pub struct PlanId(String);
 
 impl PlanId {
+    pub(super) fn of(digest: &[u8]) -> Self {
+        PlanId(hex::encode(digest))
+    }
+
     /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -238,14 +241,6 @@ pub struct PreparedRestore {
     pub(super) options: RestoreOptions,
 }
 
-/// What a selection covers; of a whole component, what its proof says.
-pub(super) struct Picked {
-    entries: u64,
-    bytes: u64,
-    /// Of the paths: two selections that cover the same entries are the same plan.
-    digest: String,
-}
-
 impl PreparedRestore {
     /// What would be done.
     pub fn plan(&self) -> &Plan {
@@ -291,179 +286,4 @@ pub async fn plan_restore(
     }
     let plan = draft(&*reader, &members, &picked, surveys, &options);
     Ok(PreparedRestore { plan, reader, members, picked, options })
-}
-
-async fn survey(members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Survey>> {
-    let surveys = members.iter_mut().map(|m| async {
-        let survey = calmly("look at the target", m.target.survey(cx)).await;
-        survey.map_err(|e| e.on(&m.component))
-    });
-    futures::future::join_all(surveys).await.into_iter().collect()
-}
-
-/// Components and selections. A target may be used by one thread at a time, so a shared borrow of it must not be held while
-/// something is awaited.
-pub(super) fn wanted(members: &[RestoreMember]) -> Vec<(String, Selection)> {
-    members.iter().map(|m| (m.component.clone(), m.selection.clone())).collect()
-}
-
-async fn pick(
-    reader: &dyn BackupReader,
-    wanted: &[(String, Selection)],
-    cx: &Context,
-) -> Result<Vec<Picked>> {
-    let mut picked = Vec::new();
-    let mut digests = Vec::new();
-    for (name, selection) in wanted {
-        let component = reader.manifest().component(name).ok_or_else(|| {
-            let known: Vec<_> = reader.manifest().components.iter().map(|c| c.header.name.as_str()).collect();
-            let message = format!("the backup has no such component, only {}", known.join(", "));
-            Error::new(ErrorKind::NotFound, "plan a restore", message).on(name)
-        })?;
-        let count = |measure| if selection.is_all() { component.proof.count("all", measure) } else { 0 };
-        picked.push(Picked { entries: count("entries"), bytes: count("bytes"), digest: String::new() });
-        digests.push(Sha256::new());
-    }
-    if wanted.iter().all(|(_, selection)| selection.is_all()) {
-        return Ok(picked);
-    }
-    let mut entries = reader.entries();
-    while let Some(listed) = entries.next().await {
-        let listed = listed?;
-        if cx.cancel.is_cancelled() {
-            return Err(Error::cancelled());
-        }
-        for (((name, selection), p), digest) in wanted.iter().zip(&mut picked).zip(&mut digests) {
-            let path = &listed.entry.path;
-            if *name == listed.component && !selection.is_all() && selection.covers(path) {
-                p.entries += 1;
-                p.bytes += listed.entry.stored_size().unwrap_or(0);
-                digest.update((path.len() as u64).to_le_bytes());
-                digest.update(path);
-            }
-        }
-    }
-    for (((name, selection), p), digest) in wanted.iter().zip(&mut picked).zip(digests) {
-        if !selection.is_all() {
-            if p.entries == 0 {
-                let e = Error::new(ErrorKind::NotFound, "plan a restore", "nothing in it is selected");
-                return Err(e.on(name));
-            }
-            p.digest = hex::encode(digest.finalize());
-        }
-    }
-    Ok(picked)
-}
-
-fn draft(
-    reader: &dyn BackupReader,
-    members: &[RestoreMember],
-    picked: &[Picked],
-    surveys: Vec<Survey>,
-    options: &RestoreOptions,
-) -> Plan {
-    let manifest = reader.manifest();
-    let mut digest = Sha256::new();
-    // Every text with its length: no two plans can be written down as the same bytes.
-    let mut matters = |text: &str| {
-        digest.update((text.len() as u64).to_le_bytes());
-        digest.update(text);
-    };
-    matters(manifest.header.id.as_str());
-    matters(&hex::encode(Sha256::digest(manifest.to_json())));
-    matters(&format!("{} {:?} {}", options.settle, options.keep_previous, options.accept_partial));
-    matters(&format!("{}", options.health.is_some()));
-    for ((m, p), s) in members.iter().zip(picked).zip(&surveys) {
-        for text in [&m.component, &m.kind, &p.digest, &s.place, &s.identity, &s.publish] {
-            matters(text);
-        }
-        matters(&format!("{} {} {}", s.replaces, m.disposable, m.selection.is_all()));
-        matters(&s.notes.len().to_string());
-        s.notes.iter().for_each(|note| matters(note));
-    }
-    let id = PlanId(hex::encode(&digest.finalize()[..8]));
-    let members: Vec<_> = members
-        .iter()
-        .zip(picked)
-        .zip(surveys)
-        .map(|((m, p), survey)| PlannedMember {
-            component: m.component.clone(),
-            kind: m.kind.clone(),
-            entries: p.entries,
-            bytes: p.bytes,
-            selective: !m.selection.is_all(),
-            survey,
-            disposable: m.disposable,
-        })
-        .collect();
-    let mut plan = Plan {
-        id,
-        backup: PlannedBackup {
-            id: manifest.header.id.clone(),
-            module: manifest.header.module.clone(),
-            created: manifest.header.created,
-            state: manifest.state,
-        },
-        needs_bytes: members.iter().fold(0, |sum, m| sum.saturating_add(m.bytes)),
-        destructive: members.iter().any(|m| m.survey.replaces),
-        members,
-        notes: Vec::new(),
-        settle: options.settle,
-        keep_previous_s: options.keep_previous.as_secs(),
-    };
-    plan.notes = notes(&plan, reader);
-    plan
-}
-
-/// What a person must know before.
-fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
-    let manifest = reader.manifest();
-    let mut notes = Vec::new();
-    if manifest.state == State::Partial {
-        notes.push("the backup is partial: it does not hold everything".to_owned());
-    }
-    notes.extend(manifest.not_included.iter().map(|text| format!("not included: {text}")));
-    for m in &plan.members {
-        let name = &m.component;
-        if let Some(component) = manifest.component(name) {
-            if component.lost > 0 {
-                notes.push(format!("{name}: {} entries are missing in the backup", component.lost));
-            }
-            for (subject, measure, fact) in component.proof.iter() {
-                if let Fact::Unsupported(why) = fact {
-                    notes.push(format!("{name}: {subject}: {measure} is not in the backup: {why}"));
-                }
-            }
-        }
-        notes.extend(m.survey.notes.iter().map(|text| format!("{name}: {text}")));
-    }
-    if let Some(e) = plan.shortage() {
-        notes.push(e.to_string());
-    }
-    notes
-}
-
-impl Plan {
-    /// Where there is too little room, if anywhere. Targets which tell the same free space share it.
-    pub(super) fn shortage(&self) -> Option<Error> {
-        self.members.iter().find_map(|m| {
-            let together = || {
-                let same = |o: &&PlannedMember| {
-                    (o.survey.free_bytes, o.survey.free_entries)
-                        == (m.survey.free_bytes, m.survey.free_entries)
-                };
-                self.members.iter().filter(same)
-            };
-            let need =
-                |of: fn(&PlannedMember) -> u64| together().fold(0u64, |sum, o| sum.saturating_add(of(o)));
-            let (bytes, entries) = (need(|m| m.bytes), need(|m| m.entries));
-            let short = |what: &str, need: u64, free: Option<u64>| {
-                let free = free.filter(|free| *free < need)?;
-                let message = format!("it needs {need} {what}, {free} are free");
-                Some(Error::new(ErrorKind::Refused, "restore", message).on(&m.survey.place))
-            };
-            short("bytes", bytes, m.survey.free_bytes)
-                .or_else(|| short("entries", entries, m.survey.free_entries))
-        })
-    }
 }
