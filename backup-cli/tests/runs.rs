@@ -58,6 +58,7 @@ fn what_is_in_a_backup_is_listed_and_dumped() {
     assert_eq!(place.expect(0, &["dump", "latest", "tree/a.txt", "--from", "b"]).stdout, "alpha");
     assert_eq!(place.expect(0, &["dump", "latest", "sub/b.txt", "--from", "b"]).stdout, "beta");
     place.expect(3, &["dump", "latest", "sub/c.txt", "--from", "b"]);
+    place.expect(3, &["dump", "latest", "tree/a.txt", "-m", "other", "--from", "b"]);
     let shown = place.expect(0, &["show", "latest", "--from", "b"]).stdout;
     assert!(shown.contains("before the upgrade") && shown.contains("daily"), "{shown}");
     assert_eq!(place.json(0, &["show", "latest", "--from", "b"])["manifest"]["module"], "tree");
@@ -337,6 +338,12 @@ fn damage_is_found_and_named() {
     assert!(ran.stdout.contains("tree/large"), "{}", ran.stdout);
     place.expect(1, &["restore", "x.tar", "--to", "c"]);
     assert!(!place.path("c").exists(), "a damaged backup leaves nothing behind");
+    let whole = fs::read(place.path("x.tar")).unwrap();
+    fs::write(place.path("x.tar"), &whole[..whole.len() - 3000]).unwrap();
+    for line in [&["verify", "x.tar"][..], &["ls", "x.tar"], &["restore", "x.tar", "--to", "c"]] {
+        place.expect(7, line);
+    }
+    assert!(!place.path("c").exists());
 }
 
 #[test]

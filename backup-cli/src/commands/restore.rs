@@ -56,8 +56,8 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
             "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
         ));
     };
-    let module = args.module.as_deref();
-    let located = session.locate(text, args.from.from.as_deref(), module).await?;
+    let module = args.among.module.as_deref();
+    let located = session.locate(text, &args.among).await?;
     let progress = session.progress.clone();
     let mut restore = Restore::new(located.spec)
         .registry(session.settings.registry.clone())
@@ -85,7 +85,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
 async fn undo(args: &Args, session: &Session) -> Result<u8> {
     let settings = &session.settings;
     let cx = session.context();
-    let (id, module) = (args.which.as_deref(), args.module.as_deref());
+    let (id, module) = (args.which.as_deref(), args.among.module.as_deref());
     let undone = conclude(Old::BringBack, id, module, &state_dir()?, &settings.registry, &cx).await?;
     for target in &undone.targets {
         settings.output.result(&format!(
