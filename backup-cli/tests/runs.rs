@@ -123,6 +123,7 @@ fn configured_modules_go_to_the_only_archive() {
     let list = place.json(0, &["list", "-m", "app"]);
     assert_eq!(list["backups"].as_array().unwrap().len(), 1);
     assert!(list["backups"][0]["location"].as_str().unwrap().ends_with(".tar"), "{list}");
+    assert!(list["backups"][0]["verified"].is_string(), "what is configured is read back: {list}");
     let id = list["backups"][0]["id"].as_str().unwrap();
     let names = place.expect(0, &["ls", id, "--from", "local"]).stdout;
     assert!(names.contains("config") && !names.contains("a.txt"), "{names}");
@@ -304,6 +305,28 @@ fn a_signal_ends_a_run_in_order() {
         assert_eq!(object["error"]["kind"], "cancelled");
         assert!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_signal_that_is_to_be_ignored_stays_ignored() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/large"), noise(48 << 20)).unwrap();
+    let line =
+        format!("trap '' HUP; exec {} create tree --to b --progress json", env!("CARGO_BIN_EXE_backup"));
+    let mut run = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(place.path(""))
+        .env("BACKUP_STATE_DIR", place.path("state"))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&run), rustix::process::Signal::HUP)
+        .unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    assert_eq!(run.wait().unwrap().code(), Some(0), "nohup");
 }
 
 #[test]

@@ -317,3 +317,6 @@ fn set_attributes(dir: BorrowedFd<'_>, name: &[u8], posix: &backup_core::Posix) 
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,7 @@ pub const EXAMPLE: &str = include_str!("config/example.toml");
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     file: PathBuf,
+    registry: Registry,
     modules: BTreeMap<String, BTreeMap<String, SourceSpec>>,
     archives: BTreeMap<String, ArchiveConfig>,
 }
@@ -127,7 +128,7 @@ impl Config {
                 text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
             })?;
         }
-        Ok(Config { file: file.to_owned(), modules, archives })
+        Ok(Config { file: file.to_owned(), registry: registry.clone(), modules, archives })
     }
 
     /// The file that was read.
@@ -145,11 +146,11 @@ impl Config {
         self.archives.iter().map(|(name, a)| (name.as_str(), a))
     }
 
-    /// A module as it is configured.
+    /// A module as it is configured, with the stores that the configuration was read with.
     pub fn module(&self, name: &str) -> Result<Module> {
         let sources =
             self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
-        let mut module = Module::new(name);
+        let mut module = Module::new(name).registry(self.registry.clone());
         for (component, source) in sources {
             module = module.source(component, source.clone());
         }
