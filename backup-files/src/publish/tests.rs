@@ -21,7 +21,7 @@ fn run(script: &str, at: &Path) {
 /// Everything about a tree that a restore changes: names, kinds, modes, owners, times, sizes, links, contents.
 fn snapshot(at: &Path) -> String {
     let script = "if [ -e \"$1\" ]; then
-        find \"$1\" -name '.backup-*' -prune -o -printf '%P|%y|%m|%U|%G|%T@|%l' -type f -printf '|%s' -o -printf '\\n' | sort
+        find \"$1\" -name '.backup-*' -prune -o -printf '%P|%y|%m|%U|%G|%T@|%l\\n' | sort
         find \"$1\" -name '.backup-*' -prune -o -type f -print0 | sort -z | xargs -0r sha256sum; fi";
     let out = Command::new("sh").args(["-ec", script, "sh"]).arg(at).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
@@ -39,10 +39,12 @@ fn killed_before(at: usize) -> (Steps, Arc<AtomicUsize>) {
     (Steps(Some(Arc::new(step))), count)
 }
 
-const OLD: &str = "mkdir -p t/sub/deeper t/only-old; echo old > t/same; echo old > t/sub/same; echo old > t/sub/deeper/x;
+const OLD: &str =
+    "mkdir -p t/sub/deeper t/only-old; echo old > t/same; echo old > t/sub/same; echo old > t/sub/deeper/x;
     ln -s same t/link; chmod 750 t; chmod 700 t/sub; chown 12:34 t/sub 2>/dev/null || true
-    touch -d '2001-01-01 01:01:01.25' t/sub/deeper t/sub t/only-old t";
-const NEW: &str = "mkdir -p n/sub n/only-new; echo new > n/same; echo new > n/sub/same; echo new > n/only-new/x;
+    find t -exec touch -h -d '2001-01-01 01:01:01.25' {} +";
+const NEW: &str =
+    "mkdir -p n/sub n/only-new; echo new > n/same; echo new > n/sub/same; echo new > n/only-new/x;
     ln -s other n/link; chmod 711 n; touch -d '2011-11-11' n/sub n/only-new n";
 
 /// A place where the old tree `t` is made again and again; the new one is `n` beside it or elsewhere.
@@ -134,7 +136,10 @@ impl Scene {
         assert!(target.with_steps(steps).settle(&cx).await.is_err());
         FilesTarget::recover(undo.clone()).unwrap().settle(&cx).await.unwrap();
         FilesTarget::recover(undo).unwrap().settle(&cx).await.unwrap();
-        assert_eq!(snapshot(&self.target).replace(&*self.target.to_string_lossy(), ""), new.replace(&*self.new.to_string_lossy(), ""));
+        assert_eq!(
+            snapshot(&self.target).replace(&*self.target.to_string_lossy(), ""),
+            new.replace(&*self.new.to_string_lossy(), "")
+        );
         self.nothing_is_left();
     }
 }
@@ -210,7 +215,8 @@ async fn folders_of_a_lower_layer_of_an_overlay() {
     let _base = Mounted(dir.path().join("base"));
     run(OLD, &dir.path().join("base/lower"));
     run(NEW, dir.path());
-    let mount = "umount -l merged 2>/dev/null || true; rm -rf base/upper base/work; mkdir base/upper base/work
+    let mount =
+        "umount -l merged 2>/dev/null || true; rm -rf base/upper base/work; mkdir base/upper base/work
         mount -t overlay overlay -o lowerdir=base/lower,upperdir=base/upper,workdir=base/work merged";
     let at = dir.path().to_owned();
     let scene = Scene {

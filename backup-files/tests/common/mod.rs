@@ -1,4 +1,5 @@
 //! Trees, and backups and restores of them without an archive in between.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses some")]
 
 use backup_core::{Backend, Context, Ledger, Notes, Severity, Sink, Source, Target, View};
