@@ -156,7 +156,7 @@ fn from_another_host_a_target_must_be_named() {
 #[test]
 fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
     let place = Place::with_tree();
-    large_file(&place);
+    place.write_large("tree/large");
     let mut first = place
         .command(&["create", "tree", "--to", "b", "--progress", "json"])
         .stderr(Stdio::piped())
@@ -185,7 +185,7 @@ fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
 #[test]
 fn a_restore_that_was_killed_is_healed() {
     let place = Place::with_tree();
-    large_file(&place);
+    place.write_large("tree/large");
     place.expect(0, &["create", "tree", "--to", "b"]);
     place.write("tree/a.txt", "changed since");
     let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
@@ -284,7 +284,7 @@ fn a_signal_ends_a_run_in_order() {
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP]
     {
         let place = Place::with_tree();
-        large_file(&place);
+        place.write_large("tree/large");
         let mut run = place
             .command(&["create", "tree", "--to", "b", "--progress", "json", "--json"])
             .stderr(Stdio::piped())
@@ -310,7 +310,7 @@ fn a_signal_ends_a_run_in_order() {
 #[test]
 fn a_signal_that_is_to_be_ignored_stays_ignored() {
     let place = Place::with_tree();
-    large_file(&place);
+    place.write_large("tree/large");
     let line =
         format!("trap '' HUP; exec {} create tree --to b --progress json", env!("CARGO_BIN_EXE_backup"));
     let mut run = std::process::Command::new("sh")
@@ -351,7 +351,7 @@ fn a_reader_that_goes_away_is_no_panic() {
 #[test]
 fn damage_is_found_and_named() {
     let place = Place::with_tree();
-    fs::write(place.path("tree/large"), noise(1 << 20)).unwrap();
+    fs::write(place.path("tree/large"), support::noise(1 << 20)).unwrap();
     place.expect(0, &["create", "tree", "--to", "x.tar"]);
     let mut bytes = fs::read(place.path("x.tar")).unwrap();
     let middle = bytes.len() / 2;
@@ -429,25 +429,4 @@ fn help_and_completions_are_printed() {
     let published =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.schema.json")).unwrap();
     assert_eq!(schema, published);
-}
-
-/// Takes a good part of a second to back up or restore: time enough to meet the run in the middle of it.
-fn large_file(place: &Place) {
-    // The block is larger than the window of the compression, which therefore does not see that it comes again.
-    let block = noise(8 << 20);
-    let mut file = fs::File::create(place.path("tree/large")).unwrap();
-    (0..20).for_each(|_| file.write_all(&block).unwrap());
-}
-
-/// Bytes that cannot be compressed.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut out = Vec::with_capacity(length);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out
 }

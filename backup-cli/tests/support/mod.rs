@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -43,6 +44,14 @@ impl Place {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
+    }
+
+    /// A file that takes a good part of a second to back up or restore: time enough to meet the run in the middle of it.
+    pub(crate) fn write_large(&self, name: &str) {
+        // The block is larger than the window of the compression, which therefore does not see that it comes again.
+        let block = noise(8 << 20);
+        let mut file = fs::File::create(self.path(name)).unwrap();
+        (0..20).for_each(|_| file.write_all(&block).unwrap());
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
@@ -166,4 +175,17 @@ impl From<Output> for Ran {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// Bytes that cannot be compressed.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut out = Vec::with_capacity(length);
+    while out.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out
 }
