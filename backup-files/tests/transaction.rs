@@ -13,7 +13,7 @@ use backup_files::FilesBackend;
 use common::*;
 use std::{fs, path::Path};
 
-async fn restored(archive: &MemoryArchive, id: &backup_core::BackupId, to: &Path, state: &Path) {
+async fn restored(archive: &dyn Archive, id: &backup_core::BackupId, to: &Path, state: &Path) {
     let cx = Context::default();
     let member = RestoreMember {
         component: "c".into(),
@@ -29,16 +29,26 @@ async fn restored(archive: &MemoryArchive, id: &backup_core::BackupId, to: &Path
     assert_eq!(report.state, State::Complete, "{:?}", report.notes);
 }
 
-/// Both a folder that is exchanged and one at which something is mounted.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_backed_up_is_restored_undone_and_restored_for_good() {
+async fn through_an_archive_in_memory_it_is_restored_undone_and_restored_for_good() {
+    restored_undone_and_restored_for_good(&MemoryArchive::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn through_a_portable_archive_it_is_restored_undone_and_restored_for_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = backup_core::portable::PortableArchive::folder(dir.path(), Default::default()).unwrap();
+    restored_undone_and_restored_for_good(&archive).await;
+}
+
+/// Both a folder that is exchanged and one at which something is mounted.
+async fn restored_undone_and_restored_for_good(archive: &dyn Archive) {
     let dir = tempfile::tempdir().unwrap();
     let (from, state) = (dir.path().join("from"), dir.path().join("state"));
     fs::create_dir(&from).unwrap();
     fs::create_dir(&state).unwrap();
     rich_tree(&from);
     let cx = Context::default();
-    let archive = MemoryArchive::new();
     let source = source(&config(&from));
     let header = ComponentHeader {
         name: "c".into(),
@@ -52,7 +62,7 @@ async fn what_was_backed_up_is_restored_undone_and_restored_for_good() {
         components: vec![CreateComponent { header, source }],
         ..CreateRequest::default()
     };
-    let report = create(request, &archive, &cx).await.unwrap();
+    let report = create(request, archive, &cx).await.unwrap();
     assert_eq!(report.state, State::Complete, "{:?}", report.notes);
     let reader = archive.open(&report.id, &cx).await.unwrap();
     let verified = backup_core::verify(reader, backup_core::Depth::Full, &cx).await.unwrap();
@@ -68,7 +78,7 @@ async fn what_was_backed_up_is_restored_undone_and_restored_for_good() {
             mounted.push(Mounted::new("tmpfs", "", &to));
         }
         fs::write(to.join("old"), "old").unwrap();
-        restored(&archive, &report.id, &to, &state).await;
+        restored(archive, &report.id, &to, &state).await;
         assert!(!to.join("old").exists() && to.join("plain").exists());
         let recover = |_: &str, undo| FilesBackend.recover(undo);
         let found = pending(&state, &[]).unwrap();
@@ -76,7 +86,7 @@ async fn what_was_backed_up_is_restored_undone_and_restored_for_good() {
         undo_restore(&found[0], &recover, &cx).await.unwrap();
         assert_eq!(fs::read_dir(&to).unwrap().count(), 1);
         assert_eq!(fs::read(to.join("old")).unwrap(), b"old");
-        restored(&archive, &report.id, &to, &state).await;
+        restored(archive, &report.id, &to, &state).await;
         settle_restore(&pending(&state, &[]).unwrap()[0], &recover, &cx).await.unwrap();
         let differs = differences(&from, &to);
         let only_the_time_of_a_mount_point = kind == "mounted" && differs.trim_end().ends_with(" ./");
