@@ -143,9 +143,8 @@ impl Shared {
             index::encode_sum(&name, &sha256, &mut tar.sums);
         }
         if tar.index.len() >= SHARD {
+            // Side by side in one frame, so that the digests, which both hold, cost their room once.
             self.index_shard(tar);
-        }
-        if tar.sums.len() >= SHARD {
             self.sums_shard(tar);
         }
     }
