@@ -87,12 +87,15 @@ async fn members(
         cover.add(place.header, place.end());
     }
     let mut lines = std::pin::pin!(archive.lines());
-    let mut work = paths::Work::default();
+    let (mut work, mut whole) = (paths::Work::default(), true);
     while let Some(line) = lines.next().await {
         alive(cx)?;
         let line = match defects.keep(line, || "index".into())? {
             Some(line) => line,
-            None => break, // the rest of the index cannot be told from garbage
+            None => {
+                whole = false;
+                break; // the rest of the index cannot be told from garbage
+            }
         };
         work.add(&line);
         for place in &line.places {
@@ -104,7 +107,7 @@ async fn members(
         }
     }
     // manifest.json and the locator were compared when the archive was opened; here only their padding is left.
-    if defects.0.is_empty() {
+    if whole {
         for (from, to) in cover.gaps(archive.layout.end) {
             defects.push(
                 Error::damaged(

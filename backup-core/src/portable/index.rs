@@ -12,6 +12,9 @@ use std::borrow::Cow;
 pub(super) const SHARD: usize = 1 << 20;
 pub(super) const LARGEST_SHARD: u64 = 16 << 20;
 
+/// Bytes of a path: a folder in a folder for every second of them, and somebody must make them all.
+pub(super) const LONGEST_PATH: usize = 65_535;
+
 /// Where a member is in the tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
@@ -179,6 +182,9 @@ impl Line {
         let w: Wire<'_> = serde_json::from_slice(&json).map_err(bad)?;
         let path = join_text(w.p, w.pb)?.ok_or_else(|| bad("it has no path"))?;
         let show = crate::display_path(&path);
+        if path.len() > LONGEST_PATH {
+            return Err(bad("its path is too long"));
+        }
         if !is_entry_path(&path) {
             return Err(bad("this path would leave its component").on(show));
         }

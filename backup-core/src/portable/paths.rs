@@ -199,6 +199,9 @@ struct Neighbours(Option<(u32, Vec<u8>)>);
 impl Neighbours {
     fn is_new_folder(&mut self, line: &Line) -> bool {
         let path = &line.entry.path;
+        if path.is_empty() {
+            return false; // it lies in nothing
+        }
         let folder = &path[..path.iter().rposition(|b| *b == b'/').unwrap_or(0)];
         if self.0.as_ref().is_some_and(|(c, f)| *c == line.component && f == folder) {
             return false;

@@ -4,12 +4,10 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-const KINDS: [&str; 7] =
-    ["file", "directory", "symlink", "hard-link", "fifo", "char-device", "block-device"];
+const KINDS: [&str; 7] = ["file", "directory", "symlink", "hard-link", "fifo", "char-device", "block-device"];
 /// Fields of a line in the order of the table.
-const FIELDS: [&str; 17] = [
-    "c", "p", "pb", "k", "s", "n", "h", "a", "x", "dev", "l", "lb", "z", "at", "f", "st", "discarded",
-];
+const FIELDS: [&str; 17] =
+    ["c", "p", "pb", "k", "s", "n", "h", "a", "x", "dev", "l", "lb", "z", "at", "f", "st", "discarded"];
 
 pub(crate) fn sha(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
@@ -26,6 +24,8 @@ pub(crate) fn header(name: &[u8], typeflag: u8, mode: u32, size: u64, link: &[u8
     block[136..147].copy_from_slice(b"00000000000");
     block[156] = typeflag;
     block[157..157 + link.len()].copy_from_slice(link);
+    block[329..336].copy_from_slice(b"0000000");
+    block[337..344].copy_from_slice(b"0000000");
     block[257..265].copy_from_slice(b"ustar\x0000");
     seal(&mut block);
     block
@@ -205,7 +205,8 @@ impl Forge {
     pub(crate) fn node_line(&mut self, kind: &str, path: &str, link: Option<&str>) -> Line {
         let typeflag = b"0521634"[KINDS.iter().position(|k| *k == kind).unwrap()];
         let slash = if kind == "directory" { "/" } else { "" };
-        let name = if path.is_empty() { "files/data/".into() } else { format!("files/data/{path}{slash}") };
+        let name =
+            if path.is_empty() { format!("files/data{slash}") } else { format!("files/data/{path}{slash}") };
         let shown = match (kind, link) {
             ("hard-link", Some(file)) => format!("files/data/{file}"),
             (_, link) => link.unwrap_or_default().to_owned(),
@@ -297,7 +298,8 @@ impl Forge {
         self.member(&header(b"locator", b'0', 0o600, 512, b""), &locator);
         self.tar.resize(self.tar.len() + 1024, 0);
         let mut cuts: Vec<usize> = (0..offset).step_by(4 << 20).skip(1).collect();
-        cuts.extend([offset, end, self.tar.len()]);
+        cuts.extend((offset..end).step_by(4 << 20));
+        cuts.extend([end, self.tar.len()]);
         (self.tar, if self.compression == "none" { Vec::new() } else { cuts })
     }
 }

@@ -1,9 +1,9 @@
 //! A folder that a backup is restored over, and things outside of it that nobody may touch.
 
 use backup_core::{
-    Archive, Backend, BackupReader, Confirmation, Context, Depth, Result, RestoreMember, RestoreOptions,
-    RestoreReport, Selection, Target, plan_restore, portable::PortableArchive, portable::PortableOptions,
-    verify,
+    Archive, Backend, BackupReader, Confirmation, Context, Depth, RestoreMember, RestoreOptions,
+    RestoreReport, Result, Selection, Target, plan_restore, portable::PortableArchive,
+    portable::PortableOptions, verify,
 };
 use backup_files::FilesBackend;
 use serde_json::json;
