@@ -357,6 +357,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_hole_that_nobody_can_wait_for_can_be_cancelled_while_it_is_hashed() {
+        let mut entry = Entry::file("a", Stage::Data).sized(1 << 60);
+        entry.extents = Some(Arc::new([Extent { offset: 0, length: 1 }]));
+        let cancel = CancellationToken::new();
+        let mut content = Content::whole("x").watched(&entry, &cancel, &Arc::default()).hashed(&entry);
+        content.next().await.unwrap();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(50), content.next()).await;
+        assert!(waited.is_err(), "it gives way to others");
+        cancel.cancel();
+        assert_eq!(content.next().await.unwrap_err().kind(), ErrorKind::Cancelled);
+    }
+
+    #[tokio::test]
     async fn a_stream_that_stops_without_its_end_is_an_error() {
         let c = Content::stream(futures::stream::iter([Ok(Part::Bytes("row".into()))]));
         assert_eq!(read(c).await.unwrap_err().kind(), ErrorKind::Cut);

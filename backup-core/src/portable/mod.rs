@@ -5,6 +5,8 @@ mod check;
 mod compression;
 mod folder;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
 mod json_bound;
 mod layout;

@@ -150,6 +150,33 @@ async fn a_component_or_folder_with_a_name_that_is_not_its_to_have_is_refused() 
 }
 
 #[tokio::test]
+async fn no_backup_is_begun_with_a_folder_that_is_the_archives_own() {
+    use backup_core::{Archive as _, portable::PortableArchive, portable::PortableOptions};
+    for folder in ["index", "manifest.json", "../x", ""] {
+        let header = backup_core::BackupHeader {
+            id: backup_core::BackupId::generate(),
+            module: "shop".into(),
+            series: backup_core::Series("here:shop".into()),
+            created: "2025-08-11T09:16:28.5Z".parse().unwrap(),
+            host: "here".into(),
+            components: vec![backup_core::ComponentHeader {
+                name: "data".into(),
+                kind: "files".into(),
+                folder: folder.into(),
+                origin: Value::Null,
+            }],
+            metadata: Default::default(),
+            tags: Vec::new(),
+            note: None,
+        };
+        let world = World::new();
+        let archive = PortableArchive::folder(world.dir.path(), PortableOptions::default()).unwrap();
+        let begun = archive.begin(header, &backup_core::Context::default()).await;
+        assert_eq!(begun.err().map(|e| e.kind()), Some(backup_core::ErrorKind::Contract), "{folder}");
+    }
+}
+
+#[tokio::test]
 async fn unknown_fields_and_versions_are_refused() {
     let set = |key: &'static str, value: Value| sound().finish_with(|m| m[key] = value);
     refused(&set("surprise", json!(1)), "unknown field").await;
