@@ -236,5 +236,6 @@ pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
 
 /// Whether a link or file stands where a folder must be.
 fn is_in_the_way(e: &io::Error) -> bool {
-    [Errno::NOTDIR, Errno::LOOP].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error()))
+    let is_link = e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    is_link || e.kind() == io::ErrorKind::NotADirectory
 }

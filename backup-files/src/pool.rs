@@ -21,26 +21,27 @@ const RUN: usize = 32;
 /// Jobs are done in any order; the first failure ends all.
 pub(crate) struct Pool {
     queues: Vec<mpsc::Sender<(Job, OwnedSemaphorePermit)>>,
-    threads: Vec<thread::JoinHandle<()>>,
     next: AtomicUsize,
     room: Arc<Semaphore>,
     failure: Arc<OnceLock<Error>>,
 }
 
 impl Pool {
-    /// So many threads; they have ended when the pool is dropped.
+    /// So many threads; they end when the pool is dropped.
     pub(crate) fn new(threads: usize, maker: &Arc<Maker>) -> Result<Self> {
         let (room, failure) = (Arc::new(Semaphore::new(ROOM as usize)), Arc::new(OnceLock::new()));
-        let (mut queues, mut handles) = (Vec::new(), Vec::new());
+        let mut queues = Vec::new();
         for _ in 0..threads.clamp(1, 8) {
             let (queue, jobs) = mpsc::channel();
             let (maker, failure) = (maker.clone(), failure.clone());
             let work = move || work(&jobs, &maker, &failure);
-            let spawned = thread::Builder::new().name("restore-files".into()).spawn(work);
-            handles.push(spawned.map_err(|e| Error::io(ErrorKind::Target, "start a thread", e))?);
+            thread::Builder::new()
+                .name("restore-files".into())
+                .spawn(work)
+                .map_err(|e| Error::io(ErrorKind::Target, "start a thread", e))?;
             queues.push(queue);
         }
-        Ok(Pool { queues, threads: handles, next: AtomicUsize::new(0), room, failure })
+        Ok(Pool { queues, next: AtomicUsize::new(0), room, failure })
     }
 
     /// Takes a job when there is room for it. An error is that of any earlier job.
@@ -86,18 +87,6 @@ impl Pool {
         match self.failure.get() {
             Some(e) => Err(e.clone()),
             None => Ok(()),
-        }
-    }
-}
-
-impl Drop for Pool {
-    /// What is still to be done is not done, and what is being done is waited for: whoever removes the shadow now must not find
-    /// it made again.
-    fn drop(&mut self) {
-        let _ = self.failure.set(Error::cancelled()); // there may be one
-        self.queues.clear();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // a panic was caught, and told
         }
     }
 }
