@@ -1,7 +1,8 @@
 //! Small files that ask for much memory. Each is opened by a process of its own, whose memory is measured.
 
 use crate::{
-    forge::{Forge, Line, frame, seek_table, sha},
+    forge::{Forge, Line, sha},
+    frames::{frame, seek_table},
     world::{World, refused_file},
 };
 use serde_json::{Value, json};

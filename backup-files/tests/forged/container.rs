@@ -1,7 +1,8 @@
 //! Frames and seek tables that lie.
 
 use crate::{
-    forge::{Forge, frame, pack, seek_table},
+    forge::Forge,
+    frames::{frame, pack, seek_table},
     world::refused,
 };
 

@@ -5,6 +5,7 @@
 mod bombs;
 mod container;
 mod forge;
+mod frames;
 mod index;
 mod paths;
 mod well_formed;

@@ -1,7 +1,8 @@
 //! The forger can write archives that are sound: so what is refused is refused for its lie alone.
 
 use crate::{
-    forge::{Forge, Line, pack},
+    forge::{Forge, Line},
+    frames::pack,
     world::World,
 };
 use serde_json::json;
