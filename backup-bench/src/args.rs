@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Measures on a busy machine too, without a verdict
     #[arg(long)]
     pub(crate) loaded: bool,
-    /// Also compares the memory with that of ten times the data (needs 30 GB of disk)
+    /// Also compares the memory with that of ten times the data (needs 35 GB of disk)
     #[arg(long)]
     pub(crate) full: bool,
     /// Trees of a twentieth, to try the race itself: without a verdict

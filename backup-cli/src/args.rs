@@ -1,7 +1,7 @@
 //! The command line as it is typed. What it means is `settings`.
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 /// Backs up and restores a whole application, as one set, proven complete.
 #[derive(Debug, Parser)]
@@ -121,13 +121,21 @@ pub(crate) struct From {
     pub(crate) from: Option<String>,
 }
 
+/// Among which backups one is meant.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct List {
-    /// Only this module
+pub(crate) struct Among {
+    /// Only backups of this module
     #[arg(short, long, value_name = "MODULE")]
     pub(crate) module: Option<String>,
+    /// A folder of backups, one file, or the name of a configured archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) from: Option<String>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct List {
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -135,12 +143,12 @@ pub(crate) struct Ls {
     /// An id or its beginning, a file, latest, latest~1, or a date
     pub(crate) id: String,
     /// Only what is at or below COMPONENT or COMPONENT/PATH
-    pub(crate) path: Option<String>,
+    pub(crate) path: Option<OsString>,
     /// With kind, mode, owner, size and time
     #[arg(short)]
     pub(crate) long: bool,
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -148,7 +156,7 @@ pub(crate) struct Show {
     /// An id or its beginning, a file, latest, latest~1, or a date
     pub(crate) id: String,
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -156,9 +164,9 @@ pub(crate) struct Dump {
     /// An id or its beginning, a file, latest, latest~1, or a date
     pub(crate) id: String,
     /// COMPONENT/PATH; of a backup with one component PATH will do
-    pub(crate) path: String,
+    pub(crate) path: OsString,
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -169,11 +177,8 @@ pub(crate) struct Verify {
     /// Structure, manifest and index only
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Only this module
-    #[arg(short, long, value_name = "MODULE")]
-    pub(crate) module: Option<String>,
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -181,11 +186,8 @@ pub(crate) struct Restore {
     /// An id or its beginning, a file, latest, latest~1, or a date (the newest up to the end of that day)
     #[arg(value_name = "ID|FILE|latest|DATE")]
     pub(crate) which: Option<String>,
-    /// Only backups of this module
-    #[arg(short, long, value_name = "MODULE")]
-    pub(crate) module: Option<String>,
     #[command(flatten)]
-    pub(crate) from: From,
+    pub(crate) among: Among,
     /// Only this component, or what matches inside it
     #[arg(long, value_name = "COMPONENT[/GLOB]")]
     pub(crate) only: Vec<String>,

@@ -10,6 +10,13 @@ pub(crate) struct Given<'a> {
     pub(crate) yes: bool,
 }
 
+impl Given<'_> {
+    /// Whether a person must be asked.
+    pub(crate) fn must_be_asked(&self, plan: &RestorePlan) -> bool {
+        plan.needs_consent() && self.confirm.is_none() && !self.yes
+    }
+}
+
 /// The confirmation of a plan: as given, or asked for on a terminal. `None`: it needs none.
 pub(crate) async fn obtain(
     plan: &RestorePlan,

@@ -7,7 +7,7 @@ pub(crate) mod lines;
 pub(crate) mod plan;
 pub(crate) mod progress;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use serde_json::Value;
 use std::io::Write;
 
@@ -26,12 +26,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// A result for people; not with `--json` or `--quiet`.
+    /// A result for people; not with `--json` or `--quiet`. What was done stays done when nobody reads it.
     pub(crate) fn result(self, text: &str) -> Result<()> {
-        if self.json || self.quiet {
-            return Ok(());
-        }
-        self.always(text)
+        if self.json || self.quiet { Ok(()) } else { unread_is_fine(self.always(text)) }
     }
 
     /// What was asked for itself (a listing): also with `--quiet`.
@@ -46,7 +43,7 @@ impl Output {
 
     /// What must be seen even with `--quiet`; `--json` says it in its object.
     pub(crate) fn always_unless_json(self, text: &str) -> Result<()> {
-        if self.json { Ok(()) } else { self.always(text) }
+        if self.json { Ok(()) } else { unread_is_fine(self.always(text)) }
     }
 
     /// The final object, if one is wanted.
@@ -54,7 +51,7 @@ impl Output {
         if !self.json {
             return Ok(());
         }
-        self.always(&json::with_code(code, object).to_string())
+        unread_is_fine(self.always(&json::with_code(code, object).to_string()))
     }
 
     pub(crate) fn info(self, text: impl AsRef<str>) {
@@ -72,5 +69,13 @@ impl Output {
 
     pub(crate) fn warning(self, text: impl AsRef<str>) {
         lines::print(self, lines::Level::Warning, text.as_ref());
+    }
+}
+
+/// The exit code says how a run ended; that the reader of its report has gone away does not change it.
+fn unread_is_fine(written: Result<()>) -> Result<()> {
+    match written {
+        Err(Failure::ReaderGone) => Ok(()),
+        other => other,
     }
 }

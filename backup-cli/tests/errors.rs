@@ -1,5 +1,7 @@
 //! Exact texts of errors: people and scripts read them.
 
+#![cfg(unix)]
+
 mod support;
 
 use support::Place;

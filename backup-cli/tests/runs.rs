@@ -1,10 +1,12 @@
 //! What people do with the program, from the beginning to the end.
 
+#![cfg(unix)]
+
 mod support;
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     process::Stdio,
 };
 use support::{Place, Ran};
@@ -56,6 +58,7 @@ fn what_is_in_a_backup_is_listed_and_dumped() {
     assert_eq!(place.expect(0, &["dump", "latest", "tree/a.txt", "--from", "b"]).stdout, "alpha");
     assert_eq!(place.expect(0, &["dump", "latest", "sub/b.txt", "--from", "b"]).stdout, "beta");
     place.expect(3, &["dump", "latest", "sub/c.txt", "--from", "b"]);
+    place.expect(3, &["dump", "latest", "tree/a.txt", "-m", "other", "--from", "b"]);
     let shown = place.expect(0, &["show", "latest", "--from", "b"]).stdout;
     assert!(shown.contains("before the upgrade") && shown.contains("daily"), "{shown}");
     assert_eq!(place.json(0, &["show", "latest", "--from", "b"])["manifest"]["module"], "tree");
@@ -120,6 +123,7 @@ fn configured_modules_go_to_the_only_archive() {
     let list = place.json(0, &["list", "-m", "app"]);
     assert_eq!(list["backups"].as_array().unwrap().len(), 1);
     assert!(list["backups"][0]["location"].as_str().unwrap().ends_with(".tar"), "{list}");
+    assert!(list["backups"][0]["verified"].is_string(), "what is configured is read back: {list}");
     let id = list["backups"][0]["id"].as_str().unwrap();
     let names = place.expect(0, &["ls", id, "--from", "local"]).stdout;
     assert!(names.contains("config") && !names.contains("a.txt"), "{names}");
@@ -141,8 +145,7 @@ fn from_another_host_a_target_must_be_named() {
         (!ran.stderr.contains("unshare failed") && !ran.stderr.contains("hostname:")).then_some(ran)
     };
     let Some(ran) = elsewhere(&["restore", "latest", "--from", "b"]) else {
-        eprintln!("could not run: no namespace of one's own for the host's name");
-        return;
+        return support::could_not_run("uts", "no namespace of one's own for the name of the host");
     };
     assert_eq!(ran.code, 2, "{}", ran.stderr);
     assert!(ran.stderr.contains("another host") && ran.stderr.contains("--to"), "{}", ran.stderr);
@@ -153,7 +156,7 @@ fn from_another_host_a_target_must_be_named() {
 #[test]
 fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
     let place = Place::with_tree();
-    fs::write(place.path("tree/large"), noise(48 << 20)).unwrap();
+    place.write_large("tree/large");
     let mut first = place
         .command(&["create", "tree", "--to", "b", "--progress", "json"])
         .stderr(Stdio::piped())
@@ -165,11 +168,115 @@ fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
     assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     let second = place.run(&["create", "tree", "--to", "b"]);
+    let waiting = place.command(&["create", "tree", "--to", "b", "--wait", "5m", "-q"]).spawn().unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     std::thread::spawn(move || lines.for_each(drop));
     assert_eq!(second.code, 6, "{}", second.stderr);
     assert!(second.stderr.contains(&format!("process {}", first.id())), "{}", second.stderr);
+    place.compare(
+        "two_runs_at_once",
+        &["create", "tree", "--to", "b"],
+        &second.without(&first.id().to_string(), "$PID"),
+    );
     assert_eq!(first.wait().unwrap().code(), Some(0));
+    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0), "--wait takes its turn");
+}
+
+#[test]
+fn a_restore_that_was_killed_is_healed() {
+    let place = Place::with_tree();
+    place.write_large("tree/large");
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "changed since");
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    let id = plan["plan"]["id"].as_str().unwrap();
+    let mut restore = place
+        .command(&["restore", "latest", "--from", "b", "--confirm", id, "--progress", "json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(restore.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
+    restore.kill().unwrap();
+    restore.wait().unwrap();
+    let healed = place.expect(0, &["heal", "--from", "b"]);
+    assert!(healed.stdout.contains("was undone"), "{}", healed.stdout);
+    assert_eq!(place.read("tree/a.txt"), "changed since");
+    let left: Vec<_> = fs::read_dir(place.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|n| n.to_string_lossy().starts_with(".tree")), "{left:?}");
+}
+
+#[test]
+fn a_partial_backup_is_exit_5_never_latest_and_restored_only_when_confirmed() {
+    let place = Place::with_tree();
+    let made = place.json(5, &["create", "tree", "missing", "--to", "b", "--allow-partial"]);
+    let id = made["results"][0]["report"]["id"].as_str().unwrap();
+    assert_eq!(place.json(0, &["list", "--from", "b"])["backups"][0]["state"], "partial");
+    place.expect(3, &["restore", "latest", "--from", "b", "--to", "c"]);
+    place.expect(6, &["restore", id, "--from", "b", "--to", "c"]);
+    assert!(!place.path("c").exists());
+    let plan = place.json(0, &["restore", id, "--from", "b", "--to", "c", "--dry-run"]);
+    assert_eq!(plan["needs_consent"], true);
+    let confirm = plan["plan"]["id"].as_str().unwrap();
+    place.expect(0, &["restore", id, "--from", "b", "--to", "c", "--confirm", confirm]);
+    assert_eq!(place.read("c/a.txt"), "alpha");
+}
+
+#[test]
+fn on_a_terminal_the_name_of_the_module_is_consent() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "changed since");
+    let type_in = |answer: &str| -> Option<i32> {
+        let line = format!("{} restore latest --from b", env!("CARGO_BIN_EXE_backup"));
+        let mut script = std::process::Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .current_dir(place.path(""))
+            .env("BACKUP_STATE_DIR", place.path("state"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .ok()?;
+        script.stdin.take().unwrap().write_all(format!("{answer}\n").as_bytes()).unwrap();
+        script.wait().unwrap().code()
+    };
+    let Some(code) = type_in("yes") else {
+        return support::could_not_run("script", "the program `script` makes the terminal of this test");
+    };
+    assert_eq!((code, place.read("tree/a.txt").as_str()), (6, "changed since"));
+    assert_eq!((type_in("tree"), place.read("tree/a.txt").as_str()), (Some(0), "alpha"));
+}
+
+#[test]
+fn the_archive_is_the_flag_else_the_environment_else_the_only_one() {
+    let place = Place::with_tree();
+    place.write("backup.toml", "[archives.only]\nurl = \"configured\"\n");
+    place.expect(0, &["create", "tree"]);
+    let mut command = place.command(&["create", "tree"]);
+    let ran: Ran = command.env("BACKUP_ARCHIVE", "./environment").output().unwrap().into();
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    place.expect(0, &["create", "tree", "--to", "./flag"]);
+    for folder in ["configured", "environment", "flag"] {
+        assert_eq!(
+            place.json(0, &["list", "--from", folder])["backups"].as_array().unwrap().len(),
+            1,
+            "{folder}"
+        );
+    }
+}
+
+#[test]
+fn progress_as_json_is_nothing_but_json_lines() {
+    let place = Place::with_tree();
+    for (code, line) in [(0, ["create", "tree", "--to", "b"]), (3, ["create", "gone", "--to", "b"])] {
+        let ran = place.expect(code, &[&line[..], &["--progress", "json", "--json"]].concat());
+        for line in ran.stderr.lines() {
+            let event: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+            assert!(event["event"].is_string(), "{line}");
+        }
+        assert!(ran.stderr.contains("\"phase\":\"preflight\""), "{}", ran.stderr);
+    }
 }
 
 #[test]
@@ -177,7 +284,7 @@ fn a_signal_ends_a_run_in_order() {
     for signal in [rustix::process::Signal::INT, rustix::process::Signal::TERM, rustix::process::Signal::HUP]
     {
         let place = Place::with_tree();
-        fs::write(place.path("tree/large"), noise(48 << 20)).unwrap();
+        place.write_large("tree/large");
         let mut run = place
             .command(&["create", "tree", "--to", "b", "--progress", "json", "--json"])
             .stderr(Stdio::piped())
@@ -198,6 +305,28 @@ fn a_signal_ends_a_run_in_order() {
         assert_eq!(object["error"]["kind"], "cancelled");
         assert!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_signal_that_is_to_be_ignored_stays_ignored() {
+    let place = Place::with_tree();
+    place.write_large("tree/large");
+    let line =
+        format!("trap '' HUP; exec {} create tree --to b --progress json", env!("CARGO_BIN_EXE_backup"));
+    let mut run = std::process::Command::new("sh")
+        .args(["-c", &line])
+        .current_dir(place.path(""))
+        .env("BACKUP_STATE_DIR", place.path("state"))
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(run.stderr.take().unwrap()).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&run), rustix::process::Signal::HUP)
+        .unwrap();
+    std::thread::spawn(move || lines.for_each(drop));
+    assert_eq!(run.wait().unwrap().code(), Some(0), "nohup");
 }
 
 #[test]
@@ -222,7 +351,7 @@ fn a_reader_that_goes_away_is_no_panic() {
 #[test]
 fn damage_is_found_and_named() {
     let place = Place::with_tree();
-    fs::write(place.path("tree/large"), noise(1 << 20)).unwrap();
+    fs::write(place.path("tree/large"), support::noise(1 << 20)).unwrap();
     place.expect(0, &["create", "tree", "--to", "x.tar"]);
     let mut bytes = fs::read(place.path("x.tar")).unwrap();
     let middle = bytes.len() / 2;
@@ -232,6 +361,12 @@ fn damage_is_found_and_named() {
     assert!(ran.stdout.contains("tree/large"), "{}", ran.stdout);
     place.expect(1, &["restore", "x.tar", "--to", "c"]);
     assert!(!place.path("c").exists(), "a damaged backup leaves nothing behind");
+    let whole = fs::read(place.path("x.tar")).unwrap();
+    fs::write(place.path("x.tar"), &whole[..whole.len() - 3000]).unwrap();
+    for line in [&["verify", "x.tar"][..], &["ls", "x.tar"], &["restore", "x.tar", "--to", "c"]] {
+        place.expect(7, line);
+    }
+    assert!(!place.path("c").exists());
 }
 
 #[test]
@@ -273,7 +408,8 @@ fn quiet_says_nothing_when_all_is_well() {
 #[test]
 fn the_version_comes_at_once() {
     let place = Place::new();
-    let fastest = (0..5)
+    // The fastest of many: others may use the machine.
+    let fastest = (0..20)
         .map(|_| {
             let begun = std::time::Instant::now();
             place.expect(0, &["--version"]);
@@ -293,17 +429,4 @@ fn help_and_completions_are_printed() {
     let published =
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.schema.json")).unwrap();
     assert_eq!(schema, published);
-}
-
-/// Bytes that cannot be compressed.
-fn noise(length: usize) -> Vec<u8> {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut out = Vec::with_capacity(length);
-    while out.len() < length {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        out.extend_from_slice(&state.to_le_bytes());
-    }
-    out
 }

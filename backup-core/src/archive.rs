@@ -73,6 +73,9 @@ pub struct Conclusion {
     pub not_included: Vec<String>,
 }
 
+/// Says of a path whether it matches.
+pub type PathMatcher = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// Which entries of a component.
 #[derive(Clone, Default)]
 pub enum Selection {
@@ -81,7 +84,7 @@ pub enum Selection {
     All,
     /// Those whose path, or one of whose parents, matches; with the directories above them. The argument is the path
     /// inside the component.
-    Matching(Arc<dyn Fn(&[u8]) -> bool + Send + Sync>),
+    Matching(PathMatcher),
 }
 
 impl Selection {

@@ -301,7 +301,7 @@ impl ContentHasher {
     }
 
     fn zeros_up_to(&mut self, offset: u64) {
-        const ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
+        static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
         while self.position < offset {
             let n = (offset - self.position).min(ZEROS.len() as u64);
             self.sha.update(&ZEROS[..n as usize]);
@@ -309,7 +309,7 @@ impl ContentHasher {
         }
     }
 
-    fn finish(mut self: Box<Self>) -> Sha {
+    fn finish(mut self) -> Sha {
         if self.extents.is_some() {
             self.zeros_up_to(self.size.unwrap_or(0));
         }

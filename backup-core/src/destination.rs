@@ -3,6 +3,7 @@
 mod local;
 
 pub use local::LocalFolder;
+pub(crate) use local::is_temporary_name;
 
 use crate::Result;
 use async_trait::async_trait;
@@ -19,15 +20,6 @@ pub struct Stored {
     pub bytes: u64,
     /// When it was last written.
     pub modified: Timestamp,
-}
-
-/// Whether a small write may take the place of what is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Existing {
-    /// An error of kind `AlreadyRunning` if the name is taken: decided by the place, atomically.
-    Refuse,
-    /// Replaced atomically: a reader sees the old or the new.
-    Replace,
 }
 
 /// A flat set of named byte sequences. `Display` is the place for people, without secrets.
@@ -53,8 +45,12 @@ pub trait Destination: Display + Send + Sync {
     /// Everything, sorted by name.
     async fn list(&self) -> Result<Vec<Stored>>;
 
-    /// Writes something small, atomically and durably.
-    async fn write_small(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()>;
+    /// Writes something small, atomically and durably; a reader sees the old or the new.
+    async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()>;
+
+    /// Compares and swaps something small: only if `name` holds exactly `expected` (`None`: does not exist) it gets `new`
+    /// (`None`: is removed). Says whether it did. Of several callers with the same `expected`, one succeeds.
+    async fn swap_small(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool>;
 
     /// Reads something small; `None` if there is nothing of this name; longer than `limit` is an error.
     async fn read_small(&self, name: &str, limit: u64) -> Result<Option<Bytes>>;

@@ -5,12 +5,13 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// All puts of one stage end before the next stage begins, in a backup and in a restore.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
     /// Schemas, bucket and index definitions.
     Prepare,
     /// The data.
+    #[default]
     Data,
     /// What needs the data to be there: indexes, constraints, aliases, hard links, attributes of directories.
     Complete,
@@ -88,12 +89,6 @@ pub struct Entry {
     pub extents: Option<Arc<[Extent]>>,
     /// The producer may be slow (a network): cut into segments rather than hold the archive while it is written.
     pub slow: bool,
-}
-
-impl Default for Stage {
-    fn default() -> Self {
-        Stage::Data
-    }
 }
 
 impl Entry {

@@ -28,7 +28,9 @@ mod source;
 pub mod tar;
 mod target;
 
-pub use archive::{Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, RunLock, Selection};
+pub use archive::{
+    Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, PathMatcher, RunLock, Selection,
+};
 pub use backend::{Backend, Named};
 pub use budget::{Budget, Reservation};
 pub use content::{Content, Feed, Part};

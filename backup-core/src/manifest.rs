@@ -80,6 +80,8 @@ pub enum State {
     Partial,
     /// It has no manifest: its run crashed, or goes on.
     Incomplete,
+    /// It was written by a newer program, and this one cannot read it.
+    Unknown,
 }
 
 impl fmt::Display for State {
@@ -88,6 +90,7 @@ impl fmt::Display for State {
             State::Complete => "complete",
             State::Partial => "partial",
             State::Incomplete => "incomplete",
+            State::Unknown => "unknown",
         })
     }
 }

@@ -1,12 +1,14 @@
 //! How sources and targets of files are made.
 
+#[cfg(not(unix))]
+use self::elsewhere::{FilesSource, FilesTarget};
 use crate::{
     FilesConfig,
     config::absolute,
-    source::FilesSource,
     system::{path_from_bytes, path_to_bytes},
-    target::FilesTarget,
 };
+#[cfg(unix)]
+use crate::{source::FilesSource, target::FilesTarget};
 use backup_core::{Backend, Error, ErrorKind, Named, Result, Source, Target};
 use serde_json::Value;
 use std::path::Path;
@@ -29,15 +31,15 @@ impl Backend for FilesBackend {
     }
 
     fn source(&self, component: &str, config: Value) -> Result<Box<dyn Source>> {
-        Ok(Box::new(FilesSource::new(component, FilesConfig::read(config, component)?)))
+        FilesSource::boxed(component, FilesConfig::read(config, component)?)
     }
 
     fn target(&self, component: &str, config: Value) -> Result<Box<dyn Target>> {
-        Ok(Box::new(FilesTarget::new(component, &FilesConfig::read(config, component)?)?))
+        FilesTarget::boxed(component, &FilesConfig::read(config, component)?)
     }
 
     fn recover(&self, undo: Value) -> Result<Box<dyn Target>> {
-        Ok(Box::new(FilesTarget::recover(undo)?))
+        FilesTarget::recovered(undo)
     }
 
     /// Everything that is no URL is a path, also one that does not exist yet.
@@ -75,6 +77,35 @@ fn component_name(path: &Path) -> String {
         .collect();
     name = name.trim_start_matches(['.', '-']).to_owned();
     if name.is_empty() { "files".to_owned() } else { name }
+}
+
+/// Where there is no Unix, full fidelity cannot be promised yet.
+#[cfg(not(unix))]
+mod elsewhere {
+    use super::{Error, ErrorKind, FilesConfig, Result, Source, Target, Value};
+
+    pub(super) struct FilesSource;
+    pub(super) struct FilesTarget;
+
+    fn unsupported<T>() -> Result<T> {
+        Err(Error::new(ErrorKind::Unsupported, "read or restore files", "on this system it is not built yet"))
+    }
+
+    impl FilesSource {
+        pub(super) fn boxed(_: &str, _: FilesConfig) -> Result<Box<dyn Source>> {
+            unsupported()
+        }
+    }
+
+    impl FilesTarget {
+        pub(super) fn boxed(_: &str, _: &FilesConfig) -> Result<Box<dyn Target>> {
+            unsupported()
+        }
+
+        pub(super) fn recovered(_: Value) -> Result<Box<dyn Target>> {
+            unsupported()
+        }
+    }
 }
 
 #[cfg(test)]

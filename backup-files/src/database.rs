@@ -21,7 +21,7 @@ pub(crate) struct Database {
 /// How a database is to be stored.
 pub(crate) enum Opened {
     /// As a snapshot, read in this way.
-    Snapshot(Entry, Content, Option<&'static str>),
+    Snapshot(Box<Entry>, Content, Option<&'static str>),
     /// As the file that it is.
     PlainFile,
 }
@@ -37,7 +37,7 @@ impl Database {
             Ok(snapshot) => {
                 let method = method_name(snapshot.method());
                 let (entry, content) = self.stored(snapshot, true);
-                Opened::Snapshot(entry, content, Some(method))
+                Opened::Snapshot(Box::new(entry), content, Some(method))
             }
             Err(SqliteError::NotADatabase(why)) => {
                 let text = format!("begins as a SQLite database and is none ({why}); stored as a plain file");
@@ -50,7 +50,7 @@ impl Database {
             }
             Err(e) => {
                 let (entry, content) = self.failed(&e);
-                Opened::Snapshot(entry, content, None)
+                Opened::Snapshot(Box::new(entry), content, None)
             }
         }
     }

@@ -7,7 +7,6 @@ use crate::{
 };
 use backup_core::{Entry, Error, ErrorKind, Extent, Kind, Posix, Result, display_path};
 use bytes::Bytes;
-use rustix::io::Errno;
 use std::{
     fs::File,
     io,
@@ -67,8 +66,9 @@ impl Parents {
                 self.0.push(last);
             }
         } else {
-            let (fd, _) =
-                system::open_parent_beneath(maker.home.as_fd(), &in_shadow(&if parent.is_empty() { b"x".to_vec() } else { [parent, b"/x"].concat() }), true)?;
+            // The last name is not looked at.
+            let inside = [&in_shadow(parent)[..], b"/x"].concat();
+            let (fd, _) = system::open_parent_beneath(maker.home.as_fd(), &inside, true)?;
             if self.0.len() == OPEN_PARENTS {
                 self.0.remove(0);
             }
@@ -222,9 +222,10 @@ impl NewFile {
 /// Why something cannot be made.
 pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
     let path = display_path(path);
+    let is_link = e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     match e.kind() {
         io::ErrorKind::AlreadyExists => Error::damaged("restore", "it appears twice in the backup").on(path),
-        _ if [Errno::NOTDIR, Errno::LOOP].iter().any(|n| e.raw_os_error() == Some(n.raw_os_error())) => {
+        kind if is_link || kind == io::ErrorKind::NotADirectory => {
             Error::damaged("restore", "the backup has a file or link where a folder must be").on(path)
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io(ErrorKind::Target, "write", e)

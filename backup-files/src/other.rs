@@ -369,6 +369,7 @@ pub(crate) fn is_mount_point(path: &Path) -> io::Result<bool> {
     Ok(false)
 }
 
+/// Folders cannot be synced here; the file system orders its own changes.
 pub(crate) fn fsync_dir(dir: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }

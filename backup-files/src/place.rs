@@ -4,7 +4,12 @@ use crate::{config, system};
 use backup_core::{BackupId, Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{io, os::fd::OwnedFd, path::Path, path::PathBuf};
+use std::{
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    path::PathBuf,
+};
 
 /// The restored data while it is being written; after an exchange, for a moment, the old data.
 pub(crate) const SHADOW: &[u8] = b"shadow";
@@ -22,6 +27,8 @@ pub(crate) struct Place {
     pub(crate) home: PathBuf,
     /// Something is mounted at the target: it cannot be renamed, and the home is inside.
     pub(crate) mount_point: bool,
+    /// When the target was last changed, before the home was made in it.
+    mtime: Option<(i64, u32)>,
 }
 
 impl Place {
@@ -42,7 +49,9 @@ impl Place {
             home.extend_from_slice(format!(".backup-{id}").as_bytes());
             parent.join(system::path_from_bytes(home))
         };
-        Ok(Place { version: 1, home, mount_point, target })
+        let mut place = Place { version: 1, home, mount_point, target, mtime: None };
+        place.mtime = place.changed_at();
+        Ok(place)
     }
 
     pub(crate) fn to_undo(&self) -> Value {
@@ -73,6 +82,24 @@ impl Place {
             }
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    /// Takes away the home, if nothing of anybody else's is in it. Where it is inside the target, the target keeps its time:
+    /// the old one after a revert.
+    pub(crate) fn remove_home(&self, reverted: bool) {
+        let mtime = if reverted { self.mtime } else { self.changed_at() };
+        let _ = std::fs::remove_dir(&self.home); // the journal may still be there, and removes it then
+        if let Some(mtime) = mtime
+            && let Ok(dir) = system::open_dir(&self.target)
+        {
+            let _ = system::set_times(dir.as_fd(), b".", mtime); // no more than a time
+        }
+    }
+
+    /// Of a target that has the home inside.
+    fn changed_at(&self) -> Option<(i64, u32)> {
+        let dir = system::open_dir(&self.target).ok().filter(|_| self.mount_point)?;
+        Some(system::stat_fd(dir.as_fd()).ok()?.mtime)
     }
 
     /// The name of the home inside the target, where it is there.

@@ -64,6 +64,11 @@ impl Pool {
         self.check()
     }
 
+    /// Lets every later job fail with this.
+    pub(crate) fn fail(&self, e: Error) {
+        let _ = self.failure.set(e); // an earlier one tells as much
+    }
+
     /// The failure of any job so far.
     pub(crate) fn check(&self) -> Result<()> {
         match self.failure.get() {

@@ -113,6 +113,8 @@ impl Publisher {
     fn one_by_one(&self) -> io::Result<()> {
         let target = system::open_dir_at(self.parent(), &self.name)?;
         let shadow = system::open_dir_at(self.home(), SHADOW)?;
+        // Moving what is in them changes their times.
+        let posix = attributes_of(shadow.as_fd())?;
         remember_attributes(self.home(), b"", attributes_of(target.as_fd())?)?;
         self.phase(Phase::MovingOut)?;
         let previous = self.folder_at_home(PREVIOUS)?;
@@ -120,7 +122,6 @@ impl Publisher {
         self.phase(Phase::MovingIn)?;
         self.move_all(shadow.as_fd(), target.as_fd(), b"", false)?;
         self.steps.next()?;
-        let posix = attributes_of(shadow.as_fd())?;
         set_attributes(target.as_fd(), b".", &posix)?;
         self.phase(Phase::Published)
     }
@@ -317,3 +318,6 @@ fn set_attributes(dir: BorrowedFd<'_>, name: &[u8], posix: &backup_core::Posix) 
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

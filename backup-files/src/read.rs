@@ -32,6 +32,9 @@ enum Small {
 impl Walk {
     /// Reads what this name is, and puts it; `self.path` is its path.
     pub(crate) fn item(&mut self, dir: BorrowedFd<'_>, name: &[u8], listed: Listed) -> Result<()> {
+        if self.is_side_file(name) {
+            return Ok(());
+        }
         if listed != Listed::File || !self.locked_by_us.is_empty() {
             let stat = match system::stat_at(dir, name) {
                 Ok(stat) => stat,
@@ -44,9 +47,6 @@ impl Walk {
             if self.locked_by_us.contains(&(stat.dev, stat.ino)) {
                 return self.locked_by_program(dir, name, stat);
             }
-        }
-        if self.is_side_file(name) {
-            return Ok(());
         }
         let file = match system::open_file_at(dir, name) {
             Ok(file) => file,
@@ -143,7 +143,7 @@ impl Walk {
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
                 drop(file);
-                Ok(self.send_database(name, &stat, entry, content, method))
+                Ok(self.send_database(name, &stat, *entry, content, method))
             }
             Opened::PlainFile => {
                 if let Err(e) = self.first_name(&stat) {
@@ -170,7 +170,7 @@ impl Walk {
         let database = Database { run: self.run.clone(), path, posix: posix(&stat, xattrs), stat };
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
-                self.send_database(name, &stat, entry, content, method)
+                self.send_database(name, &stat, *entry, content, method)
             }
             Opened::PlainFile => {
                 let why = io::Error::other("this program holds a lock on it, and it is no SQLite database");

@@ -71,6 +71,7 @@ impl Shadow {
         let mut gathered = BytesMut::new();
         let mut first: Option<Bytes> = None;
         let mut large: Option<(NewFile, Entry)> = None;
+        let mut dropped = Dropped { pool: &self.pool, armed: false };
         loop {
             let bytes = match content.next().await {
                 Ok(Some(bytes)) => bytes,
@@ -81,6 +82,7 @@ impl Shadow {
                             blocking("remove", move || file.remove().map_err(|e| failed(&entry.path, e)));
                         removed.await?;
                     }
+                    dropped.armed = false;
                     return discarded(e);
                 }
             };
@@ -108,6 +110,7 @@ impl Shadow {
                     write(&mut file, &entry, &bytes)?;
                     Ok((file, entry))
                 };
+                dropped.armed = true;
                 large = Some(blocking("write", begin).await?);
             }
         }
@@ -115,6 +118,7 @@ impl Shadow {
             let maker = self.maker.clone();
             let finish = move || file.finish(&maker, &entry).map_err(|e| failed(&entry.path, e));
             blocking("write", finish).await?;
+            dropped.armed = false;
         } else {
             let data = first.unwrap_or_else(|| gathered.freeze());
             self.pool.push(Job::File(entry, data)).await?;
@@ -125,6 +129,24 @@ impl Shadow {
     fn spool(&self, spool: &Mutex<Spool>, entry: &Entry) -> Result<()> {
         let pushed = spool.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
         pushed.map_err(|e| Error::io(ErrorKind::Target, "keep entries in a temporary file", e))
+    }
+}
+
+/// A put that is dropped, or that failed, while its file is half written: the shadow takes nothing more.
+struct Dropped<'a> {
+    pool: &'a Pool,
+    armed: bool,
+}
+
+impl Drop for Dropped<'_> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.pool.fail(Error::new(
+                ErrorKind::Target,
+                "write",
+                "an earlier file was not written to its end",
+            ));
+        }
     }
 }
 
@@ -167,12 +189,13 @@ impl Sink for Shadow {
             ..Entry::default()
         };
         if entry.kind == Kind::File {
-            if stored_as_database(&entry) {
-                self.spool(&self.databases, &counted)?;
-            }
+            let is_database = stored_as_database(&entry);
             match self.put_file(entry, &mut content).await? {
                 Put::Stored => {}
                 discarded => return Ok(discarded),
+            }
+            if is_database {
+                self.spool(&self.databases, &counted)?;
             }
         } else {
             loop {
@@ -264,7 +287,6 @@ impl Ending {
             match sqlite::integrity_check(&path, &cancelled) {
                 Ok(()) => {}
                 Err(SqliteError::Cancelled) => return Err(Error::cancelled()),
-                Err(SqliteError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {} // discarded, and counted as lost
                 // Its bytes are those of the backup: it was damaged before.
                 Err(SqliteError::Corrupt(why)) => note(
                     Severity::Warning,

@@ -35,6 +35,10 @@ impl FilesSource {
     pub(crate) fn new(component: &str, config: FilesConfig) -> Self {
         FilesSource { component: component.to_owned(), config }
     }
+
+    pub(crate) fn boxed(component: &str, config: FilesConfig) -> Result<Box<dyn Source>> {
+        Ok(Box::new(Self::new(component, config)))
+    }
 }
 
 impl fmt::Display for FilesSource {

@@ -48,6 +48,14 @@ impl FilesTarget {
         })
     }
 
+    pub(crate) fn boxed(component: &str, config: &FilesConfig) -> Result<Box<dyn Target>> {
+        Ok(Box::new(Self::new(component, config)?))
+    }
+
+    pub(crate) fn recovered(undo: Value) -> Result<Box<dyn Target>> {
+        Ok(Box::new(Self::recover(undo)?))
+    }
+
     /// Stops before the step at which this says no, as a kill would.
     #[cfg(test)]
     pub(crate) fn with_steps(mut self, steps: Steps) -> Self {
@@ -72,11 +80,10 @@ impl FilesTarget {
         .await
     }
 
-    /// After a revert or settle nothing of ours is left; the journal's file may be, and keeps the folder.
-    async fn clear_home(&self) -> Result<()> {
-        let home = self.place.home.clone();
+    async fn remove_home(&self, reverted: bool) -> Result<()> {
+        let place = self.place.clone();
         blocking("remove the folder of the restore", move || {
-            let _ = std::fs::remove_dir(home);
+            place.remove_home(reverted);
             Ok(())
         })
         .await
@@ -122,12 +129,12 @@ impl Target for FilesTarget {
 
     async fn revert(&mut self, _cx: &Context) -> Result<()> {
         self.work("bring the old files back", Publisher::revert).await?;
-        self.clear_home().await
+        self.remove_home(true).await
     }
 
     async fn settle(&mut self, _cx: &Context) -> Result<()> {
         self.work("remove the old files", Publisher::clear).await?;
-        self.clear_home().await
+        self.remove_home(false).await
     }
 }
 

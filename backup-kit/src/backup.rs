@@ -222,7 +222,7 @@ impl Backup {
         let backend = self.module.registry.get(&source.kind)?;
         let made = backend.source(name, source.config.clone()).map_err(|e| e.on(name))?;
         let origin = made.origin();
-        guard::destination_outside(archive.local_path(), &source.kind, &origin)?;
+        guard::destination_outside(archive.local_path(), &source.kind, &source.config)?;
         let header = ComponentHeader {
             name: name.to_owned(),
             kind: source.kind.clone(),

@@ -26,6 +26,7 @@ pub const EXAMPLE: &str = include_str!("config/example.toml");
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     file: PathBuf,
+    registry: Registry,
     modules: BTreeMap<String, BTreeMap<String, SourceSpec>>,
     archives: BTreeMap<String, ArchiveConfig>,
 }
@@ -121,10 +122,13 @@ impl Config {
             modules.insert(name, sources);
         }
         let mut archives = raw.archives;
-        for archive in archives.values_mut() {
+        for (name, archive) in &mut archives {
             archive.url = from_folder(folder, &archive.url);
+            crate::archive::configured(archive).open().map_err(|e| {
+                text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
+            })?;
         }
-        Ok(Config { file: file.to_owned(), modules, archives })
+        Ok(Config { file: file.to_owned(), registry: registry.clone(), modules, archives })
     }
 
     /// The file that was read.
@@ -142,11 +146,11 @@ impl Config {
         self.archives.iter().map(|(name, a)| (name.as_str(), a))
     }
 
-    /// A module as it is configured.
+    /// A module as it is configured, with the stores that the configuration was read with.
     pub fn module(&self, name: &str) -> Result<Module> {
         let sources =
             self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
-        let mut module = Module::new(name);
+        let mut module = Module::new(name).registry(self.registry.clone());
         for (component, source) in sources {
             module = module.source(component, source.clone());
         }
@@ -203,12 +207,12 @@ fn source_spec(
     let schema = backend.schema();
     let properties = schema["properties"].as_object();
     let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-    for name in source.keys().filter(|k| !known.contains(&k.as_str())) {
+    if let Some(name) = source.keys().find(|k| !known.contains(&k.as_str())) {
         let all = known.iter().copied().chain(["kind", "disposable"]);
         return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
     }
     // The store does not know where the file is from which its paths are read.
-    for name in ["path", "exclude_files"] {
+    for name in ["path", "exclude_files", "exclude_paths"] {
         match source.get_mut(name).filter(|_| kind == "files") {
             Some(Value::String(p)) => *p = from_folder(folder, p),
             Some(Value::Array(list)) => list.iter_mut().for_each(|p| {

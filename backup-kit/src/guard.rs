@@ -6,14 +6,15 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A destination inside a source would be read while it is written, and every backup would hold all earlier ones.
-pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, origin: &Value) -> Result<()> {
-    let origin = match kind {
-        "files" => serde_json::from_value::<FilesConfig>(origin.clone()).ok(),
+pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, config: &Value) -> Result<()> {
+    let config = match kind {
+        "files" => serde_json::from_value::<FilesConfig>(config.clone()).ok(),
         _ => None,
     };
-    let (Some(archive), Some(origin)) = (archive, origin) else { return Ok(()) };
-    let (inside, source) = (real(archive), real(&origin.path));
-    if !inside.starts_with(&source) {
+    let (Some(archive), Some(config)) = (archive, config) else { return Ok(()) };
+    let (inside, source) = (real(archive), real(&config.path));
+    let left_out = config.exclude_paths.iter().any(|p| inside.starts_with(real(p)));
+    if !inside.starts_with(&source) || left_out {
         return Ok(());
     }
     Err(Error::new(
@@ -56,6 +57,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    #[cfg(unix)]
     #[test]
     fn an_archive_inside_its_source_is_refused_also_through_a_link() {
         let dir = tempfile::tempdir().unwrap();
@@ -69,5 +71,8 @@ mod tests {
         }
         assert!(check(&dir.path().join("tree-backups")).is_ok());
         assert!(destination_outside(None, "files", &origin).is_ok());
+        let kept =
+            json!({ "path": tree.to_str().unwrap(), "exclude_paths": [tree.join("b").to_str().unwrap()] });
+        assert!(destination_outside(Some(&tree.join("b")), "files", &kept).is_ok());
     }
 }

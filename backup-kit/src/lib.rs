@@ -34,7 +34,6 @@ pub use recovery::{Old, conclude, heal};
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;
-pub use series::{SeriesParts, slug};
 pub use source::{SourceSpec, files};
 pub use state_dir::state_dir;
 pub use tokio_util::sync::CancellationToken;

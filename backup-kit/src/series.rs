@@ -4,20 +4,20 @@ use backup_core::{Series, is_component_name};
 
 /// What makes a series: two runs with the same parts share `latest`, the run lock and retention; any other do not.
 #[derive(Clone, Debug, Default)]
-pub struct SeriesParts<'a> {
+pub(crate) struct SeriesParts<'a> {
     /// The module.
-    pub module: &'a str,
+    pub(crate) module: &'a str,
     /// The host on which its sources are.
-    pub host: &'a str,
+    pub(crate) host: &'a str,
     /// Canonical places of sources that were named on the command line; empty for a configured module, whose name is enough.
-    pub places: Vec<String>,
+    pub(crate) places: Vec<String>,
     /// Components that the run was restricted to: such a run is a series of its own.
-    pub only: Vec<String>,
+    pub(crate) only: Vec<String>,
 }
 
 impl SeriesParts<'_> {
     /// Readable, because lists show it: `data@host:/srv/data#only=db`.
-    pub fn series(&self) -> Series {
+    pub(crate) fn series(&self) -> Series {
         let mut text = format!("{}@{}", self.module, self.host);
         let sorted = |list: &[String]| {
             let mut list = list.to_vec();
@@ -38,7 +38,7 @@ impl SeriesParts<'_> {
 }
 
 /// A name for a module or component out of any text: characters that a name cannot have become `-`. Never empty.
-pub fn slug(text: &str) -> String {
+pub(crate) fn slug(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars() {
         let fits = c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');

@@ -1,7 +1,7 @@
 //! Peak memory, and that it does not grow with the data.
 
 use super::extract::{restore, same_tree};
-use super::{COMPONENT, Check, Contest, Limit, Report, Result, Sample, Spread, Track, remove};
+use super::{COMPONENT, Check, Contest, Limit, Report, Result, Sample, Spread, Track};
 use crate::trees::{Facts, Tree};
 use std::ffi::OsString;
 use std::path::Path;
@@ -61,6 +61,5 @@ pub(super) fn ten_times(track: &mut Track, place: &Path, facts: Facts, peaks: &m
     let job = restore(track, &archive, &folder, None);
     let sample = track.run("ten-times: backup restore", &job)?;
     peaks.note(format!("restore {}", tree.name()), &[sample]);
-    same_tree(&Contest { tree, place, facts }, &folder, false)?;
-    remove(&folder)
+    same_tree(&Contest { tree, place, facts }, &folder, false)
 }

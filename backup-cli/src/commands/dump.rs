@@ -18,13 +18,13 @@ pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
             "leave out --json",
         ));
     }
-    let located = session.locate(&args.id, args.from.from.as_deref(), None).await?;
+    let located = session.locate(&args.id, &args.among).await?;
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
-    let places = places(&args.path, reader.manifest());
+    let places = places(args.path.as_encoded_bytes(), reader.manifest());
     let mut last = CoreError::new(ErrorKind::NotFound, "dump a file", "the backup has no such component")
         .hint("the path is COMPONENT/PATH, as `backup ls ID` prints it");
     for (component, path) in places {
-        match write(&*reader, component, path.as_bytes(), session).await {
+        match write(&*reader, component, path, session).await {
             Err(Failure::Error { error: backup_kit::Error::Failed(e), .. })
                 if e.kind() == ErrorKind::NotFound =>
             {
@@ -34,15 +34,16 @@ pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
             other => return other.map(|()| exit::COMPLETE),
         }
     }
-    Err(last.on(&args.path).into())
+    Err(last.on(args.path.display()).into())
 }
 
 /// What a path may mean: `component/path` first; of a backup with one component also a path alone.
-fn places<'a>(path: &'a str, manifest: &'a Manifest) -> Vec<(&'a str, &'a str)> {
-    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+fn places<'a>(path: &'a [u8], manifest: &'a Manifest) -> Vec<(&'a str, &'a [u8])> {
+    let slash = path.iter().position(|b| *b == b'/');
+    let (first, rest) = slash.map_or((path, &[][..]), |at| (&path[..at], &path[at + 1..]));
     let mut out = Vec::new();
-    if manifest.component(first).is_some() {
-        out.push((first, rest));
+    if let Some(named) = manifest.components.iter().find(|c| c.header.name.as_bytes() == first) {
+        out.push((named.header.name.as_str(), rest));
     }
     if let [only] = manifest.components.as_slice() {
         out.push((only.header.name.as_str(), path));

@@ -6,9 +6,9 @@ use backup_kit::BackupSummary;
 use serde_json::json;
 
 pub(super) async fn run(args: &List, session: &Session) -> Result<u8> {
-    let archive = session.settings.archive(args.from.from.as_deref(), "--from")?.open()?;
+    let archive = session.settings.archive(args.among.from.as_deref(), "--from")?.open()?;
     let mut backups = archive.list(&session.context()).await?;
-    backups.retain(|b| args.module.as_ref().is_none_or(|m| b.module == *m));
+    backups.retain(|b| args.among.module.as_ref().is_none_or(|m| b.module == *m));
     session.settings.output.object(exit::COMPLETE, json!({ "backups": backups }))?;
     if session.settings.output.json {
         return Ok(exit::COMPLETE);

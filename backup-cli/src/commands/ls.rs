@@ -14,7 +14,7 @@ use std::io::{BufWriter, Write};
 
 /// Lists as it reads: a listing is never held in memory.
 pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
-    let located = session.locate(&args.id, args.from.from.as_deref(), None).await?;
+    let located = session.locate(&args.id, &args.among).await?;
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
     let json = session.settings.output.json;
     let mut out = BufWriter::new(std::io::stdout());
@@ -25,7 +25,8 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
             json!(located.backup.id)
         )?;
     }
-    let wanted = args.path.as_deref().map(|p| p.trim_end_matches('/').as_bytes());
+    let wanted = args.path.as_ref().map(|p| p.as_encoded_bytes());
+    let wanted = wanted.map(|p| p.strip_suffix(b"/").unwrap_or(p));
     let mut entries = reader.entries();
     let mut found = 0u64;
     loop {
@@ -52,7 +53,7 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
     }
     if let (Some(path), 0) = (&args.path, found) {
         let e = CoreError::new(ErrorKind::NotFound, "list the backup", "nothing in it has this path");
-        return Err(Failure::from(e.on(path)));
+        return Err(Failure::from(e.on(path.display())));
     }
     if json {
         writeln!(out, "\n]}}")?;

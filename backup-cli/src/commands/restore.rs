@@ -5,7 +5,7 @@ use crate::{
     args::Restore as Args,
     consent, exit,
     failure::{Failure, Result},
-    render::{human, plan},
+    render::{Output, human, plan},
 };
 use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, state_dir};
 use serde_json::json;
@@ -26,10 +26,12 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
             .object(exit::COMPLETE, json!({ "plan": plan.plan(), "needs_consent": plan.needs_consent() }))?;
         return Ok(exit::COMPLETE);
     }
-    for line in plan::text(plan.plan()).lines() {
-        output.info(line);
-    }
     let given = consent::Given { confirm: args.confirm.as_deref(), yes: args.yes };
+    // Nobody is asked about a plan that was not shown.
+    let shown = Output { quiet: output.quiet && !given.must_be_asked(&plan), ..output };
+    for line in plan::text(plan.plan()).lines() {
+        shown.info(line);
+    }
     let confirmation = consent::obtain(&plan, given, &session.cancel).await?;
     let applied = plan.apply(confirmation).await;
     session.progress.finish();
@@ -54,8 +56,8 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
             "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
         ));
     };
-    let module = args.module.as_deref();
-    let located = session.locate(text, args.from.from.as_deref(), module).await?;
+    let module = args.among.module.as_deref();
+    let located = session.locate(text, &args.among).await?;
     let progress = session.progress.clone();
     let mut restore = Restore::new(located.spec)
         .registry(session.settings.registry.clone())
@@ -83,7 +85,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
 async fn undo(args: &Args, session: &Session) -> Result<u8> {
     let settings = &session.settings;
     let cx = session.context();
-    let (id, module) = (args.which.as_deref(), args.module.as_deref());
+    let (id, module) = (args.which.as_deref(), args.among.module.as_deref());
     let undone = conclude(Old::BringBack, id, module, &state_dir()?, &settings.registry, &cx).await?;
     for target in &undone.targets {
         settings.output.result(&format!(

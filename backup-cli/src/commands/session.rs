@@ -1,9 +1,9 @@
 //! What every command needs: settings, cancellation, progress; and how a backup is named.
 
-use crate::{failure::Result, render::progress::Progress, settings::Settings};
+use crate::{args::Among, failure::Result, render::progress::Progress, settings::Settings};
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Run, Which, archive, choose,
-    heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Run, State, Which, archive,
+    choose, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -39,12 +39,8 @@ impl Session {
     }
 
     /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself.
-    pub(super) async fn locate(
-        &self,
-        text: &str,
-        from: Option<&str>,
-        module: Option<&str>,
-    ) -> Result<Located> {
+    pub(super) async fn locate(&self, text: &str, among: &Among) -> Result<Located> {
+        let from = among.from.as_deref();
         let file = from.is_none() && is_file(text);
         let spec = match file {
             true => archive::at(text),
@@ -53,10 +49,16 @@ impl Session {
         let archive = spec.open()?;
         let backups = archive.list(&self.context()).await?;
         let which = match (file, backups.as_slice()) {
+            // No run goes on in a file that is named: what is wrong with it is said by opening it.
+            (true, [only]) if only.state == State::Incomplete => {
+                archive.open(&only.id, &self.context()).await?;
+                Which::Named(only.id.to_string())
+            }
             (true, [only]) => Which::Named(only.id.to_string()),
             _ => text.parse().unwrap_or_else(|never| match never {}),
         };
-        let backup = choose(&backups, &which, module, &jiff::tz::TimeZone::system())?.clone();
+        let backup =
+            choose(&backups, &which, among.module.as_deref(), &jiff::tz::TimeZone::system())?.clone();
         Ok(Located { spec, archive, backup, which })
     }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::fmt::Write;
 
 pub(super) async fn run(args: &Show, session: &Session) -> Result<u8> {
-    let located = session.locate(&args.id, args.from.from.as_deref(), None).await?;
+    let located = session.locate(&args.id, &args.among).await?;
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
     if session.settings.output.json {
         let manifest: Value = serde_json::from_slice(&reader.manifest().to_json())

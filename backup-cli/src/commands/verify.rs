@@ -30,10 +30,10 @@ pub(super) async fn run(args: &Verify, session: &Session) -> Result<u8> {
 
 /// The backups named, or all that are not incomplete.
 async fn chosen(args: &Verify, session: &Session) -> Result<Vec<(Arc<dyn Archive>, BackupSummary)>> {
-    let (from, module) = (args.from.from.as_deref(), args.module.as_deref());
+    let (from, module) = (args.among.from.as_deref(), args.among.module.as_deref());
     let mut out = Vec::new();
     for id in &args.ids {
-        let located = session.locate(id, from, module).await?;
+        let located = session.locate(id, &args.among).await?;
         out.push((located.archive, located.backup));
     }
     if args.ids.is_empty() {

@@ -11,6 +11,7 @@ pub(crate) fn print(output: Output, error: &Error, state: Option<&str>) {
 
 fn text(error: &Error, state: Option<&str>) -> String {
     let (what, cause, hint) = match error.failed() {
+        Some(e) if e.kind() == ErrorKind::Cancelled => ("interrupted".to_owned(), String::new(), None),
         Some(e) => (what(e), cause(e), e.hint_text().map(str::to_owned)),
         None => (error.to_string(), String::new(), None),
     };

@@ -74,9 +74,6 @@ pub(crate) fn report(r: &Report, archive: &str) -> String {
     let _ = writeln!(out, "  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
     let _ = writeln!(out, "  entries  {}", r.entries);
     let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
-    for text in &r.not_included {
-        let _ = writeln!(out, "  missing  {text}");
-    }
     out.push_str(&lost(&r.notes));
     out
 }

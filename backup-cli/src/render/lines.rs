@@ -35,6 +35,13 @@ impl Level {
 
 /// To stderr. A reader that has gone away is not our concern.
 pub(crate) fn print(output: Output, level: Level, text: &str) {
+    if output.events {
+        // Whoever reads the events line by line must not meet another language.
+        let line =
+            serde_json::json!({ "event": "message", "level": level.word().to_lowercase(), "text": text });
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        return;
+    }
     let line = match (output.terminal, level) {
         (false, _) => format!("{} [{}] {text}\n", Zoned::now().strftime("%Y-%m-%d %H:%M:%S"), level.word()),
         (true, Level::Info) => format!("{text}\n"),

@@ -21,9 +21,6 @@ pub(crate) fn text(plan: &Plan) -> String {
         if !m.survey.publish.is_empty() {
             let _ = writeln!(out, "  how      {}", m.survey.publish);
         }
-        for note in &m.survey.notes {
-            let _ = writeln!(out, "  note     {}: {note}", m.component);
-        }
     }
     for note in &plan.notes {
         let _ = writeln!(out, "  note     {note}");

@@ -8,51 +8,60 @@ pub mod trial;
 
 use std::{
     fs,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
 /// A folder with a program in it that knows no other configuration, archive or state.
-pub struct Place {
+pub(crate) struct Place {
     dir: tempfile::TempDir,
 }
 
 /// How a run ended.
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Place { dir: tempfile::tempdir().unwrap() }
     }
 
     /// With a small tree in it: `tree/a.txt`, `tree/sub/b.txt`.
-    pub fn with_tree() -> Self {
+    pub(crate) fn with_tree() -> Self {
         let place = Self::new();
         place.write("tree/a.txt", "alpha");
         place.write("tree/sub/b.txt", "beta");
         place
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         // Canonical, because the program prints such paths.
         fs::canonicalize(self.dir.path()).unwrap().join(name)
     }
 
-    pub fn write(&self, name: &str, text: &str) {
+    pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, text).unwrap();
     }
 
-    pub fn read(&self, name: &str) -> String {
+    /// A file that takes a good part of a second to back up or restore: time enough to meet the run in the middle of it.
+    pub(crate) fn write_large(&self, name: &str) {
+        // The block is larger than the window of the compression, which therefore does not see that it comes again.
+        let block = noise(8 << 20);
+        let mut file = fs::File::create(self.path(name)).unwrap();
+        (0..20).for_each(|_| file.write_all(&block).unwrap());
+    }
+
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
-    pub fn command(&self, line: &[&str]) -> Command {
+    pub(crate) fn command(&self, line: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backup"));
         command.args(line).current_dir(self.path("")).stdin(Stdio::null()).env_clear();
         command
@@ -62,19 +71,19 @@ impl Place {
         command
     }
 
-    pub fn run(&self, line: &[&str]) -> Ran {
+    pub(crate) fn run(&self, line: &[&str]) -> Ran {
         self.command(line).output().unwrap().into()
     }
 
     /// Runs and demands this exit code.
-    pub fn expect(&self, code: i32, line: &[&str]) -> Ran {
+    pub(crate) fn expect(&self, code: i32, line: &[&str]) -> Ran {
         let ran = self.run(line);
         assert_eq!(ran.code, code, "backup {}\n{}{}", line.join(" "), ran.stdout, ran.stderr);
         ran
     }
 
     /// The final object of a run with `--json`.
-    pub fn json(&self, code: i32, line: &[&str]) -> serde_json::Value {
+    pub(crate) fn json(&self, code: i32, line: &[&str]) -> serde_json::Value {
         let ran = self.expect(code, &[line, &["--json"]].concat());
         let object: serde_json::Value =
             serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {}", ran.stdout));
@@ -84,12 +93,12 @@ impl Place {
 
     /// Runs and compares exit code, stdout and stderr with `tests/golden/NAME.txt`. What changes from run to run (times, ids,
     /// this folder) is a placeholder there. `BACKUP_WRITE_GOLDEN=1` writes the files instead.
-    pub fn golden(&self, name: &str, line: &[&str]) {
+    pub(crate) fn golden(&self, name: &str, line: &[&str]) {
         let ran = self.run(line);
         self.compare(name, line, &ran);
     }
 
-    pub fn compare(&self, name: &str, line: &[&str], ran: &Ran) {
+    pub(crate) fn compare(&self, name: &str, line: &[&str], ran: &Ran) {
         let text = format!(
             "$ backup {}\nexit {}\n--- stdout\n{}--- stderr\n{}",
             line.join(" "),
@@ -146,6 +155,21 @@ fn placeholder(word: &str) -> Option<&'static str> {
     }
 }
 
+impl Ran {
+    /// With a text that differs from run to run as a placeholder.
+    pub(crate) fn without(&self, text: &str, placeholder: &str) -> Ran {
+        let replace = |s: &str| s.replace(text, placeholder);
+        Ran { code: self.code, stdout: replace(&self.stdout), stderr: replace(&self.stderr) }
+    }
+}
+
+/// Says that a test could not run, and fails where `BACKUP_TEST_REQUIRE` names what it needs.
+pub(crate) fn could_not_run(needs: &str, why: &str) {
+    let required = std::env::var("BACKUP_TEST_REQUIRE").unwrap_or_default();
+    assert!(!required.split(',').any(|r| r.trim() == needs), "{needs} is required: {why}");
+    eprintln!("could not run ({needs}): {why}");
+}
+
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         Ran {
@@ -154,4 +178,17 @@ impl From<Output> for Ran {
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }
+}
+
+/// Bytes that cannot be compressed.
+pub(crate) fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut out = Vec::with_capacity(length);
+    while out.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out
 }

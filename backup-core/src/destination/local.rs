@@ -1,6 +1,6 @@
 //! A folder of a local disk: temporary name, 0600, fsync of file and folder, rename without replace.
 
-use super::{Blob, Destination, Existing, Stored, Upload};
+use super::{Blob, Destination, Stored, Upload};
 use crate::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -39,6 +39,28 @@ impl LocalFolder {
         if full { error.hint("free some space there, or choose another destination") } else { error }
     }
 
+    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let temporary = self.path.join(temporary_name(name));
+        let written = create_private(&temporary).and_then(|mut f| {
+            f.write_all(bytes)?;
+            f.sync_all()?;
+            std::fs::rename(&temporary, self.path.join(name))?;
+            sync_folder(&self.path)
+        });
+        written.map_err(|e| {
+            // The provisional file is of no use to anybody; that it cannot be removed adds nothing to the error.
+            let _ = std::fs::remove_file(&temporary);
+            self.error("write", name, e)
+        })
+    }
+
+    fn remove_now(&self, name: &str) -> Result<()> {
+        match std::fs::remove_file(self.path.join(name)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.error("remove", name, e)),
+            _ => sync_folder(&self.path).map_err(|e| self.error("remove", name, e)),
+        }
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&LocalFolder) -> Result<T> + Send + 'static,
@@ -60,6 +82,40 @@ fn create_private(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+/// Under what something small is written before it takes its name.
+fn temporary_name(name: &str) -> String {
+    format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate())
+}
+
+/// Whether a name is one of those above: left by a run that was killed while it wrote.
+pub(crate) fn is_temporary_name(name: &str) -> bool {
+    let ours = |of: &str| {
+        of.starts_with("backup-lock-") || of.ends_with(".manifest.json") || of.ends_with(".state.json")
+    };
+    name.strip_prefix('.')
+        .and_then(|rest| rest.rsplit_once(".tmp-"))
+        .is_some_and(|(of, id)| ours(of) && id.len() == 26 && id.bytes().all(|b| b.is_ascii_alphanumeric()))
+}
+
+/// Keeps other processes of this machine from comparing and swapping in the same folder. Held for milliseconds; a process
+/// that dies gives it back. File systems without such locks are used without: the swap itself stays atomic.
+fn lock_folder(path: &Path) -> io::Result<Option<File>> {
+    if !cfg!(unix) {
+        return Ok(None);
+    }
+    let folder = File::open(path)?;
+    for _ in 0..1000 {
+        match folder.try_lock() {
+            Ok(()) => return Ok(Some(folder)),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                std::thread::sleep(std::time::Duration::from_millis(10))
+            }
+            Err(std::fs::TryLockError::Error(_)) => return Ok(None),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds it for more than ten seconds"))
 }
 
 /// Makes names in a folder durable. Windows has no such call and needs none.
@@ -193,28 +249,29 @@ impl Destination for LocalFolder {
         .await
     }
 
-    async fn write_small(&self, name: &str, bytes: &[u8], existing: Existing) -> Result<()> {
+    async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (name, bytes) = (name.to_owned(), bytes.to_owned());
+        self.blocking(move |me| me.replace(&name, &bytes)).await
+    }
+
+    async fn swap_small(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
+        let (name, expected, new) = (name.to_owned(), expected.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec));
         self.blocking(move |me| {
-            let path = me.path.join(&name);
-            let temporary =
-                me.path.join(format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate()));
-            let written = create_private(&temporary).and_then(|mut f| {
-                f.write_all(&bytes)?;
-                f.sync_all()?;
-                match existing {
-                    Existing::Replace => std::fs::rename(&temporary, &path)?,
-                    Existing::Refuse => rename_without_replace(&temporary, &path)?,
-                }
-                sync_folder(&me.path)
-            });
-            written.map_err(|e| {
-                let taken = e.kind() == io::ErrorKind::AlreadyExists;
-                // The provisional file is of no use to anybody; that it cannot be removed adds nothing to the error.
-                let _ = std::fs::remove_file(&temporary);
-                let error = me.error("write", &name, e);
-                if taken { error.with_kind(ErrorKind::AlreadyRunning) } else { error }
-            })
+            let fail = |e| me.error("lock the folder", &name, e);
+            let _guard = lock_folder(&me.path).map_err(fail)?;
+            let found = match std::fs::read(me.path.join(&name)) {
+                Ok(found) => Some(found),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+                Err(e) => return Err(me.error("read", &name, e)),
+            };
+            if found != expected {
+                return Ok(false);
+            }
+            match new {
+                Some(new) => me.replace(&name, &new)?,
+                None => me.remove_now(&name)?,
+            }
+            Ok(true)
         })
         .await
     }
@@ -240,11 +297,7 @@ impl Destination for LocalFolder {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let name = name.to_owned();
-        self.blocking(move |me| match std::fs::remove_file(me.path.join(&name)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(me.error("remove", &name, e)),
-            _ => sync_folder(&me.path).map_err(|e| me.error("remove", &name, e)),
-        })
-        .await
+        self.blocking(move |me| me.remove_now(&name)).await
     }
 
     fn local_path(&self) -> Option<&Path> {
@@ -419,14 +472,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_file_is_taken_once() {
+    async fn of_two_swaps_from_the_same_state_one_succeeds() {
         let dir = tempfile::tempdir().unwrap();
         let folder = LocalFolder::new(dir.path());
-        folder.write_small("lock", b"1", Existing::Refuse).await.unwrap();
-        let second = folder.write_small("lock", b"2", Existing::Refuse).await.unwrap_err();
-        assert_eq!(second.kind(), ErrorKind::AlreadyRunning);
-        assert_eq!(folder.read_small("lock", 10).await.unwrap().unwrap(), "1");
-        assert_eq!(folder.list().await.unwrap().len(), 1);
+        assert!(folder.swap_small("lock", None, Some(b"1")).await.unwrap());
+        assert!(!folder.swap_small("lock", None, Some(b"2")).await.unwrap());
+        assert!(folder.swap_small("lock", Some(b"1"), Some(b"3")).await.unwrap());
+        assert!(!folder.swap_small("lock", Some(b"1"), None).await.unwrap());
+        assert_eq!(folder.read_small("lock", 10).await.unwrap().unwrap(), "3");
+        assert!(folder.swap_small("lock", Some(b"3"), None).await.unwrap());
+        assert_eq!(folder.list().await.unwrap(), []);
+    }
+
+    #[test]
+    fn only_our_own_temporary_names_are_known_as_such() {
+        for name in [".backup-lock-0123", "x.tar.zst.manifest.json", "x.tar.state.json"] {
+            assert!(is_temporary_name(&temporary_name(name)), "{name}");
+        }
+        assert!(!is_temporary_name(".notes.tmp-01ARZ3NDEKTSV4RRFFQ69G5FAV"));
+        assert!(!is_temporary_name(".x.state.json.tmp-1"));
     }
 
     #[tokio::test]

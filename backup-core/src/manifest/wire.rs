@@ -1,4 +1,4 @@
-//! The manifest as it is stored: version 1. A field is never changed, only added with a default; anything else is version 2.
+//! The manifest as it is stored: version 1. Strict in both directions: another field is another version.
 
 use super::{BackupHeader, Component, ComponentHeader, Manifest, Series, State};
 use crate::{BackupId, Facts, Moment, Note, Notes};
@@ -116,8 +116,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         return Err(ManifestError::Version { found: version.format });
     }
     let wire: ManifestV1 = serde_json::from_slice(bytes)?;
-    if wire.state == State::Incomplete {
-        return Err(ManifestError::Invalid("a manifest cannot say that its backup is incomplete".into()));
+    if matches!(wire.state, State::Incomplete | State::Unknown) {
+        return Err(ManifestError::Invalid(format!(
+            "a manifest cannot say that its backup is {}",
+            wire.state
+        )));
     }
     let components: Vec<Component> = wire
         .components

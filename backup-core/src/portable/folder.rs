@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Result, RunLock, Series, State,
-    destination::{Destination, LocalFolder, Stored},
+    destination::{Destination, LocalFolder, Stored, is_temporary_name},
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -119,7 +119,8 @@ impl PortableArchive {
     async fn summarize(&self, stored: &Stored) -> Result<BackupSummary> {
         let later = match self.exact {
             Some(_) => Later::default(),
-            None => sidecar::read_later(&*self.destination, &stored.name).await?,
+            // What came later must not hide what is there: it says only when the backup was verified.
+            None => sidecar::read_later(&*self.destination, &stored.name).await.unwrap_or_default(),
         };
         if self.exact.is_none()
             && let Some(manifest) =
@@ -134,6 +135,10 @@ impl PortableArchive {
             }
             // No manifest that can be read: whatever it is, it is no backup.
             Err(e) if e.kind() == ErrorKind::Damaged => Ok(incomplete(stored, None)),
+            // Of a newer program: it is there, and this one can say no more of it.
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                Ok(BackupSummary { state: State::Unknown, ..incomplete(stored, None) })
+            }
             Err(e) => Err(e),
         }
     }
@@ -340,8 +345,7 @@ impl Archive for PortableArchive {
         // Small files of a run that was killed while it wrote them.
         let now = Timestamp::now();
         for stored in &all {
-            let small = stored.name.starts_with(".backup-probe-")
-                || (stored.name.starts_with('.') && stored.name.contains(".tmp-"));
+            let small = stored.name.starts_with(".backup-probe-") || is_temporary_name(&stored.name);
             let old = now.duration_since(stored.modified) > jiff::SignedDuration::from_mins(10);
             if small && old {
                 self.destination.remove(&stored.name).await?;

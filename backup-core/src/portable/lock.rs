@@ -2,13 +2,14 @@
 
 use super::name;
 use crate::{
-    Context, Error, ErrorKind, Event, ProcessStamp, Result, RunLock, Series,
-    destination::{Destination, Existing},
+    Context, Error, ErrorKind, Event, ProcessStamp, Result, RunLock, Series, destination::Destination,
 };
 use async_trait::async_trait;
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
 /// A lock of another host that was not renewed for this long is of a run that is dead.
@@ -22,7 +23,7 @@ struct Held {
     process: ProcessStamp,
     since: Timestamp,
     renewed: Timestamp,
-    /// Tells this holder from every other: only its own lock is renewed or removed.
+    /// Tells this holder from every other of the same process.
     token: String,
 }
 
@@ -42,15 +43,18 @@ impl Held {
 pub(super) struct SeriesLock {
     destination: Arc<dyn Destination>,
     name: String,
+    /// What the file holds while it is ours.
+    ours: Arc<Mutex<Vec<u8>>>,
     released: bool,
-    _renewal: AbortOnDropHandle<()>,
+    renewal: AbortOnDropHandle<()>,
 }
 
-async fn read(destination: &dyn Destination, name: &str) -> Result<Option<Held>> {
+/// The holder, and the bytes that say so.
+async fn read(destination: &dyn Destination, name: &str) -> Result<Option<(Held, Bytes)>> {
     match destination.read_small(name, LARGEST).await? {
         None => Ok(None),
         // It is written in one step: what cannot be read is none of ours.
-        Some(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|e| {
+        Some(bytes) => serde_json::from_slice(&bytes).map(|held| Some((held, bytes))).map_err(|e| {
             Error::damaged("read the run lock", e).on(name).hint("if no run is going on, remove this file")
         }),
     }
@@ -59,15 +63,17 @@ async fn read(destination: &dyn Destination, name: &str) -> Result<Option<Held>>
 /// Whether a run of this series (by its short form) goes on.
 pub(super) async fn is_held(destination: &dyn Destination, short: &str) -> Result<bool> {
     let name = format!(".backup-lock-{short}");
-    Ok(read(destination, &name).await?.is_some_and(|held| !held.is_stale()))
+    Ok(read(destination, &name).await?.is_some_and(|(held, _)| !held.is_stale()))
 }
 
 /// Removes the lock files of runs that are dead; says their names.
 pub(super) async fn clear_stale(destination: &dyn Destination, names: &[String]) -> Result<Vec<String>> {
     let mut cleared = Vec::new();
     for name in names {
-        if read(destination, name).await?.is_some_and(|held| held.is_stale()) {
-            destination.remove(name).await?;
+        if let Some((held, bytes)) = read(destination, name).await?
+            && held.is_stale()
+            && destination.swap_small(name, Some(&bytes), None).await?
+        {
             cleared.push(name.clone());
         }
     }
@@ -87,19 +93,25 @@ pub(super) async fn take(
     let mut held = Held { process: ProcessStamp::current(), since: now, renewed: now, token };
     let deadline = tokio::time::Instant::now() + wait;
     let mut told = false;
-    loop {
+    let ours = loop {
         let bytes = serde_json::to_vec(&held).map_err(Error::contract)?;
-        match destination.write_small(&name, &bytes, Existing::Refuse).await {
-            Ok(()) => break,
-            Err(e) if e.kind() == ErrorKind::AlreadyRunning => {}
-            Err(e) => return Err(e),
-        }
-        let Some(other) = read(&*destination, &name).await? else { continue };
-        if other.is_stale() {
-            // Two runs may find the same dead lock; only one of them creates the next one.
-            destination.remove(&name).await?;
-            continue;
-        }
+        let found = read(&*destination, &name).await?;
+        let other = match found {
+            None => {
+                if destination.swap_small(&name, None, Some(&bytes)).await? {
+                    break bytes;
+                }
+                continue;
+            }
+            Some((other, theirs)) if other.is_stale() => {
+                // Of several that find the same dead lock, one takes it over.
+                if destination.swap_small(&name, Some(&theirs), Some(&bytes)).await? {
+                    break bytes;
+                }
+                continue;
+            }
+            Some((other, _)) => other,
+        };
         let who = format!(
             "a run of the same series is going on: process {} on {}, since {}",
             other.process.pid, other.process.host, other.since
@@ -118,38 +130,44 @@ pub(super) async fn take(
             () = cx.cancel.cancelled() => return Err(Error::cancelled()),
         }
         (held.since, held.renewed) = (Timestamp::now(), Timestamp::now());
-    }
-    let renewal = {
-        let (destination, name) = (destination.clone(), name.clone());
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(RENEWED_EVERY).await;
-                held.renewed = Timestamp::now();
-                if let Ok(bytes) = serde_json::to_vec(&held) {
-                    // A renewal that fails is tried again; nobody takes the lock before ten minutes of it.
-                    let _ = destination.write_small(&name, &bytes, Existing::Replace).await;
-                }
-            }
-        })
     };
-    Ok(SeriesLock { destination, name, released: false, _renewal: AbortOnDropHandle::new(renewal) })
+    let ours = Arc::new(Mutex::new(ours));
+    let renewal = tokio::spawn(renew(destination.clone(), name.clone(), held, ours.clone()));
+    Ok(SeriesLock { destination, name, ours, released: false, renewal: AbortOnDropHandle::new(renewal) })
+}
+
+/// Says again and again that the run goes on. A renewal that fails is tried again; nobody takes the lock before ten minutes.
+async fn renew(destination: Arc<dyn Destination>, name: String, mut held: Held, ours: Arc<Mutex<Vec<u8>>>) {
+    loop {
+        tokio::time::sleep(RENEWED_EVERY).await;
+        held.renewed = Timestamp::now();
+        let Ok(bytes) = serde_json::to_vec(&held) else { return };
+        let mut now = ours.lock().await;
+        if let Ok(true) = destination.swap_small(&name, Some(&now), Some(&bytes)).await {
+            *now = bytes;
+        }
+    }
 }
 
 #[async_trait]
 impl RunLock for SeriesLock {
     async fn release(mut self: Box<Self>) -> Result<()> {
         self.released = true;
-        self._renewal.abort();
-        self.destination.remove(&self.name).await
+        let ours = self.ours.clone();
+        let ours = ours.lock().await;
+        self.renewal.abort();
+        // If it is not ours any more, it was taken for dead; what is there now is somebody else's.
+        self.destination.swap_small(&self.name, Some(&ours), None).await.map(drop)
     }
 }
 
 impl Drop for SeriesLock {
     fn drop(&mut self) {
-        if !self.released
-            && let Some(folder) = self.destination.local_path()
+        // As far as a drop can; else it is found stale when this process is gone.
+        if let (false, Some(folder)) = (self.released, self.destination.local_path())
+            && let Ok(ours) = self.ours.try_lock()
+            && std::fs::read(folder.join(&self.name)).is_ok_and(|found| found == *ours)
         {
-            // As far as a drop can; else it is found stale when this process is gone.
             let _ = std::fs::remove_file(folder.join(&self.name));
         }
     }

@@ -196,7 +196,7 @@ impl Worker {
         }
         let Some(mut upload) = self.upload.take() else { return Err(gone()) };
         if self.compression != Compression::None {
-            let table = std::mem::take(&mut self.table).to_bytes();
+            let table = std::mem::take(&mut self.table).into_bytes();
             self.written += table.len() as u64;
             if let Err(e) = upload.write(table).await {
                 let _ = upload.abort().await;

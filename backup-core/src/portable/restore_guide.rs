@@ -20,7 +20,8 @@ pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
          \x20      cat SHA256SUMS/* | sha256sum --check --quiet\n\n\
          \x20  A file that is listed as missing or empty, and has `\"discarded\"` in its line of `index/`, failed while the\n\
          \x20  backup was made; `manifest.json` says so, too.\n\n\
-         3. Files named `NAME.seg000000`, `NAME.seg000001` … are the parts of one: `cat NAME.seg* > NAME`.\n\n\
+         3. Where `NAME.seg000000`, `NAME.seg000001` … are there and `NAME` itself is not, they are the parts of it:\n\
+         \x20  `cat NAME.seg?????? > NAME`.\n\n\
          4. Put back what you find:\n\n",
         header.module,
         header.created,

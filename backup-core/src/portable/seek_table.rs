@@ -41,7 +41,7 @@ impl SeekTable {
         self.0.log_frame(packed, raw).map_err(|_| too_large())
     }
 
-    pub(super) fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> Vec<u8> {
         let mut serializer = self.0.into_serializer();
         let mut out = vec![0; serializer.encoded_len()];
         let mut at = 0;
@@ -88,7 +88,7 @@ pub(super) fn parse(bytes: &[u8], frames_end: u64) -> Result<Vec<FrameAt>> {
     if packed != frames_end {
         return Err(fail("the frames that it names are not as long as the file"));
     }
-    if again.to_bytes() != bytes {
+    if again.into_bytes() != bytes {
         return Err(fail("it is not written as the format wants it"));
     }
     Ok(frames)
@@ -103,7 +103,7 @@ mod tests {
         let mut table = SeekTable::default();
         table.push(100, 1000).unwrap();
         table.push(7, 2000).unwrap();
-        let bytes = table.to_bytes();
+        let bytes = table.into_bytes();
         assert_eq!(length_from_footer(&bytes[bytes.len() - 9..]), Some(bytes.len() as u64));
         let frames = parse(&bytes, 107).unwrap();
         assert_eq!(frames[1], FrameAt { packed: 100, packed_length: 7, raw: 1000, raw_length: 2000 });

@@ -1,13 +1,11 @@
 //! Files beside an archive in a folder: a copy of its manifest, which makes listing cheap, and what came later.
 
 use super::name;
-use crate::{
-    Error, Manifest, Result,
-    destination::{Destination, Existing},
-};
+use crate::{Error, Manifest, Result, destination::Destination};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 /// A manifest larger than this is none of ours.
 pub(super) const LARGEST_MANIFEST: u64 = 64 << 20;
@@ -18,6 +16,8 @@ const LARGEST_STATE: u64 = 1 << 20;
 struct ManifestCopy<'a> {
     /// Length of the archive that it describes.
     archive_bytes: u64,
+    /// Of the text of the manifest, as it stands here.
+    manifest_sha256: String,
     #[serde(borrow)]
     manifest: &'a RawValue,
 }
@@ -39,9 +39,10 @@ pub(super) async fn write_manifest(
 ) -> Result<()> {
     let text = String::from_utf8_lossy(&manifest.to_json()).into_owned();
     let raw = RawValue::from_string(text).map_err(|e| Error::contract(e).on("manifest"))?;
-    let copy = serde_json::to_vec(&ManifestCopy { archive_bytes: bytes, manifest: &raw });
+    let manifest_sha256 = hex::encode(Sha256::digest(raw.get()));
+    let copy = serde_json::to_vec(&ManifestCopy { archive_bytes: bytes, manifest_sha256, manifest: &raw });
     let copy = copy.map_err(|e| Error::contract(e).on("manifest"))?;
-    destination.write_small(&name::manifest_sidecar(archive), &copy, Existing::Replace).await
+    destination.write_small(&name::manifest_sidecar(archive), &copy).await
 }
 
 /// The copy beside an archive of this length. It is a cache: whatever is wrong with it, the manifest inside is taken instead.
@@ -53,7 +54,9 @@ pub(super) async fn read_manifest(
     let name = name::manifest_sidecar(archive);
     let stored = destination.read_small(&name, LARGEST_MANIFEST + 1024).await.ok()??;
     let copy: ManifestCopy<'_> = serde_json::from_slice(&stored).ok()?;
-    (copy.archive_bytes == bytes).then(|| Manifest::from_json(copy.manifest.get().as_bytes()).ok())?
+    let text = copy.manifest.get();
+    let sound = copy.archive_bytes == bytes && copy.manifest_sha256 == hex::encode(Sha256::digest(text));
+    sound.then(|| Manifest::from_json(text.as_bytes()).ok())?
 }
 
 pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> Result<Later> {
@@ -70,5 +73,5 @@ pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> 
 
 pub(super) async fn write_later(destination: &dyn Destination, archive: &str, later: &Later) -> Result<()> {
     let bytes = serde_json::to_vec_pretty(later).map_err(|e| Error::contract(e).on("state"))?;
-    destination.write_small(&name::state_sidecar(archive), &bytes, Existing::Replace).await
+    destination.write_small(&name::state_sidecar(archive), &bytes).await
 }

@@ -102,15 +102,16 @@ impl Fingerprint {
     }
 }
 
-/// The fingerprint of a file which nobody is writing to, after waiting for its clock's tick to pass.
+/// The fingerprint of a file which nobody is writing to, after waiting for its clock's tick to pass. What is read of
+/// the file, or opened beside it, from then on belongs together if the fingerprint is the same in the end.
 pub(super) fn settled(
     file: &File,
     limit: Duration,
     cancelled: &Cancelled,
 ) -> Result<Fingerprint, SqliteError> {
+    let fingerprint = Fingerprint::of(file)?;
     let start = Instant::now();
     loop {
-        let fingerprint = Fingerprint::of(file)?;
         let wait = fingerprint.unsettled_for(SystemTime::now());
         if wait.is_zero() {
             return Ok(fingerprint);
@@ -122,5 +123,6 @@ pub(super) fn settled(
             return Err(SqliteError::Cancelled);
         }
         std::thread::sleep(wait.min(Duration::from_millis(50)));
+        fingerprint.verify(file)?;
     }
 }

@@ -19,6 +19,7 @@ mod detect;
 mod error;
 mod guard;
 mod journal;
+mod opening;
 mod overlay;
 mod snapshot;
 mod stream;

@@ -64,6 +64,34 @@ fn opened_and_closed_for_every_transaction() {
     copies_under_write("DELETE", "reopens", 0, 10);
 }
 
+/// Once an old log was opened before the database had settled, and laid over a newer database.
+#[test]
+fn without_locks_a_copy_is_sound_or_refused_whatever_writers_and_crashes_do() {
+    for (journal_mode, what) in
+        [("WAL", "reopens"), ("WAL", "writes"), ("DELETE", "reopens"), ("DELETE", "writes")]
+    {
+        let made = ledger(journal_mode, 512, 0);
+        let mut copied = 0;
+        for _ in 0..3 {
+            let writer = Other::start(what, &made.path);
+            for _ in 0..25 {
+                match copy_with(&made.path, Approach::Undisturbed) {
+                    Ok((_, bytes)) => {
+                        assert_sound_ledger(&bytes);
+                        copied += 1;
+                    }
+                    Err(error) => {
+                        assert!(matches!(error, SqliteError::Changed), "{journal_mode} {what}: {error}")
+                    }
+                }
+            }
+            writer.kill();
+            assert_sound_ledger(&copy_with(&made.path, Approach::Undisturbed).unwrap().1);
+        }
+        assert!(copied > 0, "{journal_mode} {what}: always refused");
+    }
+}
+
 #[test]
 fn a_writer_in_this_process_keeps_its_locks() {
     for filler in [0, 10 << 20] {

@@ -85,7 +85,7 @@ mod tests {
 
     fn var(name: &str) -> Option<String> {
         match name {
-            "HOME" => Some("/root".into()),
+            "HOME" => Some("/home/me".into()),
             "EMPTY" => Some(String::new()),
             _ => None,
         }
@@ -94,11 +94,11 @@ mod tests {
     #[test]
     fn variables_defaults_and_dollars() {
         for (text, expected) in [
-            ("${HOME}/b", "/root/b"),
+            ("${HOME}/b", "/home/me/b"),
             ("${NO:-x y}${EMPTY:-e}", "x ye"),
             ("a${EMPTY}b", "ab"),
             ("$$HOME $HOME 5$", "$HOME $HOME 5$"),
-            ("${HOME:?needed}", "/root"),
+            ("${HOME:?needed}", "/home/me"),
             ("${NO:-}", ""),
         ] {
             assert_eq!(expand(text, &var).as_deref(), Ok(expected), "{text}");

@@ -65,6 +65,18 @@ fn a_value_cannot_smuggle_in_syntax() {
 }
 
 #[test]
+fn an_archive_that_cannot_be_opened_by_anyone_is_an_error() {
+    for (line, part) in [
+        ("url = \"ftp://h/b\"", "ftp"),
+        ("url = \"b\"\nlevel = 99", "levels"),
+        ("url = \"b\"\nname = \"x\"", "{id}"),
+    ] {
+        let c = complaint(&format!("\n[archives.a]\n{line}\n"));
+        assert!(c.contains("backup.toml:2:") && c.contains(part), "{c}");
+    }
+}
+
+#[test]
 fn broken_toml_names_its_line() {
     assert!(complaint("[archives.a]\nurl = \n").contains(":2:"));
     assert!(complaint("[archives.a]\nurl = 5\n").contains(":2:"));

@@ -91,7 +91,8 @@ pub async fn a_component_that_is_one_file_is_kept(make: &impl ArchiveFixture) {
 /// systems report them.
 pub async fn sparse_entries_keep_their_extents(make: &impl ArchiveFixture) {
     let mut source = MemorySource::new("files");
-    let cases: [(&str, &[(u64, u64)], u64); 5] = [
+    type Case = (&'static str, &'static [(u64, u64)], u64);
+    let cases: [Case; 5] = [
         ("middle", &[(0, 4096), (1 << 20, 8192)], (1 << 20) + 8192),
         ("both ends", &[(65_536, 4096), (3 << 20, 4096)], 8 << 20),
         ("nothing", &[], 1 << 20),
