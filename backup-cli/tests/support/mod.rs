@@ -4,7 +4,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 #[cfg(unix)]
-pub mod trial;
+pub(crate) mod trial;
 
 use std::{
     fs,

@@ -18,50 +18,50 @@ use std::{
 };
 
 /// How often: `few` times in the tests, `many` times in a soak.
-pub fn times(few: usize, many: usize) -> usize {
+pub(crate) fn times(few: usize, many: usize) -> usize {
     if is_soak() { many } else { few }
 }
 
-pub fn is_soak() -> bool {
+pub(crate) fn is_soak() -> bool {
     env::var_os("BACKUP_SOAK").is_some_and(|v| v == "1")
 }
 
 /// False, and said, where a test that must mount, own devices or change its user cannot do so; a failure where
 /// `BACKUP_TEST_REQUIRE` names root.
-pub fn is_root(test: &str) -> bool {
+pub(crate) fn is_root(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
     let required = env::var("BACKUP_TEST_REQUIRE").unwrap_or_default();
     assert!(!required.split(',').any(|r| r == "root"), "{test} needs root, and BACKUP_TEST_REQUIRE names it");
-    eprintln!("{test}: NOT RUN, because it needs root");
+    eprintln!("SKIPPED: {test}: needs root");
     false
 }
 
 /// Chance that can be had again: `BACKUP_SEED` names the seed that a run has printed.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_micros();
         let seed = env::var("BACKUP_SEED").map_or_else(|_| now() as u64, |text| text.parse().unwrap());
         println!("{test}: BACKUP_SEED={seed}");
         Random(seed.wrapping_mul(2).wrapping_add(1))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         self.0
     }
 
-    pub fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
     /// Bytes that cannot be compressed.
-    pub fn bytes(&mut self, length: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, length: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(length + 8);
         while out.len() < length {
             out.extend_from_slice(&self.next().to_le_bytes());
@@ -71,27 +71,27 @@ impl Random {
     }
 
     /// The `i`-th of `n` points spread over a duration, each at random in its part.
-    pub fn point(&mut self, i: usize, n: usize, over: Duration) -> Duration {
+    pub(crate) fn point(&mut self, i: usize, n: usize, over: Duration) -> Duration {
         let part = over.as_micros() as u64 / n as u64;
         Duration::from_micros(part * i as u64 + self.below(part))
     }
 }
 
 /// A run that will be killed, in a process group of its own. Its output is read and thrown away.
-pub struct Run {
+pub(crate) struct Run {
     child: Child,
-    pub begun: Instant,
+    pub(crate) begun: Instant,
     phases: mpsc::Receiver<String>,
 }
 
 impl Run {
     /// `line` without `--progress`.
-    pub fn start(place: &Place, line: &[&str]) -> Self {
+    pub(crate) fn start(place: &Place, line: &[&str]) -> Self {
         let mut command = place.command(&[line, &["--progress", "json"]].concat());
         Self::of(&mut command)
     }
 
-    pub fn of(command: &mut Command) -> Self {
+    pub(crate) fn of(command: &mut Command) -> Self {
         let begun = Instant::now();
         let mut child =
             command.process_group(0).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -108,29 +108,29 @@ impl Run {
     }
 
     /// Waits for the beginning of a phase; false if the run ends without it.
-    pub fn reaches(&self, phase: &str) -> bool {
+    pub(crate) fn reaches(&self, phase: &str) -> bool {
         self.phases.iter().any(|p| p == phase)
     }
 
-    pub fn signal(&self, signal: rustix::process::Signal) {
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         // A run that has ended is still there: nobody has waited for it.
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Kills all of it; true if it was still going on.
-    pub fn kill(mut self) -> bool {
+    pub(crate) fn kill(mut self) -> bool {
         let group = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process_group(group, rustix::process::Signal::KILL).unwrap();
         self.child.wait().unwrap().code().is_none()
     }
 
-    pub fn kill_after(self, delay: Duration) -> bool {
+    pub(crate) fn kill_after(self, delay: Duration) -> bool {
         std::thread::sleep(delay.saturating_sub(self.begun.elapsed()));
         self.kill()
     }
 
     /// Its exit code, at the latest after `limit`.
-    pub fn code_within(mut self, limit: Duration) -> i32 {
+    pub(crate) fn code_within(mut self, limit: Duration) -> i32 {
         let from = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
@@ -146,7 +146,7 @@ impl Run {
 }
 
 /// How long a run takes that nobody disturbs.
-pub fn duration_of(place: &Place, line: &[&str]) -> Duration {
+pub(crate) fn duration_of(place: &Place, line: &[&str]) -> Duration {
     let run = Run::start(place, line);
     let begun = run.begun;
     assert_eq!(run.code_within(Duration::from_secs(120)), 0, "backup {}", line.join(" "));
@@ -154,10 +154,10 @@ pub fn duration_of(place: &Place, line: &[&str]) -> Duration {
 }
 
 /// Everything that a restore must bring back, by path: kind, mode, owner, time, size, content or link.
-pub type Fingerprint = BTreeMap<PathBuf, String>;
+pub(crate) type Fingerprint = BTreeMap<PathBuf, String>;
 
 /// Of a whole tree, its top folder included; folders in which a restore keeps what it needs are left out at the top.
-pub fn fingerprint(root: &Path) -> Fingerprint {
+pub(crate) fn fingerprint(root: &Path) -> Fingerprint {
     let mut out = Fingerprint::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(path) = todo.pop() {
@@ -172,9 +172,7 @@ pub fn fingerprint(root: &Path) -> Fingerprint {
         } else if kind.is_symlink() {
             format!("link to {:?}", fs::read_link(&full).unwrap())
         } else if kind.is_file() {
-            let mut hash = DefaultHasher::new();
-            fs::read(&full).unwrap().hash(&mut hash);
-            format!("file of {} bytes {:016x}", meta.size(), hash.finish())
+            format!("file {}", digest(&fs::read(&full).unwrap()))
         } else {
             format!("fifo {} socket {} device {}", kind.is_fifo(), kind.is_socket(), meta.rdev())
         };
@@ -192,7 +190,7 @@ pub fn fingerprint(root: &Path) -> Fingerprint {
 }
 
 /// What two trees differ in, for a message: the first few.
-pub fn difference(one: &Fingerprint, other: &Fingerprint) -> String {
+pub(crate) fn difference(one: &Fingerprint, other: &Fingerprint) -> String {
     let paths: std::collections::BTreeSet<_> = one.keys().chain(other.keys()).collect();
     let differ = paths.into_iter().filter(|p| one.get(*p) != other.get(*p));
     let lines = differ.take(5).map(|p| format!("  {p:?}: {:?} / {:?}\n", one.get(p), other.get(p)));
@@ -204,21 +202,33 @@ fn is_home(name: &[u8]) -> bool {
 }
 
 /// The folders of restores in a folder.
-pub fn homes_in(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn homes_in(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     paths.filter(|p| p.file_name().is_some_and(|n| is_home(n.as_bytes()))).collect()
 }
 
 /// All names in a folder, sorted.
-pub fn names_in(folder: &Path) -> Vec<String> {
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
     let names = fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name());
     let mut names: Vec<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
     names.sort();
     names
 }
 
+/// Names, lengths and digests of the files in a folder.
+pub(crate) fn contents(folder: &Path) -> Vec<String> {
+    let names = names_in(folder).into_iter();
+    names.map(|name| format!("{name} {}", digest(&fs::read(folder.join(&name)).unwrap()))).collect()
+}
+
+fn digest(content: &[u8]) -> String {
+    let mut hash = DefaultHasher::new();
+    content.hash(&mut hash);
+    format!("of {} bytes {:016x}", content.len(), hash.finish())
+}
+
 /// Runs a program that must succeed.
-pub fn tool(program: &str, arguments: &[&str]) -> String {
+pub(crate) fn tool(program: &str, arguments: &[&str]) -> String {
     let out = Command::new(program).args(arguments).output().unwrap_or_else(|e| panic!("{program}: {e}"));
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
     assert!(
@@ -231,23 +241,23 @@ pub fn tool(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Makes `to` exactly what `from` is.
-pub fn mirror(from: &Path, to: &Path) {
+pub(crate) fn mirror(from: &Path, to: &Path) {
     let (from, to) = (format!("{}/", from.display()), format!("{}/", to.display()));
     // Times are compared to the nanosecond.
     tool("rsync", &["-aHAX", "--modify-window=-1", "--checksum", "--delete", &from, &to]);
 }
 
 /// Unmounts when it is dropped.
-pub struct Mount(PathBuf);
+pub(crate) struct Mount(PathBuf);
 
 impl Mount {
-    pub fn tmpfs(at: &Path, options: &str) -> Self {
+    pub(crate) fn tmpfs(at: &Path, options: &str) -> Self {
         fs::create_dir_all(at).unwrap();
         tool("mount", &["-t", "tmpfs", "-o", options, "tmpfs", at.to_str().unwrap()]);
         Mount(at.to_owned())
     }
 
-    pub fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Self {
+    pub(crate) fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Self {
         for folder in [lower, upper, work, at] {
             fs::create_dir_all(folder).unwrap();
         }
@@ -257,7 +267,7 @@ impl Mount {
         Mount(at.to_owned())
     }
 
-    pub fn remount(&self, options: &str) {
+    pub(crate) fn remount(&self, options: &str) {
         tool("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()]);
     }
 }
