@@ -75,10 +75,12 @@ fn a_farm_of_hard_links_comes_back_as_links() {
 }
 
 #[test]
-fn a_sparse_file_of_10_gb_comes_back_sparse() {
+fn a_large_sparse_file_comes_back_sparse() {
     let place = Place::new();
     fs::create_dir(place.path("tree")).unwrap();
-    let at = [(0, "begin"), (4 << 30, "middle"), ((10 << 30) - 3, "end")];
+    // Its digest is that of all its bytes, holes too: the time is that of the apparent size.
+    let size = if is_soak() { 10 << 30 } else { 1 << 30 };
+    let at = [(0, "begin"), (size / 3, "middle"), (size - 3, "end")];
     let path = place.path("tree/sparse");
     let mut file = File::create(&path).unwrap();
     for (offset, text) in at {
@@ -86,14 +88,14 @@ fn a_sparse_file_of_10_gb_comes_back_sparse() {
         file.write_all(text.as_bytes()).unwrap();
     }
     // Ends in a hole.
-    File::create(place.path("tree/hole")).unwrap().set_len(1 << 40).unwrap();
+    File::create(place.path("tree/hole")).unwrap().set_len(size / 10).unwrap();
     let before = fs::metadata(&path).unwrap();
     there_and_back(&place);
     let after = fs::metadata(&path).unwrap();
     assert_eq!((after.len(), after.mtime_nsec()), (before.len(), before.mtime_nsec()));
     assert!(after.blocks() <= before.blocks() + 64, "{} blocks, {} before", after.blocks(), before.blocks());
     let hole = fs::metadata(place.path("tree/hole")).unwrap();
-    assert!(hole.len() == 1 << 40 && hole.blocks() < 64, "{hole:?}");
+    assert!(hole.len() == size / 10 && hole.blocks() < 64, "{hole:?}");
     for (offset, text) in at {
         let mut found = vec![0; text.len()];
         std::os::unix::fs::FileExt::read_exact_at(&File::open(&path).unwrap(), &mut found, offset).unwrap();
@@ -164,7 +166,7 @@ fn a_whole_system_comes_back() {
         for folder in if is_soak() { &["/usr/share", "/usr/lib"][..] } else { &["/usr/share/perl5", "/etc"] }
         {
             if Path::new(folder).exists() {
-                tool("cp", &["-a", "--parents", folder, tree.to_str().unwrap()]);
+                tool("cp", &["-a", folder, tree.join(&folder[1..].replace('/', "-")).to_str().unwrap()]);
             }
         }
     });
