@@ -57,6 +57,19 @@ impl Pool {
         self.queues[turn].send((job, room)).map_err(|_| panicked())
     }
 
+    /// For something that is made outside of the pool: held until it is made, so that `stop` waits for it.
+    pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
+        let room = self.room.clone().acquire_many_owned(LEAST).await.map_err(|_| Error::cancelled())?;
+        self.check()?;
+        Ok(room)
+    }
+
+    /// Makes nothing more; nothing is being made any more when this returns.
+    pub(crate) async fn stop(&self) {
+        self.fail(Error::cancelled());
+        let _ = self.drain().await; // says only that it was stopped
+    }
+
     /// Waits until every job is done.
     pub(crate) async fn drain(&self) -> Result<()> {
         let all = self.room.acquire_many(ROOM).await.map_err(|_| Error::cancelled())?;

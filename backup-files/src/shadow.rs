@@ -67,6 +67,11 @@ impl Shadow {
         }))
     }
 
+    /// Before it is removed: nothing is made in it any more.
+    pub(crate) async fn stop(&self) {
+        self.pool.stop().await;
+    }
+
     async fn put_file(&self, entry: Entry, content: &mut Content) -> Result<Put> {
         let mut gathered = BytesMut::new();
         let mut first: Option<Bytes> = None;
@@ -105,7 +110,9 @@ impl Shadow {
             if large.is_none() && held >= GATHERED && !(whole && held == GATHERED) {
                 let bytes = first.take().unwrap_or_else(|| std::mem::take(&mut gathered).freeze());
                 let (maker, entry) = (self.maker.clone(), entry.clone());
+                let entered = self.pool.enter().await?;
                 let begin = move || {
+                    let _entered = entered;
                     let mut file = NewFile::create(&maker, &mut Parents::default(), &entry)?;
                     write(&mut file, &entry, &bytes)?;
                     Ok((file, entry))
@@ -182,6 +189,7 @@ impl Sink for Shadow {
             self.data_is_made.get_or_try_init(|| self.pool.drain()).await?;
         }
         let mut content = content.hashed(&entry);
+        let size = entry.size;
         let counted = Entry {
             path: entry.path.clone(),
             kind: entry.kind,
@@ -214,7 +222,8 @@ impl Sink for Shadow {
         }
         let digest = content.digest().unwrap_or_default();
         let mut tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
-        tally.add(&counted, content.delivered(), &digest);
+        // Of a sparse file with its holes, as archives count it.
+        tally.add(&counted, size.unwrap_or_else(|| content.delivered()), &digest);
         Ok(Put::Stored)
     }
 

@@ -25,6 +25,7 @@ pub(crate) struct FilesTarget {
     component: String,
     place: Place,
     no_owner: bool,
+    shadow: Option<Arc<Shadow>>,
     steps: Steps,
 }
 
@@ -35,6 +36,7 @@ impl FilesTarget {
             component: component.to_owned(),
             place,
             no_owner: config.no_owner,
+            shadow: None,
             steps: Steps::default(),
         })
     }
@@ -44,6 +46,7 @@ impl FilesTarget {
             component: String::new(),
             place: Place::from_undo(undo)?,
             no_owner: false,
+            shadow: None,
             steps: Steps::default(),
         })
     }
@@ -120,7 +123,9 @@ impl Target for FilesTarget {
                 Error::io(ErrorKind::Target, "make a folder beside the target", e).on(place.home.display())
             })?
         });
-        Ok(Arc::new(shadow.await?))
+        let shadow = Arc::new(shadow.await?);
+        self.shadow = Some(shadow.clone());
+        Ok(shadow)
     }
 
     async fn publish(&mut self, _cx: &Context) -> Result<()> {
@@ -128,6 +133,9 @@ impl Target for FilesTarget {
     }
 
     async fn revert(&mut self, _cx: &Context) -> Result<()> {
+        if let Some(shadow) = self.shadow.take() {
+            shadow.stop().await; // after a cancellation its threads may still have work
+        }
         self.work("bring the old files back", Publisher::revert).await?;
         self.remove_home(true).await
     }

@@ -137,6 +137,9 @@ impl Walk {
 
     fn descend(&mut self) -> Result<()> {
         while let Some(top) = self.stack.last_mut() {
+            if self.run.cx.cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
             let Some((name, _)) = top.folders.next() else {
                 self.leave()?;
                 continue;

@@ -30,7 +30,7 @@ async fn nothing_is_written_through_a_symbolic_link() {
     fs::create_dir(&outside).unwrap();
     let (mut target, sink) = shadow(dir.path()).await;
     let to = outside.to_str().unwrap().to_owned();
-    sink.put(link(Kind::Symlink, "a", to), Content::empty()).await.unwrap();
+    let _ = sink.put(link(Kind::Symlink, "a", to), Content::empty()).await.unwrap();
     // Order among the threads does not matter: either way the two do not fit.
     let _ = put(&sink, Entry::file("a/evil", Stage::Data)).await;
     let e = sink.finish(&Context::default()).await.unwrap_err();
@@ -46,7 +46,7 @@ async fn no_hard_link_leads_outside() {
     for to in ["../../outside", "../outside", "/etc/passwd", "link/outside"] {
         let (mut target, sink) = shadow(dir.path()).await;
         let here = dir.path().to_str().unwrap().to_owned();
-        sink.put(link(Kind::Symlink, "link", here), Content::empty()).await.unwrap();
+        let _ = sink.put(link(Kind::Symlink, "link", here), Content::empty()).await.unwrap();
         let put = sink.put(link(Kind::HardLink, "b", to.into()), Content::empty()).await;
         let finished = sink.finish(&Context::default()).await;
         drop((put, finished));
@@ -87,4 +87,19 @@ async fn a_target_that_is_a_symbolic_link_and_one_without_a_parent_are_refused()
     assert_eq!(e.kind(), ErrorKind::Refused);
     let e = target(&config(dir.path().join("absent/data"))).survey(&cx).await.unwrap_err();
     assert!(e.hint_text().unwrap().contains("mkdir"), "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_in_the_middle_leaves_nothing_behind() {
+    for round in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut target, sink) = shadow(dir.path()).await;
+        for n in 0..400 + round {
+            let _ = put(&sink, Entry::file(format!("{}/{n}", n % 40), Stage::Data)).await.unwrap();
+        }
+        // Most of it is still waiting to be made.
+        target.revert(&Context::default()).await.unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        assert!(put(&sink, Entry::file("late", Stage::Data)).await.is_err());
+    }
 }
