@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
-    Reservation, Result, Sink, State, destination::Destination, is_component_name,
+    Reservation, Result, Severity, Sink, State, destination::Destination, is_component_name,
     manifest::is_reserved_folder, tar,
 };
 use async_trait::async_trait;
@@ -423,7 +423,12 @@ impl BackupWriter for PortableWriter {
             e.hint("a file of this name is there already and is never overwritten: choose another name")
         })?;
         if self.exact.is_none() {
-            sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await?;
+            // The backup is there and complete, and its copy a cache: without it listing takes longer.
+            let copied = sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await;
+            if let Err(e) = copied {
+                let text = format!("the copy of its manifest beside it could not be written: {e}");
+                cx.note(Severity::Warning, "", &location, text);
+            }
         }
         Ok(super::summary(&manifest, location, stored, None))
     }
