@@ -1,13 +1,23 @@
 //! The reading side: a folder or a single file.
 
+pub(crate) mod database;
+pub(crate) mod exclude;
+pub(crate) mod links;
+pub(crate) mod listing;
+pub(crate) mod read;
+pub(crate) mod retrying;
+pub(crate) mod run;
+pub(crate) mod stream;
+pub(crate) mod walk;
+
 use crate::{
     config::FilesConfig,
-    exclude::Exclude,
-    retrying::{Retries, Retrying},
-    run::Run,
+    source::exclude::Exclude,
+    source::retrying::{Retries, Retrying},
+    source::run::Run,
+    source::walk::{Batch, Walk},
     spool::Spool,
     system::{self, Kind, Stat},
-    walk::{Batch, Walk},
 };
 use async_trait::async_trait;
 use backup_core::{

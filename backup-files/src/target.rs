@@ -1,12 +1,20 @@
 //! A folder or file that is being restored.
 
+pub(crate) mod attributes;
+pub(crate) mod make_entry;
+pub(crate) mod phase;
+pub(crate) mod place;
+pub(crate) mod pool;
+pub(crate) mod publish;
+pub(crate) mod shadow;
+
 use crate::{
     config::FilesConfig,
-    place::Place,
-    publish::{Publisher, Steps},
-    shadow::Shadow,
     source::blocking,
     system::{self, Kind},
+    target::place::Place,
+    target::publish::{Publisher, Steps},
+    target::shadow::Shadow,
 };
 use async_trait::async_trait;
 use backup_core::{Context, Error, ErrorKind, Result, Sink, Survey, Target};

@@ -1,15 +1,15 @@
 //! The sink of a restore: a tree beside the live data, complete and durable before anything is swapped.
 
 use crate::{
-    attributes::{Losses, owner_of_new_files},
-    database::stored_as_database,
-    make::{Job, Maker, NewFile, Parents, failed, in_shadow},
-    place::Place,
-    pool::Pool,
     source::blocking,
+    source::database::stored_as_database,
     spool::Spool,
     sqlite::{self, SqliteError},
     system,
+    target::attributes::{Losses, owner_of_new_files},
+    target::make_entry::{Job, Maker, NewFile, Parents, failed, in_shadow},
+    target::place::Place,
+    target::pool::Pool,
 };
 use async_trait::async_trait;
 use backup_core::{

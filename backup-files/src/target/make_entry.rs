@@ -1,9 +1,9 @@
 //! Making one thing in the shadow.
 
 use crate::{
-    attributes::{Losses, apply_to_new_file, attributes},
-    place::SHADOW,
     system,
+    target::attributes::{Losses, apply_to_new_file, attributes},
+    target::place::SHADOW,
 };
 use backup_core::{Entry, Error, ErrorKind, Extent, Kind, Posix, Result, display_path};
 use bytes::Bytes;

@@ -1,13 +1,13 @@
 //! Reading one thing that is no folder. Small files are read at once, in the thread of the walk.
 
 use crate::{
-    database::{Database, Opened},
-    listing::Listed,
+    source::database::{Database, Opened},
+    source::listing::Listed,
+    source::stream::{LargeFile, TRIES, extents},
+    source::walk::Walk,
     sqlite::{is_database, side_files},
     stamp::{Change, change_since, entry_kind, fingerprint, posix, posix_of},
-    stream::{LargeFile, TRIES, extents},
     system::{self, Kind, Stat},
-    walk::Walk,
 };
 use backup_core::{Content, Entry, Extent, Result, Stage};
 use bytes::Bytes;

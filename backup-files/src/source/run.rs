@@ -1,6 +1,6 @@
 //! What everything that reads a source shares: for whom it reads, and what must be said.
 
-use crate::retrying::Retries;
+use crate::source::retrying::Retries;
 use backup_core::{Context, Error, ErrorKind, Severity, display_path};
 use std::{io, path::PathBuf, time::Duration};
 

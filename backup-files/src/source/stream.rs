@@ -1,7 +1,7 @@
 //! Large files, streamed while they may be changing.
 
 use crate::{
-    run::Run,
+    source::run::Run,
     stamp::{Change, change_since, fingerprint, posix_of},
     system::{self, Stat},
 };

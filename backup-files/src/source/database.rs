@@ -1,7 +1,7 @@
 //! SQLite databases among the files: stored as one moment of theirs.
 
 use crate::{
-    run::Run,
+    source::run::Run,
     sqlite::{Approach, Cancelled, Method, ReadError, Snapshot, SqliteError},
     stamp::fingerprint,
     system::{Stat, path_from_bytes},

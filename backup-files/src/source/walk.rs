@@ -2,10 +2,10 @@
 
 use crate::{
     config::FilesConfig,
-    exclude::{CACHE_SIGNATURE_LENGTH, CACHE_TAG, Exclude, Excluded, is_cache_tag},
-    links::LinkTable,
-    listing::{Listed, Names},
-    run::Run,
+    source::exclude::{CACHE_SIGNATURE_LENGTH, CACHE_TAG, Exclude, Excluded, is_cache_tag},
+    source::links::LinkTable,
+    source::listing::{Listed, Names},
+    source::run::Run,
     spool::Spool,
     stamp::posix_of,
     system::{self, Kind, Stat},

@@ -1,6 +1,6 @@
 //! Threads that make small things, so that a put of one need not wait for the disk.
 
-use crate::make::{Job, Maker, Parents};
+use crate::target::make_entry::{Job, Maker, Parents};
 use backup_core::{Error, ErrorKind, Result};
 use std::{
     sync::{

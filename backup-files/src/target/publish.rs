@@ -1,12 +1,12 @@
 //! Swapping the shadow in, and back: in one step where the system can, else by renames that are journalled.
 
 use crate::{
-    attributes::attributes,
-    phase::{
+    system::{self, Kind, Stat},
+    target::attributes::attributes,
+    target::phase::{
         Phase, attributes_of, forget, read_phase, remember_attributes, remembered_attributes, write_phase,
     },
-    place::{PREVIOUS, Place, SHADOW},
-    system::{self, Kind, Stat},
+    target::place::{PREVIOUS, Place, SHADOW},
 };
 use std::{
     io,

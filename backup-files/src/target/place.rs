@@ -67,7 +67,7 @@ impl Place {
         }
         // What is removed and renamed by it must be ours.
         let name = place.home.file_name().map(|name| system::path_to_bytes(Path::new(name)));
-        if !name.is_some_and(|name| crate::exclude::is_journal_home(&name)) {
+        if !name.is_some_and(|name| crate::source::exclude::is_journal_home(&name)) {
             return Err(wrong(format!("{} is not a folder of ours", place.home.display())));
         }
         Ok(place)
