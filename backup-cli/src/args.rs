@@ -237,6 +237,9 @@ pub(crate) struct Remove {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Heal {
+    /// Folders or files that were being restored: their journals are found beside them, also if the state folder is lost
+    #[arg(value_name = "PLACE")]
+    pub(crate) places: Vec<std::path::PathBuf>,
     #[command(flatten)]
     pub(crate) from: From,
 }

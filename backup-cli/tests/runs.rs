@@ -430,3 +430,35 @@ fn help_and_completions_are_printed() {
         fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.schema.json")).unwrap();
     assert_eq!(schema, published);
 }
+
+/// The journal lies beside the data, too: `heal` with the place finds it when the state folder is gone.
+#[test]
+fn an_interrupted_restore_is_healed_without_the_state_folder() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "newer than the backup");
+    let plan = place.expect(0, &["restore", "latest", "--from", "b", "--dry-run", "--json"]);
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let id = plan["plan"]["id"].as_str().unwrap().to_owned();
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", &id]);
+    assert_eq!(place.read("tree/a.txt"), "alpha");
+
+    // As if it had been killed just before it was decided: the journal says that the swap was under way.
+    let home = fs::read_dir(place.path(""))
+        .unwrap()
+        .map(|item| item.unwrap().path())
+        .find(|path| path.join("journal.json").is_file())
+        .unwrap();
+    let journal = fs::read_to_string(home.join("journal.json")).unwrap();
+    let mut journal: serde_json::Value = serde_json::from_str(&journal).unwrap();
+    assert_eq!(journal["phase"], "published");
+    journal["phase"] = "publishing".into();
+    fs::write(home.join("journal.json"), journal.to_string()).unwrap();
+    fs::remove_dir_all(place.path("state")).unwrap();
+
+    let blind = place.expect(0, &["heal"]);
+    assert!(blind.stdout.contains("nothing to heal"), "{}", blind.stdout);
+    place.expect(0, &["heal", "tree"]);
+    assert_eq!(place.read("tree/a.txt"), "newer than the backup");
+    assert!(!home.exists());
+}

@@ -6,7 +6,10 @@ use backup_core::{
     undo_restore,
 };
 use jiff::Timestamp;
-use std::path::Path;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 /// What is done with the old data of a restore.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +20,47 @@ pub enum Old {
     LetGo,
 }
 
-/// Brings every interrupted restore to an end, and drops old data whose time is over.
-pub async fn heal(state_dir: &Path, registry: &Registry, cx: &Context) -> Result<Vec<Healed>> {
+/// Brings every interrupted restore to an end, and drops old data whose time is over. Restores are known from `state_dir`;
+/// journals that lie beside restored data, in one of the folders `homes`, are found without it.
+pub async fn heal(
+    state_dir: &Path,
+    homes: &[PathBuf],
+    registry: &Registry,
+    cx: &Context,
+) -> Result<Vec<Healed>> {
     let recover = |kind: &str, undo| registry.recover(kind, undo);
-    Ok(heal_restores(state_dir, &[], &recover, Timestamp::now(), cx).await?)
+    Ok(heal_restores(state_dir, homes, &recover, Timestamp::now(), cx).await?)
+}
+
+/// Folders with the journal of a restore to `place`: beside it, or in it where it is a mount point. For `heal` when the state
+/// folder is lost.
+pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
+    let place = std::path::absolute(place).map_err(|e| unreadable(place, e))?;
+    let mut homes = Vec::new();
+    let beside = place.parent().zip(place.file_name()).map(|(parent, name)| {
+        (parent.to_owned(), format!(".{}.backup-", name.to_string_lossy()))
+    });
+    for (folder, prefix) in beside.into_iter().chain([(place, ".backup-".to_owned())]) {
+        let list = match std::fs::read_dir(&folder) {
+            Ok(list) => list,
+            // A restored file is no folder, and an interrupted restore may have left nothing here.
+            Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => continue,
+            Err(e) => return Err(unreadable(&folder, e).into()),
+        };
+        for item in list {
+            let item = item.map_err(|e| unreadable(&folder, e))?;
+            let ours = item.file_name().to_string_lossy().starts_with(&prefix);
+            if ours && item.path().join("journal.json").is_file() {
+                homes.push(item.path());
+            }
+        }
+    }
+    homes.sort();
+    Ok(homes)
+}
+
+fn unreadable(folder: &Path, e: io::Error) -> Error {
+    Error::io(ErrorKind::Target, "look for journals", e).on(folder.display())
 }
 
 /// Undoes or settles the restore whose id, or whose backup's id, begins with `id`; without one the only one that there is, of

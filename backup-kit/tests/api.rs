@@ -187,7 +187,7 @@ fn every_future_may_go_to_another_thread() {
     let _ = apply;
     let (registry, cx) = (Registry::default(), backup_kit::Context::default());
     let dir = std::path::Path::new("/");
-    send(heal(dir, &registry, &cx));
+    send(heal(dir, &[], &registry, &cx));
     send(conclude(Old::LetGo, None, None, dir, &registry, &cx));
 }
 

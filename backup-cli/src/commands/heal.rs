@@ -2,13 +2,17 @@
 
 use super::session::{Session, outcome};
 use crate::{args::Heal, exit, failure::Result};
-use backup_kit::{Healed, heal, state_dir};
+use backup_kit::{Healed, heal, journal_homes, state_dir};
 use serde_json::json;
 
 /// Restores first: they concern live data. Then what crashed runs left in the archive, if one is known.
 pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     let (settings, cx) = (&session.settings, session.context());
-    let restores = heal(&state_dir()?, &settings.registry, &cx).await?;
+    let mut homes = Vec::new();
+    for place in &args.places {
+        homes.extend(journal_homes(place)?);
+    }
+    let restores = heal(&state_dir()?, &homes, &settings.registry, &cx).await?;
     let mut code = exit::COMPLETE;
     for healed in &restores {
         if let Healed::Failed { .. } = healed {

@@ -68,7 +68,7 @@ impl Session {
         if !dir.exists() {
             return Ok(());
         }
-        for healed in heal(&dir, &self.settings.registry, &self.context()).await? {
+        for healed in heal(&dir, &[], &self.settings.registry, &self.context()).await? {
             match &healed {
                 Healed::LeftAlone { .. } => {}
                 other => self.settings.output.warning(outcome(other)),
