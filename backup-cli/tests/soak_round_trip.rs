@@ -1,5 +1,6 @@
 //! What was backed up, removed and restored is the same for rsync: content, modes, owners, times, links, attributes, devices.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 mod support;
 
