@@ -149,15 +149,13 @@ impl Content {
                     self.inner = Inner::Broken;
                     return Err(wrong_length(promised, self.got));
                 }
-                if let Some(hasher) = &mut self.hasher {
-                    hasher.update(&bytes);
-                }
+                self.hash(&bytes).await?;
                 if let Some(tally) = &self.tally {
                     tally.fetch_add(bytes.len() as u64, Relaxed);
                 }
                 Ok(Some(bytes))
             }
-            Ok(None) => match self.conclude() {
+            Ok(None) => match self.conclude().await {
                 Ok(()) => Ok(None),
                 Err(e) => {
                     self.inner = Inner::Broken;
@@ -206,14 +204,38 @@ impl Content {
         }
     }
 
-    fn conclude(&mut self) -> Result<()> {
+    /// Holes are hashed a piece at a time: a file may claim more zeros than anybody can wait for.
+    async fn hash(&mut self, mut bytes: &[u8]) -> Result<()> {
+        while let Some(hasher) = &mut self.hasher
+            && !hasher.update(&mut bytes)
+        {
+            self.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn pause(&mut self) -> Result<()> {
+        tokio::task::yield_now().await;
+        if self.cancel.as_ref().is_some_and(CancellationToken::is_cancelled) {
+            self.inner = Inner::Broken;
+            return Err(Error::cancelled());
+        }
+        Ok(())
+    }
+
+    async fn conclude(&mut self) -> Result<()> {
         if let Some(promised) = self.promised
             && promised != self.got
         {
             return Err(wrong_length(promised, self.got));
         }
+        while let Some(hasher) = &mut self.hasher
+            && !hasher.end()
+        {
+            self.pause().await?;
+        }
         if let Some(hasher) = self.hasher.take() {
-            self.digest = Some(hasher.finish());
+            self.digest = Some(hasher.sha.finalize().into());
         }
         match (self.expected, self.digest) {
             (Some(expected), Some(found)) if expected != found => Err(Error::damaged(
@@ -278,42 +300,46 @@ impl ContentHasher {
         ContentHasher { sha: Sha256::new(), size, extents: extents.cloned(), at: (0, 0), position: 0 }
     }
 
-    fn update(&mut self, mut bytes: &[u8]) {
+    /// Takes bytes away; `false` if it wants to be called again for the rest.
+    fn update(&mut self, bytes: &mut &[u8]) -> bool {
         let Some(extents) = self.extents.clone() else {
             self.sha.update(bytes);
-            return;
+            return true;
         };
         while !bytes.is_empty() {
             let (index, done) = self.at;
             let Some(extent) = extents.get(index) else {
-                return; // more than promised: the length check says so
+                return true; // more than promised: the length check says so
             };
-            if done == 0 {
-                self.zeros_up_to(extent.offset);
+            if done == 0 && !self.zeros_up_to(extent.offset) {
+                return false;
             }
             let n = usize::try_from(extent.length - done).unwrap_or(usize::MAX).min(bytes.len());
             self.sha.update(&bytes[..n]);
             self.position += n as u64;
-            bytes = &bytes[n..];
+            *bytes = &bytes[n..];
             self.at =
                 if done + n as u64 == extent.length { (index + 1, 0) } else { (index, done + n as u64) };
         }
+        true
     }
 
-    fn zeros_up_to(&mut self, offset: u64) {
+    /// `false` if there are more than one piece.
+    fn zeros_up_to(&mut self, offset: u64) -> bool {
         static ZEROS: [u8; 32 * 1024] = [0; 32 * 1024];
-        while self.position < offset {
-            let n = (offset - self.position).min(ZEROS.len() as u64);
+        const PIECE: u64 = 8 << 20;
+        let piece = self.position.saturating_add(PIECE);
+        while self.position < offset.min(piece) {
+            let n = (offset.min(piece) - self.position).min(ZEROS.len() as u64);
             self.sha.update(&ZEROS[..n as usize]);
             self.position += n;
         }
+        self.position >= offset
     }
 
-    fn finish(mut self) -> Sha {
-        if self.extents.is_some() {
-            self.zeros_up_to(self.size.unwrap_or(0));
-        }
-        self.sha.finalize().into()
+    /// The hole at the end; `false` if it wants to be called again.
+    fn end(&mut self) -> bool {
+        self.extents.is_none() || self.zeros_up_to(self.size.unwrap_or(0))
     }
 }
 
@@ -328,6 +354,19 @@ mod tests {
             out.extend_from_slice(&b);
         }
         Ok(out)
+    }
+
+    #[tokio::test]
+    async fn a_hole_that_nobody_can_wait_for_can_be_cancelled_while_it_is_hashed() {
+        let mut entry = Entry::file("a", Stage::Data).sized(1 << 60);
+        entry.extents = Some(Arc::new([Extent { offset: 0, length: 1 }]));
+        let cancel = CancellationToken::new();
+        let mut content = Content::whole("x").watched(&entry, &cancel, &Arc::default()).hashed(&entry);
+        content.next().await.unwrap();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(50), content.next()).await;
+        assert!(waited.is_err(), "it gives way to others");
+        cancel.cancel();
+        assert_eq!(content.next().await.unwrap_err().kind(), ErrorKind::Cancelled);
     }
 
     #[tokio::test]

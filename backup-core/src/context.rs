@@ -117,10 +117,11 @@ impl Context {
 }
 
 impl Default for Context {
-    /// 64 MiB in flight and as many streams as the machine has cores, at least two.
+    /// As many streams as the machine has cores, at least two, and 24 MiB in flight with 4 MiB more for each: a reader that
+    /// is quicker than the compression fills all of it.
     fn default() -> Self {
-        let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        Context::new(64 << 20, cores.clamp(2, 16))
+        let cores = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16);
+        Context::new((24 << 20) + cores * (4 << 20), cores)
     }
 }
 

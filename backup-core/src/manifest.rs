@@ -2,6 +2,7 @@
 
 mod wire;
 
+pub(crate) use wire::is_reserved_folder;
 pub use wire::{FORMAT_VERSION, ManifestError, is_component_name};
 
 use crate::{Difference, Facts, Moment, Notes, Stillness};
@@ -171,12 +172,16 @@ impl Manifest {
 
     /// Bytes of the data of all components.
     pub fn data_bytes(&self) -> u64 {
-        self.components.iter().map(|c| c.proof.count("all", "bytes")).sum()
+        self.sum("bytes")
     }
 
     /// Entries of all components.
     pub fn entries(&self) -> u64 {
-        self.components.iter().map(|c| c.proof.count("all", "entries")).sum()
+        self.sum("entries")
+    }
+
+    fn sum(&self, measure: &str) -> u64 {
+        self.components.iter().fold(0, |sum, c| sum.saturating_add(c.proof.count("all", measure)))
     }
 
     /// As it is stored.

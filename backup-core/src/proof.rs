@@ -182,7 +182,8 @@ impl Tally {
             carry = sum >> 64;
         }
         self.entries += 1;
-        self.bytes += entry.size.unwrap_or(delivered);
+        // What a backup claims may be anything.
+        self.bytes = self.bytes.saturating_add(entry.size.unwrap_or(delivered));
     }
 
     /// The facts of a whole component.

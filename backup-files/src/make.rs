@@ -133,8 +133,8 @@ impl Maker {
             Kind::HardLink => {
                 let made = system::make_hard_link(self.home.as_fd(), &in_shadow(link), dir, name);
                 return match made {
-                    // Its file was lost in the backup, or this file system has no hard links.
-                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+                    // Its file was lost in the backup, or this file system has no hard links. Never through a link.
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists && !is_in_the_way(&e) => {
                         self.losses.add("link", &entry.path, &e);
                         Ok(())
                     }
@@ -222,10 +222,9 @@ impl NewFile {
 /// Why something cannot be made.
 pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
     let path = display_path(path);
-    let is_link = e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
     match e.kind() {
         io::ErrorKind::AlreadyExists => Error::damaged("restore", "it appears twice in the backup").on(path),
-        kind if is_link || kind == io::ErrorKind::NotADirectory => {
+        _ if is_in_the_way(&e) => {
             Error::damaged("restore", "the backup has a file or link where a folder must be").on(path)
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::io(ErrorKind::Target, "write", e)
@@ -233,4 +232,10 @@ pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
             .hint("make room on the file system of the target"),
         _ => Error::io(ErrorKind::Target, "write", e).on(path),
     }
+}
+
+/// Whether a link or file stands where a folder must be.
+fn is_in_the_way(e: &io::Error) -> bool {
+    let is_link = e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    is_link || e.kind() == io::ErrorKind::NotADirectory
 }

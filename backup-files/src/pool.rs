@@ -4,8 +4,11 @@ use crate::make::{Job, Maker, Parents};
 use backup_core::{Error, ErrorKind, Result};
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
         mpsc,
     },
     thread,
@@ -15,13 +18,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Kibibytes of data that may wait: eight mebibytes, or 1024 small files.
 const ROOM: u32 = 8192;
 const LEAST: u32 = 8;
-/// So many jobs in a row go to one thread: they are mostly in one folder, and a thread is woken for many of them.
+/// So many jobs, or kibibytes of data, go to a thread at once: they are mostly in one folder, and waking a thread, or the
+/// task that waits for room, costs as much as making a small file.
 const RUN: usize = 32;
+const RUN_ROOM: usize = 256;
+
+/// Jobs that go to one thread, and the room that they take.
+struct Run {
+    jobs: Vec<Job>,
+    room: OwnedSemaphorePermit,
+}
 
 /// Jobs are done in any order; the first failure ends all.
 pub(crate) struct Pool {
-    queues: Vec<mpsc::Sender<(Job, OwnedSemaphorePermit)>>,
+    queues: Vec<mpsc::Sender<Run>>,
     next: AtomicUsize,
+    /// Jobs that are not with a thread yet.
+    open: Mutex<Option<Run>>,
+    /// Pushes that wait for room: while there are any, no job may stay in `open`.
+    waiting: AtomicUsize,
     room: Arc<Semaphore>,
     failure: Arc<OnceLock<Error>>,
 }
@@ -41,7 +56,14 @@ impl Pool {
                 .map_err(|e| Error::io(ErrorKind::Target, "start a thread", e))?;
             queues.push(queue);
         }
-        Ok(Pool { queues, next: AtomicUsize::new(0), room, failure })
+        Ok(Pool {
+            queues,
+            next: AtomicUsize::new(0),
+            open: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            room,
+            failure,
+        })
     }
 
     /// Takes a job when there is room for it. An error is that of any earlier job.
@@ -51,15 +73,48 @@ impl Pool {
             Job::Node(_) | Job::Folder(_) => 0,
         };
         let kibibytes = u32::try_from(bytes / 1024).unwrap_or(ROOM).clamp(LEAST, ROOM);
-        let room = self.room.clone().acquire_many_owned(kibibytes).await.map_err(|_| Error::cancelled())?;
+        let room = self.acquire(kibibytes).await?;
         self.check()?;
-        let turn = self.next.fetch_add(1, Relaxed) / RUN % self.queues.len();
-        self.queues[turn].send((job, room)).map_err(|_| panicked())
+        let full = {
+            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+            match &mut *open {
+                Some(run) => {
+                    run.jobs.push(job);
+                    run.room.merge(room);
+                }
+                None => *open = Some(Run { jobs: vec![job], room }),
+            }
+            let full = |run: &Run| run.jobs.len() >= RUN || run.room.num_permits() >= RUN_ROOM;
+            if self.waiting.load(SeqCst) > 0 || open.as_ref().is_some_and(full) { open.take() } else { None }
+        };
+        self.send(full)
+    }
+
+    /// Room for so many kibibytes. What is in `open` goes to a thread before this waits: its room would never come back.
+    async fn acquire(&self, kibibytes: u32) -> Result<OwnedSemaphorePermit> {
+        if let Ok(room) = self.room.clone().try_acquire_many_owned(kibibytes) {
+            return Ok(room);
+        }
+        self.waiting.fetch_add(1, SeqCst);
+        let _waits = Waits(&self.waiting);
+        self.flush()?;
+        self.room.clone().acquire_many_owned(kibibytes).await.map_err(|_| Error::cancelled())
+    }
+
+    fn flush(&self) -> Result<()> {
+        let run = self.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.send(run)
+    }
+
+    fn send(&self, run: Option<Run>) -> Result<()> {
+        let Some(run) = run else { return Ok(()) };
+        let turn = self.next.fetch_add(1, Relaxed) % self.queues.len();
+        self.queues[turn].send(run).map_err(|_| panicked())
     }
 
     /// For something that is made outside of the pool: held until it is made, so that `stop` waits for it.
     pub(crate) async fn enter(&self) -> Result<OwnedSemaphorePermit> {
-        let room = self.room.clone().acquire_many_owned(LEAST).await.map_err(|_| Error::cancelled())?;
+        let room = self.acquire(LEAST).await?;
         self.check()?;
         Ok(room)
     }
@@ -72,8 +127,7 @@ impl Pool {
 
     /// Waits until every job is done.
     pub(crate) async fn drain(&self) -> Result<()> {
-        let all = self.room.acquire_many(ROOM).await.map_err(|_| Error::cancelled())?;
-        drop(all);
+        drop(self.acquire(ROOM).await?);
         self.check()
     }
 
@@ -91,12 +145,23 @@ impl Pool {
     }
 }
 
-fn work(jobs: &mpsc::Receiver<(Job, OwnedSemaphorePermit)>, maker: &Maker, failure: &OnceLock<Error>) {
+struct Waits<'a>(&'a AtomicUsize);
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, SeqCst);
+    }
+}
+
+fn work(runs: &mpsc::Receiver<Run>, maker: &Maker, failure: &OnceLock<Error>) {
     let mut parents = Parents::default();
-    for (job, room) in jobs {
-        if failure.get().is_none() {
-            let run = std::panic::AssertUnwindSafe(|| maker.run(&mut parents, &job));
-            if let Err(e) = std::panic::catch_unwind(run).unwrap_or_else(|_| Err(panicked())) {
+    for Run { jobs, room } in runs {
+        for job in jobs {
+            if failure.get().is_some() {
+                break;
+            }
+            let make = std::panic::AssertUnwindSafe(|| maker.run(&mut parents, &job));
+            if let Err(e) = std::panic::catch_unwind(make).unwrap_or_else(|_| Err(panicked())) {
                 let _ = failure.set(e); // an earlier one tells as much
             }
         }

@@ -136,6 +136,10 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         if !is_component_name(&c.header.name) || !is_component_name(&c.header.folder) {
             return Err(ManifestError::Invalid(format!("{:?} is no name of a component", c.header.name)));
         }
+        if is_reserved_folder(&c.header.folder) {
+            let folder = &c.header.folder;
+            return Err(ManifestError::Invalid(format!("the folder {folder} is the archive's own")));
+        }
         if components[..i].iter().any(|other| other.header.name == c.header.name) {
             return Err(ManifestError::Invalid(format!("the component {} is there twice", c.header.name)));
         }
@@ -167,4 +171,9 @@ pub fn is_component_name(name: &str) -> bool {
     (1..=100).contains(&name.len())
         && !name.starts_with(['.', '-'])
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
+/// Whether an archive keeps something of its own under this name: no component's folder may have it.
+pub(crate) fn is_reserved_folder(folder: &str) -> bool {
+    matches!(folder, "index" | "SHA256SUMS" | "metadata.json" | "RESTORE.md" | "manifest.json" | "locator")
 }

@@ -3,38 +3,34 @@
 
 use super::{
     index::{LARGEST_SHARD, Line},
-    put,
+    paths, put,
     reader::Inner,
     sidecar::LARGEST_MANIFEST,
 };
-use crate::{Context, Depth, Entry, Error, Extent, Result, Stage, Tally, tar};
+use crate::{Context, Depth, Entry, Error, Extent, Result, tar};
 use futures::StreamExt;
-use std::{
-    collections::{BTreeMap, HashSet, hash_map::RandomState},
-    hash::BuildHasher,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Defects that are told; a file that is full of them is not worth more.
 const MOST_DEFECTS: usize = 100;
-/// Paths compared in one pass over the index: eight bytes each.
-const PATHS_A_PASS: u64 = 4_000_000;
+/// Pieces of the tar that are known at a time. Members come nearly in order; who mixes them more wants our memory.
+const MOST_PIECES: usize = 1 << 20;
 
 pub(super) async fn check(archive: &Arc<Inner>, depth: Depth, cx: &Context) -> Result<Vec<Error>> {
     let mut defects = Defects::default();
     if depth == Depth::Full {
         frames(archive, cx, &mut defects).await?;
     }
-    members(archive, depth, cx, &mut defects).await?;
-    paths(archive, cx, &mut defects).await?;
+    let work = members(archive, depth, cx, &mut defects).await?;
+    paths::check(archive, work, cx, &mut defects).await?;
     Ok(defects.0)
 }
 
 #[derive(Default)]
-struct Defects(Vec<Error>);
+pub(super) struct Defects(Vec<Error>);
 
 impl Defects {
-    fn push(&mut self, e: Error) {
+    pub(super) fn push(&mut self, e: Error) {
         if self.0.len() < MOST_DEFECTS {
             self.0.push(e);
         }
@@ -66,12 +62,17 @@ async fn frames(archive: &Arc<Inner>, cx: &Context, defects: &mut Defects) -> Re
     Ok(())
 }
 
-fn alive(cx: &Context) -> Result<()> {
+pub(super) fn alive(cx: &Context) -> Result<()> {
     if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
 }
 
 /// Headers and padding are as the index says, and members cover the tar without gap or overlap.
-async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut Defects) -> Result<()> {
+async fn members(
+    archive: &Arc<Inner>,
+    depth: Depth,
+    cx: &Context,
+    defects: &mut Defects,
+) -> Result<paths::Work> {
     let mut cover = Cover::default();
     for own in &archive.layout.own {
         let limit = if own.name.starts_with("index/") { LARGEST_SHARD } else { LARGEST_MANIFEST };
@@ -86,12 +87,17 @@ async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut
         cover.add(place.header, place.end());
     }
     let mut lines = std::pin::pin!(archive.lines());
+    let (mut work, mut whole) = (paths::Work::default(), true);
     while let Some(line) = lines.next().await {
         alive(cx)?;
         let line = match defects.keep(line, || "index".into())? {
             Some(line) => line,
-            None => break, // the rest of the index cannot be told from garbage
+            None => {
+                whole = false;
+                break; // the rest of the index cannot be told from garbage
+            }
         };
+        work.add(&line);
         for place in &line.places {
             cover.add(place.header, place.end());
         }
@@ -101,7 +107,7 @@ async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut
         }
     }
     // manifest.json and the locator were compared when the archive was opened; here only their padding is left.
-    if defects.0.is_empty() {
+    if whole {
         for (from, to) in cover.gaps(archive.layout.end) {
             defects.push(
                 Error::damaged(
@@ -116,7 +122,7 @@ async fn members(archive: &Arc<Inner>, depth: Depth, cx: &Context, defects: &mut
     }
     let manifest = padding(archive, archive.layout.end + tar::BLOCK as u64, archive.manifest_length).await;
     defects.keep(manifest, || "manifest.json".into())?;
-    Ok(())
+    Ok(work)
 }
 
 /// The headers of an entry are exactly what its line of the index would be written as.
@@ -181,6 +187,9 @@ struct Cover {
 
 impl Cover {
     fn add(&mut self, mut from: u64, mut to: u64) {
+        if self.known.len() > MOST_PIECES {
+            return; // and what is not added is a gap
+        }
         let before = self.known.range(..to).next_back().map(|(f, t)| (*f, *t));
         if let Some((f, t)) = before
             && t > from
@@ -214,62 +223,5 @@ impl Cover {
         }
         out.truncate(MOST_DEFECTS);
         out
-    }
-}
-
-/// One live line for every path. In several passes when there are many, so that memory does not grow with them.
-async fn paths(archive: &Arc<Inner>, cx: &Context, defects: &mut Defects) -> Result<()> {
-    let entries = archive.manifest.entries();
-    let passes = entries / PATHS_A_PASS + 1;
-    let hasher = RandomState::new();
-    for pass in 0..passes {
-        let mut seen = HashSet::new();
-        let mut stage = vec![Stage::Prepare; archive.manifest.components.len()];
-        let mut tallies = vec![Tally::default(); archive.manifest.components.len()];
-        let mut lines = std::pin::pin!(archive.lines());
-        while let Some(line) = lines.next().await {
-            alive(cx)?;
-            let Ok(line) = line else { return Ok(()) }; // told already
-            let of = line.component as usize;
-            if line.discarded.is_some() {
-                continue;
-            }
-            if stage.get(of).is_some_and(|s| *s > line.entry.stage) && pass == 0 {
-                defects.push(
-                    Error::damaged("read the index", "its stages are not in order")
-                        .on(archive.display(&line)),
-                );
-            }
-            if let Some(s) = stage.get_mut(of) {
-                *s = (*s).max(line.entry.stage);
-            }
-            if let Some(tally) = tallies.get_mut(of) {
-                tally.add(&line.entry, 0, &line.sha256.unwrap_or_default());
-            }
-            let hash = hasher.hash_one((line.component, &line.entry.path));
-            if hash % passes == pass && !seen.insert(hash) {
-                defects.push(
-                    Error::damaged("read the index", "the path is there twice").on(archive.display(&line)),
-                );
-            }
-        }
-        if pass == 0 {
-            promises(archive, &tallies, defects);
-        }
-    }
-    Ok(())
-}
-
-/// What the manifest promises of each component is what its lines add up to: nobody is promised less than is restored.
-fn promises(archive: &Inner, tallies: &[Tally], defects: &mut Defects) {
-    for (component, tally) in archive.manifest.components.iter().zip(tallies) {
-        for (subject, measure, found) in tally.facts().iter() {
-            if component.proof.get(subject, measure) != Some(found) {
-                let text = format!("{measure}: the manifest and the index do not say the same");
-                defects.push(
-                    Error::damaged("compare the index with the manifest", text).on(&component.header.name),
-                );
-            }
-        }
     }
 }

@@ -78,7 +78,7 @@ impl Compressors {
     /// Gives a buffer back.
     pub(super) fn recycle(&self, buffer: Vec<u8>) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < 4 {
+        if buffers.len() < 8 {
             buffers.push(buffer);
         }
     }
@@ -107,8 +107,8 @@ impl Compressors {
 }
 
 /// Decompresses one frame of which both lengths are known. Blocks the thread. Anything but exactly one frame of exactly these
-/// lengths is an error.
-pub(super) fn decompress(packed: &[u8], raw_length: usize) -> Result<Vec<u8>> {
+/// lengths is an error. `raw` is memory to use again.
+pub(super) fn decompress(packed: &[u8], raw_length: usize, mut raw: Vec<u8>) -> Result<Vec<u8>> {
     let fail = |text: &str| Error::damaged("decompress a frame", text);
     match zstd_safe::find_frame_compressed_size(packed) {
         Ok(n) if n == packed.len() => {}
@@ -118,7 +118,8 @@ pub(super) fn decompress(packed: &[u8], raw_length: usize) -> Result<Vec<u8>> {
     if promised != Some(raw_length as u64) {
         return Err(fail("it does not hold what the seek table says"));
     }
-    let mut raw = Vec::with_capacity(raw_length);
+    raw.clear();
+    raw.reserve_exact(raw_length);
     let mut context = zstd::bulk::Decompressor::new().map_err(|e| fail(&e.to_string()))?;
     let n = context.decompress_to_buffer(packed, &mut raw).map_err(|e| fail(&e.to_string()))?;
     if n != raw_length {

@@ -267,6 +267,9 @@ impl Archive for PortableArchive {
     async fn open(&self, id: &BackupId, _cx: &Context) -> Result<Arc<dyn BackupReader>> {
         let found = self.find(id).await?;
         if found.state == State::Incomplete {
+            if name::parse_provisional(&found.location).is_none() {
+                self.read(&found.location).await?; // says why
+            }
             return Err(
                 Error::damaged("open the backup", "it is incomplete: it has no manifest").on(&found.location)
             );

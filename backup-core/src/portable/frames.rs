@@ -16,9 +16,9 @@ use std::{
 };
 
 /// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
-const KEPT: u64 = 40 << 20;
+const KEPT: u64 = 24 << 20;
 /// Frames decompressed ahead of a reader that goes through all of them.
-const AHEAD: usize = 3;
+const AHEAD: usize = 2;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
 /// The first read: footer, seek table, locator and a small manifest come with it.
@@ -35,6 +35,41 @@ pub(super) struct Frames {
     pub(super) bytes: u64,
     cache: Mutex<VecDeque<(usize, Slot)>>,
     fetched: Arc<AtomicU64>,
+    buffers: Arc<Buffers>,
+}
+
+/// Memory of frames that nobody needs any more, for the next ones: megabytes that come and go between threads would leave the
+/// allocator with a heap for each.
+#[derive(Default)]
+struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+/// A decompressed frame whose memory goes back when its last reader is done.
+struct Decompressed {
+    bytes: Vec<u8>,
+    home: Arc<Buffers>,
+}
+
+impl AsRef<[u8]> for Decompressed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Decompressed {
+    fn drop(&mut self) {
+        let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < AHEAD + 2 {
+            free.push(std::mem::take(&mut self.bytes));
+        }
+    }
+}
+
+impl Buffers {
+    fn take(&self) -> Vec<u8> {
+        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer
+    }
 }
 
 impl Frames {
@@ -78,7 +113,15 @@ impl Frames {
             }
         };
         let bytes = frames.last().map_or(0, |f: &FrameAt| f.raw + u64::from(f.raw_length));
-        Ok(Frames { blob, compression, frames, bytes, cache: Mutex::default(), fetched })
+        Ok(Frames {
+            blob,
+            compression,
+            frames,
+            bytes,
+            cache: Mutex::default(),
+            fetched,
+            buffers: Arc::default(),
+        })
     }
 
     /// Bytes read from the place so far.
@@ -201,17 +244,20 @@ impl Frames {
             }
         }
         let (blob, at, compression) = (self.blob.clone(), self.frames[index], self.compression);
-        let fetched = self.fetched.clone();
+        let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
         let task = tokio::spawn(async move {
             fetched.fetch_add(u64::from(at.packed_length), Relaxed);
             let packed = blob.read_at(at.packed, at.packed_length as usize).await?;
             if compression == Compression::None {
                 return Ok(packed);
             }
-            tokio::task::spawn_blocking(move || compression::decompress(&packed, at.raw_length as usize))
+            let decompress = move || {
+                let bytes = compression::decompress(&packed, at.raw_length as usize, home.take())?;
+                Ok(Bytes::from_owner(Decompressed { bytes, home }))
+            };
+            tokio::task::spawn_blocking(decompress)
                 .await
                 .unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "decompress a frame", e)))
-                .map(Bytes::from)
                 .map_err(|e| e.on(format!("frame at byte {}", at.packed)))
         });
         let slot = task

@@ -1,5 +1,6 @@
 //! Lines of the index: one live line for every path, with everything that a restore needs to know of the entry.
 
+use super::json_bound;
 use crate::{Entry, Error, Facts, Kind, Posix, Result, Sha, Stage, is_entry_path};
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use bytes::Bytes;
@@ -10,6 +11,9 @@ use std::borrow::Cow;
 /// A shard is written when it has grown to this; a reader takes no larger ones than `LARGEST_SHARD`.
 pub(super) const SHARD: usize = 1 << 20;
 pub(super) const LARGEST_SHARD: u64 = 16 << 20;
+
+/// Bytes of a path: a folder in a folder for every second of them, and somebody must make them all.
+pub(super) const LONGEST_PATH: usize = 65_535;
 
 /// Where a member is in the tar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,9 +176,15 @@ impl Line {
         if tail != format!(",\"d\":\"{}\"}}", digest(&json)).as_bytes() {
             return Err(bad("its digest is wrong"));
         }
+        if !json_bound::at_most(json_bound::LINE_VALUES, &json) {
+            return Err(bad("it has too many values"));
+        }
         let w: Wire<'_> = serde_json::from_slice(&json).map_err(bad)?;
         let path = join_text(w.p, w.pb)?.ok_or_else(|| bad("it has no path"))?;
         let show = crate::display_path(&path);
+        if path.len() > LONGEST_PATH {
+            return Err(bad("its path is too long"));
+        }
         if !is_entry_path(&path) {
             return Err(bad("this path would leave its component").on(show));
         }
@@ -229,6 +239,10 @@ impl Line {
         let is_file = w.k == Kind::File;
         if live && (is_file != sha256.is_some() || is_file != w.n.is_some() || (!is_file && w.z)) {
             return Err(bad("length and digest do not fit its kind").on(show));
+        }
+        // No file system has longer ones, and its zeros would be hashed for ever.
+        if w.n.is_some_and(|n| n > i64::MAX as u64) {
+            return Err(bad("its length is impossible").on(show));
         }
         if live && (places.is_empty() || (places.len() > 1 && (!is_file || w.z))) {
             return Err(bad("its members do not fit its kind").on(show));

@@ -62,6 +62,8 @@ impl Layout {
             }
             own.push(OwnMember { name, place, sha256 });
         }
+        check_names(&own)
+            .map_err(|name| bad(format!("its layout: {name} is no member of the archive's own")))?;
         Ok(Layout { compression: wire.compression, own, end: wire.end })
     }
 
@@ -69,4 +71,27 @@ impl Layout {
     pub(super) fn index_shards(&self) -> impl Iterator<Item = &OwnMember> {
         self.own.iter().filter(|m| m.name.starts_with("index/"))
     }
+}
+
+/// The two texts, then shards numbered without a gap: nothing else can hide among them. The first wrong name.
+fn check_names(own: &[OwnMember]) -> std::result::Result<(), &str> {
+    let (mut index, mut sums) = (0, 0);
+    for (i, member) in own.iter().enumerate() {
+        let expected = match (i, &*member.name) {
+            (0, _) => "metadata.json".to_owned(),
+            (1, _) => "RESTORE.md".to_owned(),
+            (_, name) if name.starts_with("index/") => {
+                index += 1;
+                format!("index/{:06}.jsonl", index - 1)
+            }
+            _ => {
+                sums += 1;
+                format!("SHA256SUMS/{:06}", sums - 1)
+            }
+        };
+        if member.name != expected {
+            return Err(&member.name);
+        }
+    }
+    Ok(())
 }

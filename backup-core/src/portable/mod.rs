@@ -5,13 +5,17 @@ mod check;
 mod compression;
 mod folder;
 mod frames;
+#[doc(hidden)]
+pub mod fuzzing;
 mod index;
+mod json_bound;
 mod layout;
 mod locator;
 mod lock;
 mod name;
 mod options;
 mod output;
+mod paths;
 mod put;
 mod reader;
 mod restore_guide;

@@ -1,7 +1,7 @@
 //! How an entry goes into the tar: small ones whole, large local ones streamed under the lock, streams in segments.
 
 use super::{
-    index::{Line, Place},
+    index::{LONGEST_PATH, Line, Place},
     writer::{Abandoned, Shared, TarState},
 };
 use crate::{
@@ -358,6 +358,9 @@ impl Sink for ComponentSink {
         }
         if self.sealed.load(Relaxed) {
             return Err(Error::contract("a put after finish").on(&self.name));
+        }
+        if entry.path.len() > LONGEST_PATH {
+            return Ok(Put::Discarded(format!("its path is longer than {LONGEST_PATH} bytes").into()));
         }
         let content = content.hashed(&entry);
         if entry.kind != Kind::File {

@@ -3,6 +3,7 @@
 use super::{
     frames::Frames,
     index::{LARGEST_SHARD, Line},
+    json_bound,
     layout::{Layout, OwnMember},
     locator::Locator,
     sidecar::LARGEST_MANIFEST,
@@ -57,6 +58,9 @@ impl PortableReader {
         let body = frames.read(data, locator.length, LARGEST_MANIFEST).await?;
         if <[u8; 32]>::from(Sha256::digest(&body)) != locator.sha256 {
             return Err(Error::damaged("read the manifest", "its digest is not the one in the locator"));
+        }
+        if !json_bound::at_most(json_bound::MANIFEST_VALUES, &body) {
+            return Err(Error::damaged("read the manifest", "it has too many values"));
         }
         let manifest = Manifest::from_json(&body).map_err(|e| {
             let kind = match e {

@@ -68,6 +68,11 @@ pub(super) fn length_from_footer(footer: &[u8]) -> Option<u64> {
 /// Reads a whole table (`bytes` is exactly it) of a file whose frames end at `frames_end`.
 pub(super) fn parse(bytes: &[u8], frames_end: u64) -> Result<Vec<FrameAt>> {
     let fail = |text: &str| Error::damaged("read the seek table", text);
+    // Checked before the library believes a number of frames.
+    let footer = bytes.len().checked_sub(FOOTER).map(|at| &bytes[at..]);
+    if footer.and_then(length_from_footer) != Some(bytes.len() as u64) {
+        return Err(fail("it is not as long as its number of frames wants it"));
+    }
     let table = zeekstd::SeekTable::from_seekable(&mut zeekstd::BytesWrapper::new(bytes))
         .map_err(|e| fail(&e.to_string()))?;
     let mut frames = Vec::with_capacity(table.num_frames() as usize);
@@ -97,6 +102,17 @@ pub(super) fn parse(bytes: &[u8], frames_end: u64) -> Result<Vec<FrameAt>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_of_frames_is_not_believed() {
+        let mut bytes = [&[0x5E, 0x2A, 0x4D, 0x18, 0x21, 0, 0, 0][..], &[0; 25], &[0, 0, 0, 8]].concat();
+        for descriptor in [0, 3] {
+            let table = [&bytes[..], &[descriptor], &0x8F92_EAB1_u32.to_le_bytes()].concat();
+            assert!(parse(&table, 100).is_err());
+        }
+        bytes.clear();
+        assert!(parse(&bytes, 0).is_err());
+    }
 
     #[test]
     fn a_table_comes_back_and_every_changed_bit_of_it_is_noticed() {

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
-    Reservation, Result, Severity, Sink, State, destination::Destination, tar,
+    Reservation, Result, Severity, Sink, State, destination::Destination, is_component_name,
+    manifest::is_reserved_folder, tar,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -143,9 +144,8 @@ impl Shared {
             index::encode_sum(&name, &sha256, &mut tar.sums);
         }
         if tar.index.len() >= SHARD {
+            // Side by side in one frame, so that the digests, which both hold, cost their room once.
             self.index_shard(tar);
-        }
-        if tar.sums.len() >= SHARD {
             self.sums_shard(tar);
         }
     }
@@ -250,6 +250,12 @@ impl PortableWriter {
             let text =
                 format!("this archive needs {least} bytes of memory, the limit is {}", cx.budget.limit());
             return Err(Error::new(ErrorKind::Budget, "begin a backup", text));
+        }
+        for c in &header.components {
+            if !is_component_name(&c.name) || !is_component_name(&c.folder) || is_reserved_folder(&c.folder) {
+                let text = format!("its name or its folder {:?} cannot be in an archive", c.folder);
+                return Err(Error::contract(text).on(&c.name));
+            }
         }
         let provisional = name::provisional(
             exact.as_deref().unwrap_or(&name::stem(

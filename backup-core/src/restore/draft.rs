@@ -61,7 +61,7 @@ pub(super) async fn pick(
             let path = &listed.entry.path;
             if *name == listed.component && !selection.is_all() && selection.covers(path) {
                 p.entries += 1;
-                p.bytes += listed.entry.stored_size().unwrap_or(0);
+                p.bytes = p.bytes.saturating_add(listed.entry.stored_size().unwrap_or(0));
                 digest.update((path.len() as u64).to_le_bytes());
                 digest.update(path);
             }

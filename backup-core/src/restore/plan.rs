@@ -2,8 +2,8 @@
 
 use super::draft::{Picked, draft, pick, survey, wanted};
 use crate::{
-    BackupId, BackupReader, Context, Error, ErrorKind, RestoreReport, Result, Selection, State, Survey,
-    Target,
+    BackupId, BackupReader, Context, Depth, Error, ErrorKind, RestoreReport, Result, Selection, State,
+    Survey, Target,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -266,7 +266,8 @@ impl PreparedRestore {
 
 /// Finds out what a restore would do. Reads only.
 ///
-/// `Usage`: no member, or two with the same place. `NotFound`: a component is not in the backup, or a selection covers nothing.
+/// `Damaged`: the structure of the backup is not sound (headers and contents are compared while they are restored). `Usage`: no
+/// member, or two with the same place. `NotFound`: a component is not in the backup, or a selection covers nothing.
 pub async fn plan_restore(
     reader: Arc<dyn BackupReader>,
     mut members: Vec<RestoreMember>,
@@ -277,6 +278,7 @@ pub async fn plan_restore(
     if members.is_empty() {
         return Err(wrong("there is nothing to restore".to_owned()));
     }
+    sound(&*reader, cx).await?;
     let picked = pick(&*reader, &wanted(&members), cx).await?;
     let surveys = survey(&mut members, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
@@ -286,4 +288,25 @@ pub async fn plan_restore(
     }
     let plan = draft(&*reader, &members, &picked, surveys, &options);
     Ok(PreparedRestore { plan, reader, members, picked, options })
+}
+
+/// Defects that are told before a person is sent to `verify` for the others.
+const TOLD: usize = 3;
+
+/// What a restore relies on, without reading contents: nothing is written of a backup that contradicts itself.
+async fn sound(reader: &dyn BackupReader, cx: &Context) -> Result<()> {
+    let defects = reader.check_structure(Depth::Quick, cx).await?;
+    let told: Vec<String> = defects.iter().take(TOLD).map(Error::to_string).collect();
+    let more = match defects.len().saturating_sub(TOLD) {
+        0 => String::new(),
+        n => format!("; and {n} more defects"),
+    };
+    match told.is_empty() {
+        true => Ok(()),
+        false => {
+            let message = format!("it is not sound: {}{more}", told.join("; "));
+            let e = Error::damaged("plan a restore", message).on(&reader.manifest().header.id);
+            Err(e.hint("`verify` tells all defects; restore from another backup"))
+        }
+    }
 }
