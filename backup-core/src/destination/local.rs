@@ -175,7 +175,12 @@ impl Destination for LocalFolder {
             create_private(&me.path.join(&probe))
                 .and_then(|_| std::fs::remove_file(me.path.join(&probe)))
                 .map_err(|e| {
-                    me.error("write to the destination", "", e).hint("choose a folder that can be written")
+                    let error = me.error("write to the destination", "", e);
+                    // A full disk has its hint already.
+                    match error.hint_text() {
+                        Some(_) => error,
+                        None => error.hint("choose a folder that can be written"),
+                    }
                 })
         })
         .await
