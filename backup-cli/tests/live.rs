@@ -1,5 +1,6 @@
 //! Backups of what is being changed, runs without root, and runs that are interrupted.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 mod support;
 

@@ -1,5 +1,6 @@
 //! No space, no inodes, no permission: the run says so and leaves nothing, and what was there stays.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 mod support;
 
@@ -163,14 +164,20 @@ fn space_that_vanishes_during_a_restore_leaves_the_old_tree() {
             }
             place.expect(0, &["create", tree, "--to", "destination"]);
             place.write(&format!("{tree}/file 3"), "changed since");
-            let old = fingerprint(&place.path(tree));
+            let data = |place: &Place| {
+                let mut data = fingerprint(&place.path(tree));
+                // The folder of the restore comes and goes inside of a mount point.
+                data.remove(Path::new(""));
+                data
+            };
+            let (old, mut failed) = (data(&place), 0);
             for i in 0..times(1, 10) {
                 let plan = place.json(0, &["restore", "latest", "--from", "destination", "--dry-run"]);
                 let id = plan["plan"]["id"].as_str().unwrap();
                 let run =
                     Run::start(&place, &["restore", "latest", "--from", "destination", "--confirm", id]);
                 assert!(run.reaches("pour"), "{options}: it never began to write");
-                std::thread::sleep(Duration::from_millis(random.below(20) * i as u64));
+                std::thread::sleep(Duration::from_millis(random.below(3) * i as u64));
                 run.signal(Signal::STOP);
                 // Outside of the tree where that can be, else in the folder of the restore.
                 let folder =
@@ -178,17 +185,20 @@ fn space_that_vanishes_during_a_restore_leaves_the_old_tree() {
                 let ballast = fill(&folder, options.contains("nr_inodes"));
                 run.signal(Signal::CONT);
                 let code = run.code_within(LIMIT);
-                let kept =
-                    homes_in(place.path(tree).parent().unwrap()).len() + homes_in(&place.path(tree)).len();
-                assert_eq!(code, 1, "{options}, mounted on: {mounted_on}, {kept} folders of restores");
                 ballast.into_iter().for_each(|b| drop(fs::remove_file(b)));
-                if !mounted_on {
-                    assert_eq!(fingerprint(&place.path(tree)), old, "{options}");
-                    assert_eq!(names_in(&place.path("target")), ["tree"], "{options}");
+                if code == 0 {
+                    // Everything was written already when the space vanished.
+                    place.expect(0, &["restore", "--undo"]);
                 } else {
-                    assert_eq!(place.read("target/file 3"), "changed since");
+                    assert_eq!(code, 1, "{options}, mounted on: {mounted_on}");
+                    failed += 1;
                 }
+                assert_eq!(data(&place), old, "{options}, mounted on: {mounted_on}");
+                // Our own files in it have kept it.
+                homes_in(&place.path("target")).into_iter().for_each(|home| fs::remove_dir(home).unwrap());
+                assert_eq!(names_in(&place.path("state/restores")), [""; 0], "{options}");
             }
+            assert!(failed > 0, "{options}, mounted on: {mounted_on}: no restore met the full disk");
         }
     }
 }

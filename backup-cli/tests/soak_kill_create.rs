@@ -1,5 +1,6 @@
 //! `backup create` killed at any moment: what was there stays, what is half is never taken for a backup, the next run works at once.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 mod support;
 

@@ -1,6 +1,7 @@
 //! `backup restore`, its undo, settle and heal killed at any moment: after `heal` everything is old or everything is new, and nothing
 //! of the restore is left but what is kept for an undo.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 mod support;
 
@@ -161,7 +162,8 @@ impl Stage {
         grow(&master, "old", 300);
         let (mut new, mut old) = (fingerprint(&as_new), fingerprint(&master));
         if kind == Kind::MountPoint {
-            (new.remove(Path::new("")), old.remove(Path::new("")));
+            new.remove(Path::new(""));
+            old.remove(Path::new(""));
         }
         let mut stage = Stage { place, kind, mount, target, master, new, old };
         let lower = stage.place.path("lower/tree");
@@ -254,7 +256,7 @@ impl Stage {
     /// From what `heal` has left to the old tree, once by an undo and once by letting the old data go.
     fn conclude(&mut self, i: usize, at: &str) {
         if self.is() == Is::New && !self.homes().is_empty() {
-            if i % 3 == 0 {
+            if i.is_multiple_of(3) {
                 self.place.expect(0, &["settle"]);
                 assert_eq!(self.is(), Is::New, "{at}: settled\n{}", self.describe());
             } else {

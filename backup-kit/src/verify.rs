@@ -15,11 +15,12 @@ pub async fn verify(
 ) -> Result<VerifyReport> {
     let reader = archive.open(id, cx).await?;
     let report = backup_core::verify(reader, depth, cx).await?;
-    if report.defects.is_empty() && depth == Depth::Full {
-        if let Err(e) = archive.mark_verified(id, Timestamp::now(), cx).await {
-            let text = format!("it is sound, and could not be marked as verified: {e}");
-            cx.note(Severity::Warning, "", id.as_str(), text);
-        }
+    if report.defects.is_empty()
+        && depth == Depth::Full
+        && let Err(e) = archive.mark_verified(id, Timestamp::now(), cx).await
+    {
+        let text = format!("it is sound, and could not be marked as verified: {e}");
+        cx.note(Severity::Warning, "", id.as_str(), text);
     }
     Ok(report)
 }

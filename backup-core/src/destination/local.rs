@@ -16,6 +16,9 @@ use std::{
 /// After this many bytes the kernel is asked to write out what it holds, so that the last fsync has little left to do.
 const FLUSH_EVERY: u64 = 64 << 20;
 
+/// Begins the names of files that only try whether a folder can be written.
+const PROBE: &str = ".backup-probe-";
+
 /// A folder.
 #[derive(Clone, Debug)]
 pub struct LocalFolder {
@@ -52,6 +55,21 @@ impl LocalFolder {
             let _ = std::fs::remove_file(&temporary);
             self.error("write", name, e)
         })
+    }
+
+    /// Removes small temporary files. Whoever writes one holds the lock of the folder, as the caller does: they are of runs that
+    /// were killed.
+    fn clear_small(&self) -> io::Result<()> {
+        for item in std::fs::read_dir(&self.path)? {
+            let Ok(name) = item?.file_name().into_string() else { continue };
+            if name.starts_with(PROBE) || is_temporary_name(&name) {
+                match std::fs::remove_file(self.path.join(name)) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
     }
 
     fn remove_now(&self, name: &str) -> Result<()> {
@@ -171,11 +189,20 @@ impl Destination for LocalFolder {
                 }
                 Err(e) => return Err(me.error("use the destination", "", e)),
             }
-            let probe = format!(".backup-probe-{}", ulid::Ulid::generate());
+            let guard = lock_folder(&me.path).map_err(|e| me.error("lock the folder", "", e))?;
+            if guard.is_some() {
+                me.clear_small().map_err(|e| me.error("remove what a killed run has left", "", e))?;
+            }
+            let probe = format!("{PROBE}{}", ulid::Ulid::generate());
             create_private(&me.path.join(&probe))
                 .and_then(|_| std::fs::remove_file(me.path.join(&probe)))
                 .map_err(|e| {
-                    me.error("write to the destination", "", e).hint("choose a folder that can be written")
+                    let error = me.error("write to the destination", "", e);
+                    // A full disk has its hint already.
+                    match error.hint_text() {
+                        Some(_) => error,
+                        None => error.hint("choose a folder that can be written"),
+                    }
                 })
         })
         .await
@@ -251,7 +278,11 @@ impl Destination for LocalFolder {
 
     async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (name, bytes) = (name.to_owned(), bytes.to_owned());
-        self.blocking(move |me| me.replace(&name, &bytes)).await
+        self.blocking(move |me| {
+            let _guard = lock_folder(&me.path).map_err(|e| me.error("lock the folder", &name, e))?;
+            me.replace(&name, &bytes)
+        })
+        .await
     }
 
     async fn swap_small(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
@@ -491,6 +522,19 @@ mod tests {
         }
         assert!(!is_temporary_name(".notes.tmp-01ARZ3NDEKTSV4RRFFQ69G5FAV"));
         assert!(!is_temporary_name(".x.state.json.tmp-1"));
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn small_files_of_killed_runs_are_gone_when_the_next_one_prepares() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(dir.path());
+        for name in [temporary_name(".backup-lock-1"), format!("{PROBE}x"), ".notes".into()] {
+            std::fs::write(dir.path().join(name), "").unwrap();
+        }
+        folder.prepare().await.unwrap();
+        let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
+        assert_eq!(names, [".notes"]);
     }
 
     #[tokio::test]
