@@ -2,12 +2,12 @@
 
 pub(crate) mod database;
 pub(crate) mod exclude;
+pub(crate) mod large_file;
 pub(crate) mod links;
 pub(crate) mod listing;
 pub(crate) mod read;
 pub(crate) mod retrying;
 pub(crate) mod run;
-pub(crate) mod stream;
 pub(crate) mod walk;
 
 use crate::{

@@ -37,9 +37,10 @@ pub async fn heal(
 pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
     let place = std::path::absolute(place).map_err(|e| unreadable(place, e))?;
     let mut homes = Vec::new();
-    let beside = place.parent().zip(place.file_name()).map(|(parent, name)| {
-        (parent.to_owned(), format!(".{}.backup-", name.to_string_lossy()))
-    });
+    let beside = place
+        .parent()
+        .zip(place.file_name())
+        .map(|(parent, name)| (parent.to_owned(), format!(".{}.backup-", name.to_string_lossy())));
     for (folder, prefix) in beside.into_iter().chain([(place, ".backup-".to_owned())]) {
         let list = match std::fs::read_dir(&folder) {
             Ok(list) => list,

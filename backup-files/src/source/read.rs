@@ -2,8 +2,8 @@
 
 use crate::{
     source::database::{Database, Opened},
+    source::large_file::{LargeFile, TRIES, extents},
     source::listing::Listed,
-    source::stream::{LargeFile, TRIES, extents},
     source::walk::Walk,
     sqlite::{is_database, side_files},
     stamp::{Change, change_since, entry_kind, fingerprint, posix, posix_of},
