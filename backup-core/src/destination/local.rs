@@ -33,8 +33,10 @@ impl LocalFolder {
 
     fn error(&self, operation: &'static str, name: &str, e: io::Error) -> Error {
         let full = e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded;
+        // What was to be read may be missing; where something was to be written, the place itself is.
+        let reads = matches!(operation, "open" | "list" | "read");
         let kind = match e.kind() {
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::NotFound if reads => ErrorKind::NotFound,
             _ => ErrorKind::Destination,
         };
         let subject = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
@@ -390,7 +392,11 @@ impl Upload for LocalUpload {
             for name in names {
                 match rename_without_replace(&from, &folder.path.join(&name)) {
                     Ok(()) => {
-                        sync_folder(&folder.path).map_err(|e| folder.error("make durable", &name, e))?;
+                        sync_folder(&folder.path).map_err(|e| {
+                            // An error leaves no backup behind, as far as this disk still does what it is told.
+                            let _ = std::fs::remove_file(folder.path.join(&name));
+                            folder.error("make durable", &name, e)
+                        })?;
                         return Ok(Some(name));
                     }
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}

@@ -21,16 +21,56 @@ const KEPT: u64 = 24 << 20;
 const AHEAD: usize = 2;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
+/// A seek table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
+const LARGEST_TABLE: u64 = 64 << 20;
 /// The first read: footer, seek table, locator and a small manifest come with it.
 const TAIL: u64 = 64 << 10;
 
 type Slot = Shared<BoxFuture<'static, Result<Bytes>>>;
 
+/// Where the frames are.
+enum Table {
+    /// As the seek table says.
+    Listed(Vec<FrameAt>),
+    /// A plain tar is read in pieces of a fixed size; the locator after `data` bytes is a frame of its own here, too.
+    Plain { data: u64 },
+}
+
+impl Table {
+    fn count(&self) -> usize {
+        match self {
+            Table::Listed(frames) => frames.len(),
+            Table::Plain { data } => data.div_ceil(PLAIN_FRAME) as usize + 1,
+        }
+    }
+
+    /// Of an index below `count`.
+    fn at(&self, index: usize) -> FrameAt {
+        match self {
+            Table::Listed(frames) => frames[index],
+            Table::Plain { data } => {
+                let begin = (index as u64).saturating_mul(PLAIN_FRAME).min(*data);
+                let rest = if begin == *data { locator::FRAME as u64 } else { PLAIN_FRAME.min(data - begin) };
+                FrameAt { packed: begin, packed_length: rest as u32, raw: begin, raw_length: rest as u32 }
+            }
+        }
+    }
+
+    /// The frame that holds this byte of the tar.
+    fn index_of(&self, at: u64) -> usize {
+        match self {
+            Table::Listed(frames) => frames.partition_point(|f| f.raw <= at).saturating_sub(1),
+            Table::Plain { data } if at >= *data => self.count() - 1,
+            Table::Plain { .. } => (at / PLAIN_FRAME) as usize,
+        }
+    }
+}
+
 /// The tar of an archive.
 pub(super) struct Frames {
     blob: Arc<dyn Blob>,
     pub(super) compression: Compression,
-    frames: Vec<FrameAt>,
+    table: Table,
     /// Length of the tar.
     pub(super) bytes: u64,
     cache: Mutex<VecDeque<(usize, Slot)>>,
@@ -81,9 +121,9 @@ impl Frames {
         let fetched = Arc::new(AtomicU64::new(tail_length));
         let table_length =
             tail.len().checked_sub(9).and_then(|at| seek_table::length_from_footer(&tail[at..]));
-        let (compression, frames) = match table_length {
-            Some(n) if n > length => {
-                return Err(Error::damaged("read the seek table", "it is longer than the file"));
+        let (compression, table) = match table_length {
+            Some(n) if n > length || n > LARGEST_TABLE => {
+                return Err(Error::damaged("read the seek table", "it is longer than it can be"));
             }
             Some(n) => {
                 let table = if n <= tail_length {
@@ -92,31 +132,19 @@ impl Frames {
                     fetched.fetch_add(n, Relaxed);
                     blob.read_at(length - n, n as usize).await?
                 };
-                (Compression::Zstd, seek_table::parse(&table, length - n)?)
+                (Compression::Zstd, Table::Listed(seek_table::parse(&table, length - n)?))
             }
-            None => {
-                if length < locator::FRAME as u64 {
-                    return Err(Error::damaged("open the archive", "it is too short: incomplete"));
-                }
-                // The locator is a frame of its own here, too.
-                let data = length - locator::FRAME as u64;
-                let plain =
-                    (0..data).step_by(PLAIN_FRAME as usize).map(|at| (at, PLAIN_FRAME.min(data - at)));
-                let all = plain.chain([(data, locator::FRAME as u64)]);
-                let frame = |(at, n): (u64, u64)| FrameAt {
-                    packed: at,
-                    packed_length: n as u32,
-                    raw: at,
-                    raw_length: n as u32,
-                };
-                (Compression::None, all.map(frame).collect())
-            }
+            None => match length.checked_sub(locator::FRAME as u64) {
+                Some(data) => (Compression::None, Table::Plain { data }),
+                None => return Err(Error::damaged("open the archive", "it is too short: incomplete")),
+            },
         };
-        let bytes = frames.last().map_or(0, |f: &FrameAt| f.raw + u64::from(f.raw_length));
+        let last = table.count().checked_sub(1).map(|last| table.at(last));
+        let bytes = last.map_or(0, |f| f.raw + u64::from(f.raw_length));
         Ok(Frames {
             blob,
             compression,
-            frames,
+            table,
             bytes,
             cache: Mutex::default(),
             fetched,
@@ -131,7 +159,7 @@ impl Frames {
 
     /// The last frame, which holds the locator.
     pub(super) async fn last(&self) -> Result<Bytes> {
-        match self.frames.len().checked_sub(1) {
+        match self.table.count().checked_sub(1) {
             Some(last) => self.frame(last).await,
             None => Err(Error::damaged("open the archive", "it is empty")),
         }
@@ -139,12 +167,17 @@ impl Frames {
 
     /// Every frame in its order, for a complete check.
     pub(super) fn count(&self) -> usize {
-        self.frames.len()
+        self.table.count()
     }
 
     /// One frame, decompressed.
     pub(super) async fn frame(&self, index: usize) -> Result<Bytes> {
-        self.slot(index).await
+        let frame = self.slot(index).await;
+        if frame.is_err() {
+            // A place that could not be read for a moment is read again by whoever asks next.
+            self.cache.lock().unwrap_or_else(PoisonError::into_inner).retain(|(i, _)| *i != index);
+        }
+        frame
     }
 
     /// Exactly these bytes of the tar, in memory. `limit` bounds what a hostile length can make us hold.
@@ -219,13 +252,13 @@ impl Frames {
 
     /// What one frame has of the range.
     async fn part(&self, at: u64, end: u64, ahead: usize) -> Result<Bytes> {
-        let index = self.frames.partition_point(|f| f.raw <= at).saturating_sub(1);
-        for next in index + 1..(index + 1 + ahead).min(self.frames.len()) {
+        let index = self.table.index_of(at);
+        for next in index + 1..(index + 1 + ahead).min(self.table.count()) {
             drop(self.slot(next));
         }
-        let frame = self.slot(index).await?;
-        let from = (at - self.frames[index].raw) as usize;
-        let to = frame.len().min((end - self.frames[index].raw) as usize);
+        let frame = self.frame(index).await?;
+        let from = (at - self.table.at(index).raw) as usize;
+        let to = frame.len().min((end - self.table.at(index).raw) as usize);
         if from >= to {
             return Err(Error::damaged("read the archive", "a frame is shorter than it should be"));
         }
@@ -243,7 +276,7 @@ impl Frames {
                 return slot;
             }
         }
-        let (blob, at, compression) = (self.blob.clone(), self.frames[index], self.compression);
+        let (blob, at, compression) = (self.blob.clone(), self.table.at(index), self.compression);
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
         let task = tokio::spawn(async move {
             fetched.fetch_add(u64::from(at.packed_length), Relaxed);
@@ -265,10 +298,10 @@ impl Frames {
             .boxed()
             .shared();
         cache.push_back((index, slot.clone()));
-        let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.frames[*i].raw_length)).sum();
+        let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.table.at(*i).raw_length)).sum();
         while kept > KEPT && cache.len() > 1 {
             if let Some((old, _)) = cache.pop_front() {
-                kept -= u64::from(self.frames[old].raw_length);
+                kept -= u64::from(self.table.at(old).raw_length);
             }
         }
         slot

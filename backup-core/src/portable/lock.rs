@@ -143,8 +143,17 @@ async fn renew(destination: Arc<dyn Destination>, name: String, mut held: Held, 
         held.renewed = Timestamp::now();
         let Ok(bytes) = serde_json::to_vec(&held) else { return };
         let mut now = ours.lock().await;
-        if let Ok(true) = destination.swap_small(&name, Some(&now), Some(&bytes)).await {
-            *now = bytes;
+        match destination.swap_small(&name, Some(&now), Some(&bytes)).await {
+            Ok(true) => *now = bytes,
+            Ok(false) => {}
+            // It may have been written all the same.
+            Err(_) => {
+                if let Ok(Some((found, there))) = read(&*destination, &name).await
+                    && found.token == held.token
+                {
+                    *now = there.to_vec();
+                }
+            }
         }
     }
 }

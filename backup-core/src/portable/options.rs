@@ -13,8 +13,6 @@ pub struct PortableOptions {
     pub level: Option<i32>,
     /// Of file names in a folder: `{module}`, `{date}`, `{time}` (UTC), `{id}`.
     pub name_template: String,
-    /// Read the whole file again after writing and compare it.
-    pub read_back: bool,
     /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream.
     pub(super) frame: usize,
     /// Bytes of a segment of a stream of unknown length.
@@ -29,7 +27,6 @@ impl Default for PortableOptions {
             compression: Compression::default(),
             level: None,
             name_template: name::DEFAULT_TEMPLATE.to_owned(),
-            read_back: false,
             frame: 4 << 20,
             segment: 8 << 20,
             threads: std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16),

@@ -113,6 +113,7 @@ impl ComponentSink {
         segments: Vec<Sha>,
     ) -> Result<Put> {
         let is_file = entry.kind == Kind::File;
+        let segmented = !segments.is_empty();
         let sha = match content.digest() {
             Some(sha) => sha,
             None => return Err(Error::contract("its content was not hashed").on(entry.display_path())),
@@ -121,7 +122,6 @@ impl ComponentSink {
             Some(size) => size,
             None => content.delivered(),
         };
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&entry, size, &sha);
         let names: Vec<(Vec<u8>, Sha)> = match (is_file, segments.is_empty()) {
             (false, _) => Vec::new(),
             (true, true) => vec![(member_name(&self.prefix, &entry.path, None), sha)],
@@ -146,7 +146,17 @@ impl ComponentSink {
                 ..entry
             },
         };
-        self.shared.line(tar, &line, names.into_iter());
+        if !self.shared.line(tar, &line, names.into_iter()) {
+            let why = Error::new(
+                ErrorKind::Unsupported,
+                "store the entry",
+                "its attributes are too large for the index",
+            );
+            let places = line.places;
+            self.tombstone(tar, &line.entry, places, segmented, &why);
+            return discard(why);
+        }
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&line.entry, size, &sha);
         Ok(Put::Stored)
     }
 
@@ -159,8 +169,8 @@ impl ComponentSink {
     async fn put_whole(&self, entry: Entry, content: Content, stored: u64) -> Result<Put> {
         let map = sparse_map(&entry);
         let header = self.header(&entry, None, map.len() as u64 + stored);
-        let needs = header.len() + map.len() + tar::padded(stored) as usize + tar::BLOCK;
-        let hold = self.shared.budget.reserve(needs).await?;
+        let needs = header.len() + tar::padded(map.len() as u64 + stored) as usize;
+        let hold = self.shared.reserve(needs).await?;
         let mut filler = Filler { content, rest: Bytes::new() };
         let mut data = Vec::with_capacity(2);
         if !map.is_empty() {
@@ -194,7 +204,7 @@ impl ComponentSink {
         let header_length = head.len() as u64;
         head.extend_from_slice(&map);
         let mut tar = shared.lock().await?;
-        let mut open = OpenMember { shared, owed: stored };
+        let mut open = OpenMember { shared, owed: stored, closed: false };
         let begin = tar.offset();
         self.stream(&mut tar, &head).await?;
         let place = Place { header: begin, data: begin + header_length, length };
@@ -202,8 +212,11 @@ impl ComponentSink {
         let failed = loop {
             match next {
                 Ok(Some(bytes)) => {
+                    let owed = open.owed.checked_sub(bytes.len() as u64);
+                    open.owed = owed.ok_or_else(|| {
+                        Error::contract("it is longer than it promised").on(entry.display_path())
+                    })?;
                     self.stream(&mut tar, &bytes).await?;
-                    open.owed -= bytes.len() as u64;
                 }
                 Ok(None) => break None,
                 Err(e) => break Some(e),
@@ -222,6 +235,7 @@ impl ComponentSink {
             open.owed -= n;
         }
         shared.pad(&mut tar, length);
+        open.closed = true;
         match failed {
             None => self.stored(&mut tar, entry, &content, vec![place], Vec::new()),
             Some(e) => {
@@ -234,11 +248,11 @@ impl ComponentSink {
     /// Bytes of the member that is streamed under the lock, paid for from its own lane.
     async fn stream(&self, tar: &mut TarState, bytes: &[u8]) -> Result<()> {
         for part in bytes.chunks(self.shared.frame / 2) {
-            let hold = self.shared.lane.reserve(part.len()).await?;
+            let hold = self.shared.reserve_lane(part.len()).await?;
             if let Some(e) = self.shared.output.failure() {
                 return Err(e);
             }
-            tar.hold(hold);
+            tar.hold(hold, part.len());
             self.shared.raw(tar, part);
         }
         Ok(())
@@ -251,7 +265,7 @@ impl ComponentSink {
         let mut sums = Vec::new();
         let mut filler = Filler { content, rest: Bytes::new() };
         loop {
-            let mut hold = shared.budget.reserve(shared.segment + 4 * tar::BLOCK).await?;
+            let mut hold = shared.reserve(shared.segment + 4 * tar::BLOCK).await?;
             let mut data = Vec::new();
             let mut fill = filler.fill(&mut data, shared.segment).await;
             let n = length(&data);
@@ -326,15 +340,17 @@ impl Drop for OpenSegments<'_> {
     }
 }
 
-/// A member that is streamed under the lock. Dropped before it is full, the tar cannot be continued: everything after is refused.
+/// A member that is streamed under the lock. Dropped before its padding is written, the tar cannot be continued: everything
+/// after is refused.
 struct OpenMember<'a> {
     shared: &'a Shared,
     owed: u64,
+    closed: bool,
 }
 
 impl Drop for OpenMember<'_> {
     fn drop(&mut self) {
-        if self.owed > 0 {
+        if !self.closed {
             self.shared.output.poison(Error::new(
                 ErrorKind::Destination,
                 "continue the archive",
@@ -421,6 +437,7 @@ pub(super) fn tombstone(
         discarded: Some(why.to_owned()),
         entry: buried,
     };
+    // Without attributes it is never too large: a path and a reason, and places that the writer limits.
     shared.line(tar, &line, std::iter::empty());
 }
 

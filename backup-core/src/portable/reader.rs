@@ -59,16 +59,7 @@ impl PortableReader {
         if <[u8; 32]>::from(Sha256::digest(&body)) != locator.sha256 {
             return Err(Error::damaged("read the manifest", "its digest is not the one in the locator"));
         }
-        if !json_bound::at_most(json_bound::MANIFEST_VALUES, &body) {
-            return Err(Error::damaged("read the manifest", "it has too many values"));
-        }
-        let manifest = Manifest::from_json(&body).map_err(|e| {
-            let kind = match e {
-                crate::ManifestError::Version { .. } => ErrorKind::Unsupported,
-                _ => ErrorKind::Damaged,
-            };
-            Error::new(kind, "read the manifest", e)
-        })?;
+        let manifest = check_manifest(&body)?;
         let layout = Layout::from_json(&manifest.layout)?;
         if layout.end != locator.offset || layout.compression != frames.compression {
             return Err(Error::damaged("read the manifest", "it does not describe this file"));
@@ -85,6 +76,20 @@ impl PortableReader {
             place,
         })))
     }
+}
+
+/// A stored manifest as every reader takes it; the writer asks, too, before it stores one.
+pub(super) fn check_manifest(body: &[u8]) -> Result<Manifest> {
+    if body.len() as u64 > LARGEST_MANIFEST || !json_bound::at_most(json_bound::MANIFEST_VALUES, body) {
+        return Err(Error::damaged("read the manifest", "it has too many values"));
+    }
+    Manifest::from_json(body).map_err(|e| {
+        let kind = match e {
+            crate::ManifestError::Version { .. } => ErrorKind::Unsupported,
+            _ => ErrorKind::Damaged,
+        };
+        Error::new(kind, "read the manifest", e)
+    })
 }
 
 impl Inner {

@@ -8,7 +8,7 @@ const FOOTER: usize = 9;
 /// Magic and length of the skippable frame around it.
 const HEADER: usize = 8;
 /// Frames above this size are not ours; a reader must bound what it decompresses at once.
-const LARGEST_FRAME: u64 = 64 << 20;
+const LARGEST_FRAME: u64 = 16 << 20;
 
 /// Lengths of frames, being collected.
 pub(super) struct SeekTable(zeekstd::SeekTable);

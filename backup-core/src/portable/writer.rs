@@ -1,7 +1,7 @@
 //! Writes a portable archive: members are appended under one lock, frames go out behind it.
 
 use super::{
-    index::{self, Line, Place, SHARD},
+    index::{self, LARGEST_SHARD, Line, Place, SHARD},
     layout::{Layout, OwnMember},
     locator::{self, Locator},
     name,
@@ -24,6 +24,7 @@ use std::{
     sync::{Arc, Mutex as StdMutex, PoisonError},
 };
 use tokio::sync::{Mutex, MutexGuard};
+use tokio_util::sync::CancellationToken;
 
 /// What is shared by the components that are being written.
 pub(super) struct Shared {
@@ -31,10 +32,11 @@ pub(super) struct Shared {
     pub(super) output: Output,
     pub(super) frame: usize,
     pub(super) segment: usize,
-    pub(super) budget: crate::Budget,
+    budget: crate::Budget,
+    cancel: CancellationToken,
     /// For the one large member that is streamed under the lock: reserved at the beginning, so that it never waits for what
     /// others hold while they wait for the lock.
-    pub(super) lane: crate::Budget,
+    lane: crate::Budget,
     lane_hold: StdMutex<Option<Reservation>>,
     finished: StdMutex<HashSet<String>>,
     abandoned: StdMutex<Vec<Abandoned>>,
@@ -52,6 +54,8 @@ pub(super) struct Abandoned {
 pub(super) struct TarState {
     frame: Vec<u8>,
     holds: Vec<Reservation>,
+    /// Bytes that `holds` were reserved for and that are not in a frame yet.
+    awaited: usize,
     offset: u64,
     index: Vec<u8>,
     sums: Vec<u8>,
@@ -69,6 +73,24 @@ impl Shared {
         }
     }
 
+    /// Memory for bytes that will go into the tar; a cancelled run does not wait for it.
+    pub(super) async fn reserve(&self, bytes: usize) -> Result<Reservation> {
+        self.wait_for(&self.budget, bytes).await
+    }
+
+    /// The same for the member that is streamed under the lock.
+    pub(super) async fn reserve_lane(&self, bytes: usize) -> Result<Reservation> {
+        self.wait_for(&self.lane, bytes).await
+    }
+
+    async fn wait_for(&self, budget: &crate::Budget, bytes: usize) -> Result<Reservation> {
+        tokio::select! {
+            biased;
+            held = budget.reserve(bytes) => held,
+            () = self.cancel.cancelled() => Err(Error::cancelled()),
+        }
+    }
+
     /// A whole member. No await inside: it is in the tar as a whole or not at all, wherever a future is dropped.
     pub(super) fn append(
         &self,
@@ -78,7 +100,8 @@ impl Shared {
         hold: Option<Reservation>,
     ) -> Place {
         if let Some(hold) = hold {
-            tar.hold(hold);
+            let data: u64 = data.iter().map(|b| b.len() as u64).sum();
+            tar.hold(hold, header.len() + tar::padded(data) as usize);
         }
         let begin = tar.offset;
         self.raw(tar, header);
@@ -97,6 +120,7 @@ impl Shared {
         while !bytes.is_empty() {
             let n = bytes.len().min(self.frame - tar.frame.len());
             tar.frame.extend_from_slice(&bytes[..n]);
+            tar.awaited = tar.awaited.saturating_sub(n);
             bytes = &bytes[n..];
             if tar.frame.len() == self.frame {
                 self.flush(tar);
@@ -110,7 +134,8 @@ impl Shared {
         self.raw(tar, &[0; tar::BLOCK][..zeros]);
     }
 
-    /// Ends the frame. What is held goes with it up to its length; the rest belongs to bytes still to come.
+    /// Ends the frame. What is held goes with it up to its length; what belongs to bytes still to come stays, and the rest,
+    /// which rounding leaves, is given back: kept, it would add up until nobody can reserve anything.
     fn flush(&self, tar: &mut TarState) {
         if tar.frame.is_empty() {
             return;
@@ -129,17 +154,29 @@ impl Shared {
                 tar.holds.push(hold);
             }
         }
+        let mut kept = 0;
+        for hold in &mut tar.holds {
+            hold.shrink_to(tar.awaited.saturating_sub(kept));
+            kept += hold.bytes();
+        }
+        tar.holds.retain(|hold| hold.bytes() > 0);
         self.output.send(Frame { raw, holds });
     }
 
-    /// A line of the index, and with it a shard if there is enough for one.
+    /// A line of the index, and with it a shard if there is enough for one. `false`: no reader would take a line of this length,
+    /// and nothing was added.
     pub(super) fn line(
         &self,
         tar: &mut TarState,
         line: &Line,
         sums: impl Iterator<Item = (Vec<u8>, crate::Sha)>,
-    ) {
+    ) -> bool {
+        let before = tar.index.len();
         line.encode(&mut tar.index);
+        if (tar.index.len() - before) as u64 > LARGEST_SHARD - SHARD as u64 {
+            tar.index.truncate(before);
+            return false;
+        }
         for (name, sha256) in sums {
             index::encode_sum(&name, &sha256, &mut tar.sums);
         }
@@ -148,6 +185,7 @@ impl Shared {
             self.index_shard(tar);
             self.sums_shard(tar);
         }
+        true
     }
 
     fn index_shard(&self, tar: &mut TarState) {
@@ -209,8 +247,9 @@ impl Shared {
 }
 
 impl TarState {
-    /// What was reserved for bytes that go into the frame.
-    pub(super) fn hold(&mut self, hold: Reservation) {
+    /// What was reserved for so many bytes that come next.
+    pub(super) fn hold(&mut self, hold: Reservation, bytes: usize) {
+        self.awaited += bytes;
         let other = match self.holds.last_mut() {
             Some(last) => last.merge(hold),
             None => Some(hold),
@@ -275,6 +314,7 @@ impl PortableWriter {
             state: Mutex::new(TarState {
                 frame: output.buffer(options.frame),
                 holds: Vec::new(),
+                awaited: 0,
                 offset: 0,
                 index: Vec::with_capacity(SHARD + SHARD / 8),
                 sums: Vec::with_capacity(SHARD + SHARD / 8),
@@ -285,6 +325,7 @@ impl PortableWriter {
             frame: options.frame,
             segment: options.segment,
             budget: cx.budget.clone(),
+            cancel: cx.cancel.clone(),
             lane: crate::Budget::new(lane),
             lane_hold: StdMutex::new(Some(cx.budget.reserve(lane).await?)),
             finished: StdMutex::default(),
@@ -375,6 +416,9 @@ impl PortableWriter {
             layout: layout.to_json(),
         };
         let body = Bytes::from(manifest.to_json());
+        super::reader::check_manifest(&body).map_err(|e| {
+            Error::new(ErrorKind::Unsupported, "write the manifest", format!("no reader would take it: {e}"))
+        })?;
         let locator =
             Locator { offset: layout.end, length: body.len() as u64, sha256: Sha256::digest(&body).into() };
         let mut header = Vec::with_capacity(tar::BLOCK);
