@@ -10,6 +10,7 @@ use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Result, RunLock, Series, State,
     destination::{Destination, LocalFolder, Stored, is_temporary_name},
+    without_secrets,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -75,7 +76,9 @@ impl PortableArchive {
     /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
     /// write is an error that says so.
     pub fn from_place(place: &str, options: PortableOptions) -> Result<Self> {
-        let refuse = |text: String| Err(Error::new(ErrorKind::Usage, "use the archive", text).on(place));
+        let refuse = |text: String| {
+            Err(Error::new(ErrorKind::Usage, "use the archive", text).on(without_secrets(place)))
+        };
         if let Some((scheme, _)) = place.split_once("://") {
             return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
         }
