@@ -113,6 +113,39 @@ impl Ledger {
         Ok(Leave(self))
     }
 
+    async fn put_watched<'a>(
+        &'a self,
+        entry: Entry,
+        content: Content,
+        leave: &mut Option<Leave<'a>>,
+    ) -> Result<Put> {
+        if self.cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        if !crate::entry::is_entry_path(&entry.path) {
+            return Err(Error::contract("this is no path of an entry").on(entry.display_path()));
+        }
+        *leave = Some(self.enter(entry.stage)?);
+        let content = content.watched(&entry, &self.cx.cancel, &self.bytes);
+        self.sink.put(entry, content).await
+    }
+
+    fn lose(&self, path: Bytes, why: Arc<str>) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if lost.by_path.len() < LOST_REMEMBERED || lost.by_path.contains_key(&path) {
+            lost.by_path.insert(path, why);
+        } else {
+            lost.beyond += 1;
+        }
+    }
+
+    fn find_again(&self, path: &Bytes) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lost.by_path.is_empty() {
+            lost.by_path.remove(path);
+        }
+    }
+
     fn progress(&self) {
         let Ok(mut last) = self.last_progress.try_lock() else { return };
         if last.elapsed() >= Duration::from_millis(100) {
@@ -123,6 +156,24 @@ impl Ledger {
                 entries: self.entries(),
                 bytes: self.bytes(),
             });
+        }
+    }
+}
+
+const DROPPED: &str = "its put was begun and given up";
+
+/// An entry that is lost unless its put ends well: also when the put is dropped, or its error swallowed.
+struct Unless<'a> {
+    ledger: &'a Ledger,
+    path: Bytes,
+    why: Option<Arc<str>>,
+}
+
+impl Drop for Unless<'_> {
+    fn drop(&mut self) {
+        match self.why.take() {
+            Some(why) => self.ledger.lose(std::mem::take(&mut self.path), why),
+            None => self.ledger.find_again(&self.path),
         }
     }
 }
@@ -144,37 +195,26 @@ impl fmt::Display for Ledger {
 #[async_trait]
 impl Sink for Ledger {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
-        if self.cx.cancel.is_cancelled() {
-            return Err(Error::cancelled());
+        // Goes after the guard: who waits until no put is open then knows all that is lost.
+        let mut leave = None;
+        let mut unless_ended = Unless { ledger: self, path: entry.path.clone(), why: Some(DROPPED.into()) };
+        let size = entry.stored_size();
+        let put = self.put_watched(entry, content, &mut leave).await;
+        // What happened is known from here on, and is what counts.
+        unless_ended.why = match &put {
+            Ok(Put::Discarded(why)) => Some(why.clone()),
+            Ok(_) => None,
+            Err(e) => Some(e.to_string().into()),
+        };
+        let taken = unless_ended.why.is_none();
+        drop(unless_ended);
+        let put = put?;
+        if taken {
+            self.entries.fetch_add(1, Relaxed);
         }
-        if !crate::entry::is_entry_path(&entry.path) {
-            return Err(Error::contract("this is no path of an entry").on(entry.display_path()));
-        }
-        let _leave = self.enter(entry.stage)?;
-        let (path, size) = (entry.path.clone(), entry.stored_size());
-        let content = content.watched(&entry, &self.cx.cancel, &self.bytes);
-        let put = self.sink.put(entry, content).await?;
-        {
-            let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-            match &put {
-                Put::Discarded(why) => {
-                    if lost.by_path.len() < LOST_REMEMBERED || lost.by_path.contains_key(&path) {
-                        lost.by_path.insert(path, why.clone());
-                    } else {
-                        lost.beyond += 1;
-                    }
-                }
-                taken => {
-                    if !lost.by_path.is_empty() {
-                        lost.by_path.remove(&path);
-                    }
-                    self.entries.fetch_add(1, Relaxed);
-                    if *taken == Put::Kept {
-                        self.kept.fetch_add(1, Relaxed);
-                        self.bytes.fetch_add(size.unwrap_or(0), Relaxed);
-                    }
-                }
-            }
+        if put == Put::Kept {
+            self.kept.fetch_add(1, Relaxed);
+            self.bytes.fetch_add(size.unwrap_or(0), Relaxed);
         }
         self.progress();
         if self.cx.cancel.is_cancelled() {

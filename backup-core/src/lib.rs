@@ -56,7 +56,7 @@ pub use restore::{
     RestoredComponent, heal_restores, pending, plan_restore, settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
-pub use secret::Secret;
+pub use secret::{Secret, without_secrets};
 pub use sink::{Put, Sink};
 pub use source::{Moment, Ready, Source, Stillness, View};
 pub use target::{Survey, Target};

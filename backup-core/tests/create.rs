@@ -130,6 +130,49 @@ async fn an_entry_that_cannot_be_read_makes_the_backup_partial_whatever_the_auth
 }
 
 #[tokio::test]
+async fn what_a_view_begins_to_put_and_gives_up_is_lost_however_it_goes_on() {
+    fn put(path: &str, stage: Stage, content: Content) -> (Entry, Content) {
+        (Entry::file(path.to_owned(), stage), content)
+    }
+    type Puts = fn() -> (Entry, Content);
+    let cases: [(&str, Puts); 4] = [
+        ("given up", || put("x", Stage::Data, Content::stream(futures::stream::pending()))),
+        ("no path", || put("../x", Stage::Data, Content::whole("1"))),
+        ("cancelled", || put("x", Stage::Data, Content::failed(Error::cancelled()))),
+        ("a put of stage", || put("x", Stage::Prepare, Content::whole("1"))),
+    ];
+    for (why, bad) in cases {
+        let (archive, cx) = (MemoryArchive::new(), Context::default());
+        let goes_on = script(move |sink, _| async move {
+            let (entry, content) = put("first", Stage::Data, Content::whole("1"));
+            let _ = sink.put(entry, content).await?;
+            let (entry, content) = bad();
+            let _ = tokio::time::timeout(Duration::from_millis(20), sink.put(entry, content)).await;
+            let (entry, content) = put("last", Stage::Data, Content::whole("1"));
+            let _ = sink.put(entry, content).await?;
+            Ok(Facts::new())
+        });
+        let report = create(request(vec![component("x", goes_on)]), &archive, &cx).await.unwrap();
+        assert_eq!((report.state, report.components[0].lost), (State::Partial, 1), "{why}");
+        assert!(report.notes.list[0].text.contains(why), "{:?}", report.notes.list);
+    }
+}
+
+#[tokio::test]
+async fn what_was_given_up_and_put_again_is_not_lost() {
+    let (archive, cx) = (MemoryArchive::new(), Context::default());
+    let again = script(move |sink, _| async move {
+        let never = Content::stream(futures::stream::pending());
+        let put = sink.put(Entry::file("x", Stage::Data), never);
+        let _ = tokio::time::timeout(Duration::from_millis(20), put).await;
+        let _ = sink.put(Entry::file("x", Stage::Data), Content::whole("1")).await?;
+        Ok(Facts::new())
+    });
+    let report = create(request(vec![component("x", again)]), &archive, &cx).await.unwrap();
+    assert_eq!((report.state, report.entries), (State::Complete, 1));
+}
+
+#[tokio::test]
 async fn a_warning_makes_the_backup_partial_only_when_it_is_strict() {
     for (strict, state) in [(false, State::Complete), (true, State::Partial)] {
         let (archive, cx) = (MemoryArchive::new(), Context::default());

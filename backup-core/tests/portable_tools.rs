@@ -170,9 +170,53 @@ async fn a_folder_lists_what_is_complete_and_what_is_not() {
     }
     assert_eq!(archive.list(&cx).await.unwrap(), vec![first.clone(), second.clone()]);
 
+    // A copy has the same id: which of the two is meant?
+    let (one, copy) = (dir.path().join("b").join(&first.location), dir.path().join("b/copy.tar.zst"));
+    std::fs::copy(&one, &copy).unwrap();
+    let e = archive.remove(std::slice::from_ref(&first.id), &cx).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::Refused && e.message().contains("copy.tar.zst"), "{e}");
+    assert!(e.message().contains(&first.location), "{e}");
+    assert_eq!(archive.open(&first.id, &cx).await.err().map(|e| e.kind()), Some(ErrorKind::Refused));
+    let e = archive.mark_verified(&first.id, jiff::Timestamp::now(), &cx).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Refused);
+    assert!(one.exists() && copy.exists());
+    std::fs::remove_file(&copy).unwrap();
+
     archive.mark_verified(&first.id, jiff::Timestamp::now(), &cx).await.unwrap();
     assert!(archive.list(&cx).await.unwrap()[0].verified.is_some());
     archive.remove(std::slice::from_ref(&first.id), &cx).await.unwrap();
     assert_eq!(archive.list(&cx).await.unwrap(), vec![second]);
     assert_eq!(archive.remove(&[first.id], &cx).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn only_files_of_ours_are_healed_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = PortableArchive::folder(dir.path(), PortableOptions::default()).unwrap();
+    let cx = Context::default();
+    let made = write_demo(&archive, &cx).await;
+    archive.mark_verified(&made.id, jiff::Timestamp::now(), &cx).await.unwrap();
+    std::fs::remove_file(dir.path().join(&made.location)).unwrap();
+    let own = ["x.tar.manifest.json", "x.tar.state.json", "y.tar.zst.state.json"];
+    for name in own {
+        std::fs::write(dir.path().join(name), "{\"mine\":1}").unwrap();
+    }
+    let mut healed = archive.heal(&cx).await.unwrap();
+    healed.sort();
+    let orphans = ["manifest", "state"].map(|what| format!("{}.{what}.json", made.location));
+    assert_eq!(healed, orphans);
+    assert!(own.iter().all(|name| dir.path().join(name).exists()));
+}
+
+#[tokio::test]
+async fn what_is_there_is_not_overwritten_be_it_a_link_or_a_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("link.tar")).unwrap();
+    let archives = ["link.tar", "folder.tar"]
+        .map(|n| PortableArchive::file(dir.path().join(n), PortableOptions::default()));
+    std::fs::create_dir(dir.path().join("folder.tar")).unwrap();
+    for archive in archives {
+        let e = archive.unwrap().preflight(None, &Context::default()).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+    }
 }

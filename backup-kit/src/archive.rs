@@ -4,6 +4,7 @@ use crate::config::{ArchiveConfig, Format};
 use backup_core::{
     Archive, MemoryArchive, Result,
     portable::{Compression, PortableArchive, PortableOptions},
+    without_secrets,
 };
 use std::{
     fmt,
@@ -128,7 +129,7 @@ impl ArchiveSpec {
 impl fmt::Display for ArchiveSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Text(text) => f.write_str(text),
+            Place::Text(text) => f.write_str(&without_secrets(text)),
             Place::File(path) | Place::Folder(path) => path.display().fmt(f),
             Place::Open(archive) => archive.fmt(f),
         }

@@ -8,6 +8,9 @@ use std::{
     str::FromStr,
 };
 
+/// Fewer characters of an id name no backup: an empty variable in a script must not be the beginning of the only one.
+const SHORTEST: usize = 4;
+
 /// A way to name a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
@@ -78,6 +81,11 @@ fn by_name<'a>(backups: &[&'a BackupSummary], name: &str) -> Result<&'a BackupSu
     let exact = |b: &&&BackupSummary| b.id.as_str() == name || b.location == name || file(b) == name;
     let found: Vec<&BackupSummary> = match backups.iter().find(exact) {
         Some(b) => vec![b],
+        None if name.chars().count() < SHORTEST => {
+            let message =
+                format!("{name:?} is too short: at least {SHORTEST} characters of an id are needed");
+            return Err(usage(message).on(format!("{name:?}")).hint("`backup list` shows the ids"));
+        }
         None => backups.iter().filter(|b| b.id.as_str().starts_with(name)).copied().collect(),
     };
     match found.as_slice() {
@@ -199,11 +207,24 @@ mod tests {
     #[test]
     fn a_name_is_an_id_its_unique_beginning_or_a_file() {
         let list = three();
-        assert_eq!(pick(&list, "b", None).unwrap(), "b3");
+        assert_eq!(pick(&list, "b300", None).unwrap(), "b3");
         assert_eq!(pick(&list, "c4.tar.zst", None).unwrap(), "c4");
-        assert_eq!(pick(&list, "a", None).unwrap_err().kind(), ErrorKind::Usage);
-        assert_eq!(pick(&list, "d5", None).unwrap_err().kind(), ErrorKind::Refused);
-        assert_eq!(pick(&list, "zz", None).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(pick(&list, "d500", None).unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(pick(&list, "zzzz", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_beginning_that_is_not_unique_or_too_short_is_an_error_even_if_there_is_only_one_backup() {
+        let mut list = three();
+        for b in &mut list[..2] {
+            b.id = format!("abcd{}", b.id)[..26].parse().unwrap();
+        }
+        let e = pick(&list, "abcd", None).unwrap_err();
+        assert!(e.kind() == ErrorKind::Usage && e.message().contains("several"), "{e}");
+        for short in ["", "b", "b30"] {
+            let e = pick(&list[2..3], short, None).unwrap_err();
+            assert!(e.kind() == ErrorKind::Usage && e.message().contains("too short"), "{e}");
+        }
     }
 
     #[test]
@@ -214,6 +235,6 @@ mod tests {
         assert_eq!(e.kind(), ErrorKind::Usage);
         assert!(e.message().contains("app@h (newest: b3") && e.message().contains("other@h:/y"), "{e}");
         assert_eq!(pick(&list, "latest", Some("other")).unwrap(), "e6");
-        assert_eq!(pick(&list, "a1", None).unwrap(), "a1");
+        assert_eq!(pick(&list, "a100", None).unwrap(), "a1");
     }
 }

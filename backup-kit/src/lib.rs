@@ -24,7 +24,7 @@ pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
     Content, Context, Depth, Entry, ErrorKind, Event, Healed, Kind, Listed, Manifest, Named, Note, Notes,
     Observer, PendingRestore, Phase, Plan, PlanId, Posix, Report, RestoreReport, Series, Severity, State,
-    VerifyReport, display_path,
+    VerifyReport, display_path, without_secrets,
 };
 pub use choose::{Which, choose};
 pub use config::Config;

@@ -1,6 +1,6 @@
 //! The stores that are known. A new one is one line here.
 
-use backup_core::{Backend, Error, ErrorKind, Named, Result};
+use backup_core::{Backend, Error, ErrorKind, Named, Result, without_secrets};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -57,7 +57,7 @@ impl Registry {
         };
         let known: Vec<&str> = self.kinds().collect();
         Err(Error::new(ErrorKind::Usage, "read the place", what)
-            .on(place)
+            .on(without_secrets(place))
             .hint(format!("a path such as ./folder; the stores of this build: {}", known.join(", "))))
     }
 

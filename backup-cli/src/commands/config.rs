@@ -7,7 +7,7 @@ use crate::{
     render::Output,
     settings::Settings,
 };
-use backup_kit::{Config, CoreError, Registry, config};
+use backup_kit::{Config, CoreError, Registry, config, without_secrets};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -42,7 +42,7 @@ fn summary(found: &Config) -> Result<String> {
         let _ = writeln!(out, "  module   {name}: {}", components.join(", "));
     }
     for (name, archive) in found.archives() {
-        let _ = writeln!(out, "  archive  {name}: {}", archive.url);
+        let _ = writeln!(out, "  archive  {name}: {}", without_secrets(&archive.url));
     }
     Ok(out)
 }

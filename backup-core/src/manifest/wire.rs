@@ -122,6 +122,14 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
             wire.state
         )));
     }
+    if wire.state == State::Complete
+        && let Some(c) = wire.components.iter().find(|c| c.lost > 0)
+    {
+        return Err(ManifestError::Invalid(format!(
+            "it says that the backup is complete, and that {} entries of {} are lost",
+            c.lost, c.name
+        )));
+    }
     let components: Vec<Component> = wire
         .components
         .into_iter()
@@ -176,4 +184,27 @@ pub fn is_component_name(name: &str) -> bool {
 /// Whether an archive keeps something of its own under this name: no component's folder may have it.
 pub(crate) fn is_reserved_folder(folder: &str) -> bool {
     matches!(folder, "index" | "SHA256SUMS" | "metadata.json" | "RESTORE.md" | "manifest.json" | "locator")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complete_backup_of_which_something_is_lost_is_no_manifest() {
+        let text = |state: &str| {
+            serde_json::json!({
+                "format": 1, "id": "a".repeat(26), "module": "m", "series": "s", "state": state, "host": "h",
+                "created": "2025-01-01T00:00:00Z", "finished": "2025-01-01T00:00:00Z",
+                "notes": [], "not_included": [], "layout": null,
+                "components": [{
+                    "name": "c", "kind": "files", "folder": "files", "origin": null, "lost": 1,
+                    "moment": Moment::now(), "proof": Facts::new(),
+                }],
+            })
+            .to_string()
+        };
+        assert!(decode(text("partial").as_bytes()).is_ok());
+        assert!(matches!(decode(text("complete").as_bytes()), Err(ManifestError::Invalid(_))));
+    }
 }

@@ -10,6 +10,7 @@ use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Result, RunLock, Series, State,
     destination::{Destination, LocalFolder, Stored, is_temporary_name},
+    without_secrets,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -75,7 +76,9 @@ impl PortableArchive {
     /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
     /// write is an error that says so.
     pub fn from_place(place: &str, options: PortableOptions) -> Result<Self> {
-        let refuse = |text: String| Err(Error::new(ErrorKind::Usage, "use the archive", text).on(place));
+        let refuse = |text: String| {
+            Err(Error::new(ErrorKind::Usage, "use the archive", text).on(without_secrets(place)))
+        };
         if let Some((scheme, _)) = place.split_once("://") {
             return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
         }
@@ -105,6 +108,11 @@ impl PortableArchive {
     /// The one file, if it is one and not a folder of backups.
     pub fn local_file(&self) -> Option<PathBuf> {
         Some(self.destination.local_path()?.join(self.exact.as_ref()?))
+    }
+
+    /// Whether something stands at the place of the one file that no listing shows: a link, a folder.
+    fn is_taken(&self) -> bool {
+        self.local_file().is_some_and(|file| file.symlink_metadata().is_ok())
     }
 
     /// Names of archives here, with what stands beside them.
@@ -152,9 +160,30 @@ impl PortableArchive {
 
     async fn find(&self, id: &BackupId) -> Result<BackupSummary> {
         let all = self.list(&Context::default()).await?;
-        all.into_iter().find(|b| b.id == *id).ok_or_else(|| {
-            Error::new(ErrorKind::NotFound, "find the backup", format!("{self} has none of this id")).on(id)
-        })
+        self.only(&all, id, "find the backup").cloned()
+    }
+
+    /// The one of this id. A copy beside it has the same, and which of them is meant nobody can know.
+    fn only<'a>(
+        &self,
+        all: &'a [BackupSummary],
+        id: &BackupId,
+        operation: &'static str,
+    ) -> Result<&'a BackupSummary> {
+        let mut of_id = all.iter().filter(|b| b.id == *id);
+        match (of_id.next(), of_id.next()) {
+            (Some(one), None) => Ok(one),
+            (None, _) => {
+                let message = format!("{self} has none of this id");
+                Err(Error::new(ErrorKind::NotFound, operation, message).on(id))
+            }
+            (Some(one), Some(other)) => {
+                let message = format!("the backup is there twice: {} and {}", one.location, other.location);
+                Err(Error::new(ErrorKind::Refused, operation, message)
+                    .on(id)
+                    .hint("move one of the two files to another folder"))
+            }
+        }
     }
 
     /// Provisional files whose run is over: of this series, or of any.
@@ -220,7 +249,7 @@ impl Archive for PortableArchive {
     async fn preflight(&self, estimate: Option<u64>, _cx: &Context) -> Result<Vec<String>> {
         self.destination.prepare().await?;
         if let Some(exact) = &self.exact
-            && self.destination.list().await?.iter().any(|s| s.name == *exact)
+            && (self.destination.list().await?.iter().any(|s| s.name == *exact) || self.is_taken())
         {
             return Err(Error::new(ErrorKind::Refused, "write the archive", "it is there already")
                 .on(self)
@@ -289,7 +318,11 @@ impl Archive for PortableArchive {
             if let Some((_, id)) = name::parse_provisional(&stored.name) {
                 out.push(incomplete(&stored, Some(id)));
             } else if Compression::of_name(&stored.name).is_some() && !stored.name.starts_with('.') {
-                out.push(self.summarize(&stored).await?);
+                match self.summarize(&stored).await {
+                    // Removed meanwhile, by another run.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    summary => out.push(summary?),
+                }
             }
         }
         out.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
@@ -300,10 +333,7 @@ impl Archive for PortableArchive {
         let all = self.list(cx).await?;
         let mut names = Vec::with_capacity(ids.len());
         for id in ids {
-            let found = all.iter().find(|b| b.id == *id).ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "remove the backup", format!("{self} has none of this id"))
-                    .on(id)
-            })?;
+            let found = self.only(&all, id, "remove the backup")?;
             if let Some((short, _)) = name::parse_provisional(&found.location)
                 && lock::is_held(&*self.destination, short).await?
             {
@@ -360,7 +390,10 @@ impl Archive for PortableArchive {
                 stored.name.strip_suffix(".manifest.json").or(stored.name.strip_suffix(".state.json"));
             let orphan = archive
                 .is_some_and(|a| Compression::of_name(a).is_some() && !all.iter().any(|s| s.name == a));
-            if orphan && self.exact.is_none() {
+            if orphan
+                && self.exact.is_none()
+                && sidecar::is_ours(&*self.destination, &stored.name, stored.bytes).await?
+            {
                 self.destination.remove(&stored.name).await?;
                 healed.push(stored.name.clone());
             }

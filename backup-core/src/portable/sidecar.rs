@@ -59,6 +59,20 @@ pub(super) async fn read_manifest(
     sound.then(|| Manifest::from_json(text.as_bytes()).ok())?
 }
 
+/// Whether a file that is named like one of these is one: users have files called so, too.
+pub(super) async fn is_ours(destination: &dyn Destination, name: &str, bytes: u64) -> Result<bool> {
+    let limit = if name.ends_with(".state.json") { LARGEST_STATE } else { LARGEST_MANIFEST + 1024 };
+    if bytes > limit {
+        return Ok(false);
+    }
+    let Some(stored) = destination.read_small(name, limit).await? else { return Ok(false) };
+    Ok(match name.ends_with(".state.json") {
+        // An empty one says nothing, neither whose it is.
+        true => serde_json::from_slice::<Later>(&stored).is_ok_and(|l| l != Later::default()),
+        false => serde_json::from_slice::<ManifestCopy<'_>>(&stored).is_ok(),
+    })
+}
+
 pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> Result<Later> {
     let name = name::state_sidecar(archive);
     match destination.read_small(&name, LARGEST_STATE).await? {

@@ -1,6 +1,6 @@
 //! Where in the file something is, and what was probably meant.
 
-use backup_core::{Error, ErrorKind};
+use backup_core::{Error, ErrorKind, without_secrets};
 use std::{fmt::Display, ops::Range, path::Path};
 
 /// The file as text, for complaints with a line number.
@@ -40,7 +40,7 @@ impl Text<'_> {
         let first = e.message().lines().next().unwrap_or_default();
         let message = match first.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
             Some((key, rest)) => unknown(key, "", rest.split('`').skip(1).step_by(2)),
-            None => first.to_owned(),
+            None => self.without_value(first, e.span()),
         };
         match e.span() {
             Some(span) => self.error_in(span, message),
@@ -48,9 +48,28 @@ impl Text<'_> {
         }
     }
 
+    /// What is wrong, without the value: it may have come from the environment, and may be a password in the wrong place.
+    fn without_value(&self, message: &str, span: Option<Range<usize>>) -> String {
+        let (start, end) = match message {
+            m if m.starts_with("invalid ") => (m.find('"'), m.rfind('"')),
+            m if m.starts_with("unknown variant ") => {
+                let written = span.and_then(|s| self.text.get(s)).unwrap_or_default();
+                let end = m.rfind("`, expected").filter(|_| written.contains("${"));
+                (m.find('`'), end)
+            }
+            _ => (None, None),
+        };
+        match start.zip(end) {
+            Some((start, end)) if start < end => {
+                format!("{} {}", message[..start].trim_end(), &message[end + 1..]).replace(" ,", ",")
+            }
+            _ => message.to_owned(),
+        }
+    }
+
     fn error(&self, line: Option<usize>, message: impl Display) -> Error {
         let at = line.map(|l| format!(":{l}")).unwrap_or_default();
-        Error::new(ErrorKind::Usage, "read the configuration", message)
+        Error::new(ErrorKind::Usage, "read the configuration", without_secrets(&message.to_string()))
             .on(format!("{}{at}", self.file.display()))
     }
 

@@ -106,3 +106,24 @@ fn the_published_schema_is_current() {
     let published = std::fs::read_to_string(&file).unwrap();
     assert!(published == now, "run this test with BACKUP_WRITE_SCHEMA=1");
 }
+
+#[test]
+fn no_complaint_shows_a_password() {
+    let var = |_: &str| Some("hunter2".to_owned());
+    let parse = |text: &str| Config::parse(Path::new("b.toml"), text, &Registry::default(), &var);
+    for text in [
+        "[archives.a]\nurl = \"s3://u:${PW}@h/b\"\n",
+        "[archives.a]\nurl = \"/b\"\nlevel = \"${PW}\"\n",
+        "[archives.a]\nurl = \"/b\"\nformat = \"${PW}\"\n",
+        "[archives.a]\nurl = [\"${PW}\"]\n",
+    ] {
+        let e = parse(text).unwrap_err();
+        assert!(!format!("{e} {e:?}").contains("hunter2"), "{e}");
+        assert!(e.to_string().contains("b.toml:"), "{e}");
+    }
+    let place = "postgres://u:hunter2@h/db";
+    let e = Registry::default().parse(place).map(|_| ()).unwrap_err();
+    let opened = crate::archive::at(place).open().map(|_| ()).unwrap_err();
+    let shown = format!("{e} {opened} {}", crate::archive::at(place));
+    assert!(!shown.contains("hunter2") && shown.contains("postgres://***@h/db"), "{shown}");
+}
