@@ -24,6 +24,10 @@ pub struct Survey {
     pub publish: String,
     /// What the plan must say besides: reduced fidelity, missing privileges.
     pub notes: Vec<String>,
+    /// Of a target in the local file system: what is replaced, absolute and without symbolic links above it. No two targets of
+    /// a restore may lie inside each other.
+    #[serde(default)]
+    pub local_path: Option<PathBuf>,
 }
 
 /// A store being restored.

@@ -394,3 +394,22 @@ async fn a_restore_that_goes_on_is_left_alone() {
     assert!(matches!(&s.heal(0).await[..], [Healed::Reverted { .. }]));
     s.assert_old_without_traces();
 }
+
+#[tokio::test]
+async fn places_inside_each_other_are_refused_whichever_comes_first() {
+    let s = scene().await;
+    let inner = FileTarget::new(s.place("one").join("two"));
+    for targets in [vec![s.target("one"), FileTarget::new(inner.place.clone())], vec![inner, s.target("one")]]
+    {
+        let e = s.plan(targets, |_| {}).await.err().unwrap();
+        assert_eq!(e.kind(), ErrorKind::Refused);
+        let text = format!("{e} {}", e.hint_text().unwrap());
+        for part in ["data/one/two", "inside", "--only", "--to"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    // A name that begins like another one is not inside it.
+    let beside = FileTarget::new(s.dir.path().join("data/one-more/two"));
+    s.plan(vec![s.target("one"), beside], |_| {}).await.unwrap();
+    s.assert_old_without_traces();
+}

@@ -77,6 +77,7 @@ impl FilesTarget {
     async fn work(
         &self,
         what: &'static str,
+        without_home: fn() -> io::Result<()>,
         work: impl FnOnce(&Publisher) -> io::Result<()> + Send + 'static,
     ) -> Result<()> {
         let (place, steps) = (self.place.clone(), self.steps.clone());
@@ -84,7 +85,7 @@ impl FilesTarget {
         blocking(what, move || {
             let work = Publisher::open(&place, steps).and_then(|open| match open {
                 Some(publisher) => work(&publisher),
-                None => Ok(()),
+                None => without_home(),
             });
             work.map_err(|e| Error::io(ErrorKind::Target, what, e).on(place_text))
         })
@@ -110,8 +111,8 @@ impl fmt::Display for FilesTarget {
 #[async_trait]
 impl Target for FilesTarget {
     async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
-        let place = self.place.clone();
-        blocking("look at the target", move || survey(&place)).await
+        let (place, no_owner) = (self.place.clone(), self.no_owner);
+        blocking("look at the target", move || survey(&place, no_owner)).await
     }
 
     fn undo(&self) -> Value {
@@ -137,19 +138,25 @@ impl Target for FilesTarget {
     }
 
     async fn publish(&mut self, _cx: &Context) -> Result<()> {
-        self.work("put the restored files in place", Publisher::publish).await
+        let must_be_there = self.shadow.as_ref().is_some_and(|shadow| shadow.holds_anything());
+        let gone = || Err(io::Error::other("what was restored is gone: its folder was moved or removed"));
+        let publish = move |publisher: &Publisher| match publisher.has_shadow()? {
+            false if must_be_there => gone(),
+            _ => publisher.publish(),
+        };
+        self.work("put the restored files in place", gone, publish).await
     }
 
     async fn revert(&mut self, _cx: &Context) -> Result<()> {
         if let Some(shadow) = self.shadow.take() {
             shadow.stop().await; // after a cancellation its threads may still have work
         }
-        self.work("bring the old files back", Publisher::revert).await?;
+        self.work("bring the old files back", || Ok(()), Publisher::revert).await?;
         self.remove_home(true).await
     }
 
     async fn settle(&mut self, _cx: &Context) -> Result<()> {
-        self.work("remove the old files", Publisher::clear).await?;
+        self.work("remove the old files", || Ok(()), Publisher::clear).await?;
         self.remove_home(false).await
     }
 }
@@ -163,7 +170,7 @@ fn make_home(home: &Path) -> io::Result<()> {
     }
 }
 
-fn survey(place: &Place) -> Result<Survey> {
+fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
     let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
     let (parent, name) = match place.parent() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -191,6 +198,9 @@ fn survey(place: &Place) -> Result<Survey> {
     let above = place.home.parent().unwrap_or(&place.home);
     let space = system::free_space(above).map_err(failed)?;
     let mut notes = Vec::new();
+    if no_owner {
+        notes.push("owners are not restored".into());
+    }
     if !system::is_root() {
         notes.push(
             "not root: owners other than this user's, devices and some attributes cannot be restored".into(),
@@ -224,6 +234,7 @@ fn survey(place: &Place) -> Result<Survey> {
         free_entries: (space.inodes > 0).then_some(space.free_inodes),
         publish: publish.to_owned(),
         notes,
+        local_path: Some(place.real_path().map_err(failed)?),
     })
 }
 

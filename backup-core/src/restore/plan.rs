@@ -267,7 +267,8 @@ impl PreparedRestore {
 /// Finds out what a restore would do. Reads only.
 ///
 /// `Damaged`: the structure of the backup is not sound (headers and contents are compared while they are restored). `Usage`: no
-/// member, or two with the same place. `NotFound`: a component is not in the backup, or a selection covers nothing.
+/// member, or two with the same place. `Refused`: one place lies inside another. `NotFound`: a component is not in the backup,
+/// or a selection covers nothing.
 pub async fn plan_restore(
     reader: Arc<dyn BackupReader>,
     mut members: Vec<RestoreMember>,
@@ -286,8 +287,25 @@ pub async fn plan_restore(
             return Err(wrong("two components cannot be restored to one place".to_owned()).on(&survey.place));
         }
     }
+    apart(&surveys)?;
     let plan = draft(&*reader, &members, &picked, surveys, &options);
     Ok(PreparedRestore { plan, reader, members, picked, options })
+}
+
+/// The swap of a folder would take along what is inside: another target's shadow and old data.
+fn apart(surveys: &[Survey]) -> Result<()> {
+    let local: Vec<_> = surveys.iter().filter_map(|s| Some((s, s.local_path.as_ref()?))).collect();
+    for (i, (outer, above)) in local.iter().enumerate() {
+        let inside = local.iter().enumerate().find(|(j, (_, path))| i != *j && path.starts_with(above));
+        if let Some((_, (inner, _))) = inside {
+            let message =
+                format!("it lies inside {}, and both cannot be replaced in one restore", outer.place);
+            return Err(Error::new(ErrorKind::Refused, "plan a restore", message).on(&inner.place).hint(
+                "restore one of them elsewhere (--to COMPONENT=PLACE), or one at a time (--only COMPONENT)",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Defects that are told before a person is sent to `verify` for the others.

@@ -216,6 +216,7 @@ impl Target for FileTarget {
             identity: fs::read_to_string(&self.place).unwrap_or_default(),
             free_bytes: self.free_bytes,
             notes: self.notes.clone(),
+            local_path: self.local.then(|| self.place.clone()),
             ..Survey::default()
         })
     }

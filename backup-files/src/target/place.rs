@@ -84,6 +84,14 @@ impl Place {
         }
     }
 
+    /// Where the target really is: without symbolic links above it.
+    pub(crate) fn real_path(&self) -> io::Result<PathBuf> {
+        match (self.target.parent(), self.target.file_name()) {
+            (Some(parent), Some(name)) => Ok(std::fs::canonicalize(parent)?.join(name)),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        }
+    }
+
     /// Takes away the home, if nothing of anybody else's is in it. Where it is inside the target, the target keeps its time:
     /// the old one after a revert.
     pub(crate) fn remove_home(&self, reverted: bool) {

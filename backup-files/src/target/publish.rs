@@ -77,6 +77,11 @@ impl Publisher {
         system::fsync_dir(self.parent())
     }
 
+    /// Whether there is something to make effective.
+    pub(crate) fn has_shadow(&self) -> io::Result<bool> {
+        Ok(self.at_home(SHADOW)?.is_some())
+    }
+
     /// Makes the shadow effective. Nothing was restored: nothing changes.
     pub(crate) fn publish(&self) -> io::Result<()> {
         let Some(shadow) = self.at_home(SHADOW)? else { return Ok(()) };

@@ -67,6 +67,12 @@ impl Shadow {
         }))
     }
 
+    /// Whether anything was put in it: then there is something to publish.
+    pub(crate) fn holds_anything(&self) -> bool {
+        let tally = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        tally.facts().count("all", "entries") > 0
+    }
+
     /// Before it is removed: nothing is made in it any more.
     pub(crate) async fn stop(&self) {
         self.pool.stop().await;

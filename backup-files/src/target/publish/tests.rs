@@ -240,3 +240,36 @@ async fn what_somebody_put_in_place_of_the_restored_data_is_not_removed() {
     assert!(target.revert(&cx).await.is_err());
     assert_eq!(fs::read_to_string(dir.path().join("t/precious")).unwrap(), "precious\n");
 }
+
+#[tokio::test]
+async fn a_publish_whose_shadow_or_home_has_gone_is_an_error_and_a_revert_of_it_is_not() {
+    for gone in ["rm -rf .t.backup-*", "rm -rf .t.backup-*/shadow"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (scene, cx) = (beside(dir.path(), OLD), Context::default());
+        (scene.reset)();
+        let old = snapshot(&scene.target);
+        let mut target = scene.filled().await;
+        run(gone, dir.path());
+        let e = target.publish(&cx).await.unwrap_err();
+        assert!(e.to_string().contains("gone"), "{e}");
+        target.revert(&cx).await.unwrap();
+        assert_eq!(snapshot(&scene.target), old);
+        scene.nothing_is_left();
+    }
+}
+
+#[tokio::test]
+async fn a_survey_tells_the_real_path_and_that_owners_are_left_out() {
+    let dir = tempfile::tempdir().unwrap();
+    run("mkdir real; ln -s real link", dir.path());
+    let mut config = FilesConfig::new(dir.path().join("link/t"));
+    let survey = async |config: &FilesConfig| {
+        FilesTarget::new("c", config).unwrap().survey(&Context::default()).await.unwrap()
+    };
+    let with_owners = survey(&config).await;
+    assert_eq!(with_owners.local_path, Some(dir.path().canonicalize().unwrap().join("real/t")));
+    config.no_owner = true;
+    let without = survey(&config).await;
+    let says = |s: &backup_core::Survey| s.notes.iter().any(|n| n == "owners are not restored");
+    assert!(says(&without) && !says(&with_owners));
+}
