@@ -82,6 +82,16 @@ impl PortableArchive {
         if let Some((scheme, _)) = place.split_once("://") {
             return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
         }
+        if place.trim().is_empty() {
+            return refuse("it is empty; give a path (`.` for the current folder)".into());
+        }
+        // `host:folder` and `remote:bucket` are other programs' ways to name what is far away. `C:\\x` is a path.
+        let before_colon = place.split_once(':').map(|(word, _)| word);
+        if before_colon.is_some_and(|word| word.len() > 1 && !word.contains(['/', '\\', '.'])) {
+            return refuse(format!(
+                "this version has no destinations like it; a folder of this name is ./{place}"
+            ));
+        }
         if place == "-" {
             return refuse("this version cannot write to or read from a pipe; give a path".into());
         }
@@ -399,5 +409,21 @@ impl Archive for PortableArchive {
             }
         }
         Ok(healed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_this_version_cannot_reach_is_never_taken_for_a_folder() {
+        for place in ["", " ", "-", "s3://bucket/x", "host:backups", "rclone:remote/x", "b.tar.gz", "x.age"] {
+            let refused = PortableArchive::from_place(place, PortableOptions::default());
+            assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Usage), "{place:?}");
+        }
+        for place in ["b", "./b", "./host:b", "/srv/a:b", "C:\\backups", "x.tar", "a/b.tar.zst"] {
+            assert!(PortableArchive::from_place(place, PortableOptions::default()).is_ok(), "{place:?}");
+        }
     }
 }
