@@ -83,7 +83,8 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
 fn interrupted(result: Result<u8>, session: &Session) -> Result<u8> {
     match result {
         Err(Failure::Error { error, state })
-            if session.cancel.is_cancelled() && error.kind() != ErrorKind::NotRolledBack =>
+            if session.cancel.is_cancelled()
+                && !matches!(error.kind(), ErrorKind::NotRolledBack | ErrorKind::Damaged) =>
         {
             let state = state.or_else(|| Some("cleaned up; everything is as it was before".to_owned()));
             Err(Failure::Error { error: Error::from(CoreError::cancelled()), state })

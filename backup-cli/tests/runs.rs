@@ -462,3 +462,38 @@ fn an_interrupted_restore_is_healed_without_the_state_folder() {
     assert_eq!(place.read("tree/a.txt"), "newer than the backup");
     assert!(!home.exists());
 }
+
+#[test]
+fn a_backup_that_verify_found_damaged_is_never_the_latest_and_is_restored_with_a_warning_until_it_is_sound() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let list = place.json(0, &["list", "--from", "b"]);
+    let (id, file) =
+        (list["backups"][0]["id"].as_str().unwrap(), list["backups"][0]["location"].as_str().unwrap());
+    let file = place.path("b").join(file);
+    let sound = fs::read(&file).unwrap();
+    let mut damaged = sound.clone();
+    damaged[30] ^= 1;
+    fs::write(&file, damaged).unwrap();
+    place.expect(7, &["verify", id, "--from", "b"]);
+    let list = place.json(0, &["list", "--from", "b"]);
+    assert!(list["backups"][0]["damaged"].is_string() && list["backups"][0]["verified"].is_null(), "{list}");
+    let list = place.expect(0, &["list", "--from", "b"]).stdout;
+    assert!(list.contains("damaged 20"), "{list}");
+    place.expect(3, &["restore", "latest", "--from", "b", "--to", "c"]);
+    fs::write(&file, sound).unwrap();
+    let ran = place.expect(0, &["restore", id, "--from", "b", "--to", "c"]);
+    assert!(ran.stderr.contains("must not be trusted"), "{}", ran.stderr);
+    place.expect(0, &["verify", id, "--from", "b"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "d"]);
+}
+
+#[test]
+fn no_name_at_all_names_no_backup() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    for args in [&["restore", "", "--from", "b", "--to", "c"][..], &["remove", "", "--from", "b", "--yes"]] {
+        let ran = place.expect(2, args);
+        assert!(ran.stderr.contains("too short"), "{}", ran.stderr);
+    }
+}

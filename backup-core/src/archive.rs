@@ -32,8 +32,15 @@ pub trait Archive: fmt::Display + Send + Sync {
     /// Removes these and nothing else; an unknown id is an error before anything is removed.
     async fn remove(&self, ids: &[BackupId], cx: &Context) -> Result<()>;
 
-    /// Keeps what came later beside a backup, where the archive has a place for it (a single file has none).
+    /// Keeps beside a backup that every byte of it was read and found right, where the archive has a place for it (a single
+    /// file has none). Takes an earlier `mark_damaged` off.
     async fn mark_verified(&self, id: &BackupId, at: Timestamp, cx: &Context) -> Result<()>;
+
+    /// Keeps beside a backup that it was found damaged, and no longer that it was verified; where the archive has no place for
+    /// it, nothing happens.
+    async fn mark_damaged(&self, _id: &BackupId, _at: Timestamp, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
 
     /// Clears what crashed runs left, of any series whose run is over. Returns what was removed, for people.
     async fn heal(&self, cx: &Context) -> Result<Vec<String>>;

@@ -218,8 +218,10 @@ pub struct BackupSummary {
     pub entries: u64,
     /// Names of its components.
     pub components: Vec<String>,
-    /// When all of it was last read and compared.
+    /// When all of it was last read, compared and found right; nothing once it was found damaged.
     pub verified: Option<Timestamp>,
+    /// When it was found damaged, if that is the last that is known: it must not be trusted.
+    pub damaged: Option<Timestamp>,
     /// Labels.
     pub tags: Vec<String>,
     /// A remark.

@@ -35,7 +35,7 @@ enum Slot {
     /// Being written, or left by a run whose writer is gone.
     Incomplete { header: BackupHeader, writer: Weak<()> },
     /// Has its manifest.
-    Saved { saved: Arc<Saved>, verified: Option<Timestamp> },
+    Saved { saved: Arc<Saved>, verified: Option<Timestamp>, damaged: Option<Timestamp> },
 }
 
 /// A backup at rest.
@@ -202,8 +202,18 @@ impl Archive for MemoryArchive {
 
     async fn mark_verified(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
         match hold(&self.0.backups).get_mut(id) {
-            Some(Slot::Saved { verified, .. }) => {
-                *verified = Some(at);
+            Some(Slot::Saved { verified, damaged, .. }) => {
+                (*verified, *damaged) = (Some(at), None);
+                Ok(())
+            }
+            _ => Err(not_found(id)),
+        }
+    }
+
+    async fn mark_damaged(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
+        match hold(&self.0.backups).get_mut(id) {
+            Some(Slot::Saved { verified, damaged, .. }) => {
+                (*verified, *damaged) = (None, Some(at));
                 Ok(())
             }
             _ => Err(not_found(id)),
@@ -231,10 +241,11 @@ fn summary(id: &BackupId, slot: &Slot) -> BackupSummary {
             entries: 0,
             components: header.components.iter().map(|c| c.name.clone()).collect(),
             verified: None,
+            damaged: None,
             tags: header.tags.clone(),
             note: header.note.clone(),
         },
-        Slot::Saved { saved, verified } => saved.summary(*verified),
+        Slot::Saved { saved, verified, damaged } => saved.summary(*verified, *damaged),
     }
 }
 
@@ -243,7 +254,7 @@ fn location(id: &BackupId) -> String {
 }
 
 impl Saved {
-    fn summary(&self, verified: Option<Timestamp>) -> BackupSummary {
+    fn summary(&self, verified: Option<Timestamp>, damaged: Option<Timestamp>) -> BackupSummary {
         let Manifest { header, .. } = &self.manifest;
         BackupSummary {
             id: header.id.clone(),
@@ -257,6 +268,7 @@ impl Saved {
             entries: self.manifest.entries(),
             components: self.manifest.components.iter().map(|c| c.header.name.clone()).collect(),
             verified,
+            damaged,
             tags: header.tags.clone(),
             note: header.note.clone(),
         }

@@ -40,6 +40,68 @@ async fn a_backup_in_which_everything_is_there_is_complete_and_says_what_it_hold
     assert_eq!((list.len(), list[0].verified.is_some()), (1, true));
 }
 
+fn at_read_back(act: impl Fn() + Send + Sync + 'static, cx: Context) -> Context {
+    cx.with_observer(Some(Arc::new(move |event| {
+        if matches!(event, Event::Phase { phase: Phase::ReadBack }) {
+            act();
+        }
+    })))
+}
+
+#[tokio::test]
+async fn who_cancels_while_it_is_read_back_has_a_backup_that_is_not_verified() {
+    let (archive, cx) = (MemoryArchive::new(), Context::default());
+    let cancel = cx.cancel.clone();
+    let cx = at_read_back(move || cancel.cancel(), cx);
+    let mut r = request(vec![component("x", files(A))]);
+    r.read_back = true;
+    let report = create(r, &archive, &cx).await.unwrap();
+    assert_eq!((report.state, report.read_back), (State::Complete, false));
+    let note = &report.notes.list[0];
+    assert!(note.severity == Severity::Warning && note.text.contains("not read back"), "{note:?}");
+    let list = archive.list(&Context::default()).await.unwrap();
+    assert_eq!((list[0].state, list[0].verified, list[0].damaged), (State::Complete, None, None));
+}
+
+#[tokio::test]
+async fn a_backup_that_is_damaged_when_it_is_read_back_is_there_and_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().to_owned();
+    let mut options = portable::PortableOptions::default();
+    options.compression = portable::Compression::None;
+    let archive = portable::PortableArchive::folder(&place, options).unwrap();
+    let flip = move || {
+        let mut files = std::fs::read_dir(&place).unwrap().map(|f| f.unwrap().path());
+        let tar = files.find(|f| f.extension().is_some_and(|e| e == "tar")).unwrap();
+        let mut bytes = std::fs::read(&tar).unwrap();
+        let at = bytes.windows(6).position(|w| w == b"needle").unwrap();
+        bytes[at] ^= 1;
+        std::fs::write(&tar, bytes).unwrap();
+    };
+    let cx = at_read_back(flip.clone(), Context::default());
+    // What is small is read once, when it is opened.
+    let large = script(|sink, cx| async move {
+        let file =
+            |path: &str, text: Vec<u8>| Ok((Entry::file(path.to_owned(), Stage::Data), Content::whole(text)));
+        let items = [file("a", b"needle".into()), file("b", vec![b'-'; 4 << 20])];
+        put_stage(&sink, &cx, futures::stream::iter(items)).await?;
+        Ok(Facts::new())
+    });
+    let mut r = request(vec![component("x", large)]);
+    r.read_back = true;
+    let e = create(r, &archive, &cx).await.unwrap_err();
+    let cx = Context::default();
+    let list = archive.list(&cx).await.unwrap();
+    assert_eq!((list.len(), e.kind(), list[0].verified), (1, ErrorKind::Damaged, None));
+    assert!(list[0].damaged.is_some(), "{list:?}");
+    for part in ["is stored under", &list[0].location, list[0].id.as_str(), "must not be trusted"] {
+        assert!(e.message().contains(part), "{e}");
+    }
+    archive.mark_verified(&list[0].id, jiff::Timestamp::now(), &cx).await.unwrap();
+    let list = archive.list(&cx).await.unwrap();
+    assert!(list[0].verified.is_some() && list[0].damaged.is_none(), "a sound reading takes it back");
+}
+
 #[tokio::test]
 async fn a_source_that_cannot_be_opened_leaves_nothing_behind() {
     for at_fix in [false, true] {

@@ -209,6 +209,18 @@ async fn only_files_of_ours_are_healed_away() {
 }
 
 #[tokio::test]
+async fn an_archive_that_is_named_by_a_link_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = Context::default();
+    let file = |name: &str| PortableArchive::file(dir.path().join(name), PortableOptions::default()).unwrap();
+    let made = write_demo(&file("x.tar.zst"), &cx).await;
+    std::os::unix::fs::symlink("x.tar.zst", dir.path().join("link.tar.zst")).unwrap();
+    let link = file("link.tar.zst");
+    assert_eq!(link.list(&cx).await.unwrap()[0].id, made.id);
+    assert!(link.open(&made.id, &cx).await.is_ok());
+}
+
+#[tokio::test]
 async fn what_is_there_is_not_overwritten_be_it_a_link_or_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("nowhere", dir.path().join("link.tar")).unwrap();

@@ -137,7 +137,8 @@ impl Backup {
         self
     }
 
-    /// Bytes of data that may be in flight at once; 64 MiB if not given.
+    /// Bounds the bytes that are held at once of what is read for a backup; 24 MiB and 4 MiB for each core (of 2 to 16) if not
+    /// given.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.run.memory_limit = Some(bytes);
         self

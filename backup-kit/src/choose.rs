@@ -14,11 +14,11 @@ const SHORTEST: usize = 4;
 /// A way to name a backup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The newest complete one of its series (0), or the one so many before it.
+    /// The newest complete one of its series that is not known to be damaged (0), or the one so many before it.
     Latest(usize),
-    /// The newest complete one up to the end of this day in local time.
+    /// The newest such one up to the end of this day in local time.
     Before(Date),
-    /// An id, the beginning of one that is unique, or the name of its file. The only way to a partial one.
+    /// An id, the beginning of one that is unique, or the name of its file. The only way to a partial or damaged one.
     Named(String),
 }
 
@@ -44,7 +44,7 @@ impl FromStr for Which {
 }
 
 /// The backup that is meant among `backups`, those of one module if one is given. `latest` and dates never mix series and
-/// never give a partial or incomplete one.
+/// never give a partial, incomplete or damaged one.
 pub fn choose<'a>(
     backups: &'a [BackupSummary],
     which: &Which,
@@ -113,7 +113,7 @@ fn complete_of_one_series<'a>(
     module: Option<&str>,
 ) -> Result<Vec<&'a BackupSummary>> {
     let mut series: BTreeMap<&Series, Vec<&BackupSummary>> = BTreeMap::new();
-    for b in backups.iter().filter(|b| b.state == State::Complete) {
+    for b in backups.iter().filter(|b| b.state == State::Complete && b.damaged.is_none()) {
         series.entry(&b.series).or_default().push(b);
     }
     if series.len() > 1 {
@@ -135,7 +135,7 @@ fn complete_of_one_series<'a>(
     if list.is_empty() {
         let of = module.map(|m| format!(" of the module {m}")).unwrap_or_default();
         return Err(not_found(format!("there is no complete backup{of}"))
-            .hint("a partial one can be named by its id: `backup list`"));
+            .hint("a partial or damaged one can be named by its id: `backup list`"));
     }
     list.retain(|b| before.is_none_or(|end| b.created < end));
     list.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
@@ -167,6 +167,7 @@ mod tests {
             entries: 0,
             components: vec![],
             verified: None,
+            damaged: None,
             tags: vec![],
             note: None,
         }
@@ -194,6 +195,15 @@ mod tests {
         assert_eq!(pick(&list, "latest~1", None).unwrap(), "a2");
         assert_eq!(pick(&list, "latest~3", None).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(pick(&list[3..], "latest", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_was_found_damaged_is_chosen_only_by_its_name() {
+        let mut list = three();
+        list[2].damaged = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(pick(&list, "latest", None).unwrap(), "a2");
+        assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "a2");
+        assert_eq!(pick(&list, "b3.tar.zst", None).unwrap(), "b3");
     }
 
     #[test]

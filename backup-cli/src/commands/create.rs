@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::{human, json},
 };
-use backup_kit::{ArchiveSpec, Backup, Error, Module, Preflight, State};
+use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, State};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
@@ -38,7 +38,11 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
                 (exit::PARTIAL, json!({ "module": name, "report": report }))
             }
             Err(e) => {
-                let failure = Failure::from(named(e, &name)).state(state(&archive, &name, session).await);
+                let state = match is_damaged_there(&e) {
+                    true => "the backup is stored, and must not be trusted".to_owned(),
+                    false => state(&archive, &name, session).await,
+                };
+                let failure = Failure::from(named(e, &name)).state(state);
                 let code = failure.code();
                 // With several modules the others still run; a signal ends them all.
                 let Failure::Error { error, state } = &failure else { return Err(failure) };
@@ -157,6 +161,11 @@ fn named(e: Error, module: &str) -> Error {
     }
 }
 
+/// Of all errors only this one comes after the backup was stored.
+fn is_damaged_there(e: &Error) -> bool {
+    e.failed().is_some_and(|e| e.kind() == ErrorKind::Damaged && e.operation() == "read the backup back")
+}
+
 /// What there is after a failed backup.
 async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String {
     let cx = session.context().calm();
@@ -165,7 +174,7 @@ async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String
     let last = list
         .iter()
         .flatten()
-        .filter(|b| b.module == module && b.state == State::Complete)
+        .filter(|b| b.module == module && b.state == State::Complete && b.damaged.is_none())
         .map(|b| b.created)
         .max();
     match (list.is_some(), last) {

@@ -5,6 +5,7 @@ use crate::{
     args::Dump,
     exit,
     failure::{Failure, Result},
+    render::human,
 };
 use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Manifest};
 use std::io::Write;
@@ -19,6 +20,9 @@ pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
         ));
     }
     let located = session.locate(&args.id, &args.among).await?;
+    if let Some(warning) = human::distrust(&located.backup) {
+        session.settings.output.warning(warning);
+    }
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
     let places = places(args.path.as_encoded_bytes(), reader.manifest());
     let mut last = CoreError::new(ErrorKind::NotFound, "dump a file", "the backup has no such component")

@@ -58,6 +58,9 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
     };
     let module = args.among.module.as_deref();
     let located = session.locate(text, &args.among).await?;
+    if let Some(warning) = human::distrust(&located.backup) {
+        session.settings.output.warning(warning);
+    }
     let progress = session.progress.clone();
     let mut restore = Restore::new(located.spec)
         .registry(session.settings.registry.clone())

@@ -53,12 +53,19 @@ fn took(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// A state with its dates: `complete, verified 2025-08-12`.
+/// A state with its dates: `complete, verified 2025-08-12`, `damaged 2025-08-12`.
 pub(crate) fn state(b: &BackupSummary) -> String {
-    match b.verified {
-        Some(at) => format!("{}, verified {}", b.state, at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d")),
-        None => b.state.to_string(),
+    let day = |at: Timestamp| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string();
+    match (b.damaged, b.verified) {
+        (Some(at), _) => format!("damaged {}", day(at)),
+        (None, Some(at)) => format!("{}, verified {}", b.state, day(at)),
+        (None, None) => b.state.to_string(),
     }
+}
+
+/// What is to be said before a backup is used that is known to be damaged.
+pub(crate) fn distrust(b: &BackupSummary) -> Option<String> {
+    b.damaged.map(|_| format!("the backup {} is {}: it must not be trusted", b.id, state(b)))
 }
 
 /// What a backup run made.

@@ -116,8 +116,8 @@ impl BackupWriter for Writer {
             layout: serde_json::Value::Null,
         };
         let saved = Arc::new(Saved { manifest, components });
-        let summary = saved.summary(None);
-        backups.insert(self.header.id.clone(), Slot::Saved { saved, verified: None });
+        let summary = saved.summary(None, None);
+        backups.insert(self.header.id.clone(), Slot::Saved { saved, verified: None, damaged: None });
         Ok(summary)
     }
 

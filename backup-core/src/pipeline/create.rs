@@ -51,7 +51,9 @@ pub struct CreateRequest {
 const SKEW_WORTH_A_NOTE_MS: u64 = 10_000;
 
 /// Makes a backup. `Ok` is a complete **or partial** one: see `Report::state`. After an `Err` nothing is stored, except when
-/// only the reading back failed (`ErrorKind::Damaged`, and the backup is there).
+/// what was written was read back and found damaged: then the error is of kind `ErrorKind::Damaged` and names the backup, which is
+/// there and marked as damaged. A backup that could not be read back, or not to its end because the run was cancelled, is `Ok` with
+/// a warning and `Report::read_back` false.
 pub async fn create(request: CreateRequest, archive: &dyn Archive, cx: &Context) -> Result<Report> {
     check(&request)?;
     let (request, mut run) = Run::open(request, archive, cx).await?;
@@ -197,8 +199,7 @@ impl<'a> Run<'a> {
         let summary = super::calmly("commit", writer.commit(conclusion, cx)).await?;
         let mut report = Report::of(summary, components, not_included, skew_ms, notes);
         if request.read_back {
-            read_back(archive, &report, cx).await?;
-            report.read_back = true;
+            report.read_back = read_back(archive, &report, cx).await?;
         }
         Ok(report)
     }
@@ -295,17 +296,34 @@ async fn give_up<T>(writer: Box<dyn BackupWriter>, e: Error, cx: &Context) -> Re
     Err(e)
 }
 
-async fn read_back(archive: &dyn Archive, report: &Report, cx: &Context) -> Result<()> {
-    let reader = archive.open(&report.id, cx).await?;
-    let verified = super::verify(reader, Depth::Full, cx).await?;
-    if let Some(e) = verified.defects.into_iter().next() {
-        let message = format!("what was written cannot be read again: {e}");
-        return Err(Error::damaged("read the backup back", message).on(&report.location).caused_by(e));
+/// Whether every byte was read and is right. The backup is stored whatever happens here: only damage is an error.
+async fn read_back(archive: &dyn Archive, report: &Report, cx: &Context) -> Result<bool> {
+    let verified = async { super::verify(archive.open(&report.id, cx).await?, Depth::Full, cx).await };
+    let defect = match super::calmly("read the backup back", verified).await {
+        Ok(verified) => verified.defects.into_iter().next(),
+        Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Cut | ErrorKind::NotFound) => Some(e),
+        Err(e) => {
+            let text = format!("the backup is stored, but was not read back: {e}");
+            cx.note(Severity::Warning, "", &report.location, text);
+            return Ok(false);
+        }
+    };
+    let (now, calm) = (Timestamp::now(), cx.calm());
+    let Some(e) = defect else {
+        // It is there and was read: that nobody can see this later does not make it a failure.
+        if let Err(e) = archive.mark_verified(&report.id, now, &calm).await {
+            let text = format!("it could not be marked as verified: {e}");
+            cx.note(Severity::Warning, "", &report.location, text);
+        }
+        return Ok(true);
+    };
+    if let Err(e) = archive.mark_damaged(&report.id, now, &calm).await {
+        cx.note(Severity::Warning, "", &report.location, format!("it could not be marked as damaged: {e}"));
     }
-    // It is there and was read: that nobody can see this later does not make it a failure.
-    if let Err(e) = archive.mark_verified(&report.id, Timestamp::now(), cx).await {
-        let text = format!("it could not be marked as verified: {e}");
-        cx.note(Severity::Warning, "", &report.location, text);
-    }
-    Ok(())
+    let (id, location) = (&report.id, &report.location);
+    let message = format!("the backup {id} is stored under {location} and must not be trusted: {e}");
+    Err(Error::damaged("read the backup back", message)
+        .on(location)
+        .hint("make another one, look for what is wrong with the place, and remove this one")
+        .caused_by(e))
 }

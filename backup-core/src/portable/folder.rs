@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
-    Result, RunLock, Series, State,
+    Manifest, Result, RunLock, Series, State,
     destination::{Destination, LocalFolder, Stored, is_temporary_name},
     without_secrets,
 };
@@ -130,6 +130,13 @@ impl PortableArchive {
         let mut all = self.destination.list().await?;
         if let Some(exact) = &self.exact {
             all.retain(|s| s.name == *exact || is_provisional_of(&s.name, exact));
+            // A listing shows no links; this one was named.
+            if !all.iter().any(|s| s.name == *exact)
+                && let Ok(blob) = self.destination.open(exact).await
+            {
+                let (name, bytes) = (exact.clone(), blob.bytes());
+                all.push(Stored { name, bytes, modified: Timestamp::UNIX_EPOCH });
+            }
         }
         Ok(all)
     }
@@ -137,20 +144,21 @@ impl PortableArchive {
     async fn summarize(&self, stored: &Stored) -> Result<BackupSummary> {
         let later = match self.exact {
             Some(_) => Later::default(),
-            // What came later must not hide what is there: it says only when the backup was verified.
+            // What came later must not hide what is there: it says only how the backup was found.
             None => sidecar::read_later(&*self.destination, &stored.name).await.unwrap_or_default(),
+        };
+        let as_found = |manifest: &Manifest| BackupSummary {
+            damaged: later.damaged,
+            ..super::summary(manifest, stored.name.clone(), stored.bytes, later.verified)
         };
         if self.exact.is_none()
             && let Some(manifest) =
                 sidecar::read_manifest(&*self.destination, &stored.name, stored.bytes).await
         {
-            return Ok(super::summary(&manifest, stored.name.clone(), stored.bytes, later.verified));
+            return Ok(as_found(&manifest));
         }
         match self.read(&stored.name).await {
-            Ok(reader) => {
-                let manifest = BackupReader::manifest(&reader);
-                Ok(super::summary(manifest, stored.name.clone(), stored.bytes, later.verified))
-            }
+            Ok(reader) => Ok(as_found(BackupReader::manifest(&reader))),
             // No manifest that can be read: whatever it is, it is no backup.
             Err(e) if e.kind() == ErrorKind::Damaged => Ok(incomplete(stored, None)),
             // Of a newer program: it is there, and this one can say no more of it.
@@ -194,6 +202,14 @@ impl PortableArchive {
                     .hint("move one of the two files to another folder"))
             }
         }
+    }
+
+    async fn keep_later(&self, id: &BackupId, later: Later) -> Result<()> {
+        if self.exact.is_some() {
+            return Ok(());
+        }
+        let found = self.find(id).await?;
+        sidecar::write_later(&*self.destination, &found.location, &later).await
     }
 
     /// Provisional files whose run is over: of this series, or of any.
@@ -240,6 +256,7 @@ fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {
         entries: 0,
         components: Vec::new(),
         verified: None,
+        damaged: None,
         tags: Vec::new(),
         note: None,
     }
@@ -366,13 +383,11 @@ impl Archive for PortableArchive {
     }
 
     async fn mark_verified(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
-        if self.exact.is_some() {
-            return Ok(());
-        }
-        let found = self.find(id).await?;
-        let mut later = sidecar::read_later(&*self.destination, &found.location).await?;
-        later.verified = Some(at);
-        sidecar::write_later(&*self.destination, &found.location, &later).await
+        self.keep_later(id, Later { verified: Some(at), damaged: None }).await
+    }
+
+    async fn mark_damaged(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
+        self.keep_later(id, Later { verified: None, damaged: Some(at) }).await
     }
 
     async fn heal(&self, _cx: &Context) -> Result<Vec<String>> {

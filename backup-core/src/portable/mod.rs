@@ -83,6 +83,7 @@ fn summary(manifest: &Manifest, location: String, bytes: u64, verified: Option<T
         entries: manifest.entries(),
         components: manifest.components.iter().map(|c| c.header.name.clone()).collect(),
         verified,
+        damaged: None,
         tags: h.tags.clone(),
         note: h.note.clone(),
     }

@@ -29,6 +29,9 @@ pub(super) struct Later {
     /// When every byte was last read and compared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) verified: Option<Timestamp>,
+    /// When damage was found that no later reading took back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) damaged: Option<Timestamp>,
 }
 
 pub(super) async fn write_manifest(
@@ -80,7 +83,7 @@ pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> 
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
             Error::damaged("read what came after the backup", e)
                 .on(&name)
-                .hint("remove this file: it only says when the backup was verified")
+                .hint("remove this file: it only says when the backup was verified, or found damaged")
         }),
     }
 }
