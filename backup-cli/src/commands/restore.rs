@@ -15,7 +15,7 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
         return undo(args, session).await;
     }
     if !args.dry_run {
-        session.heal_first().await?;
+        session.heal_or_refuse().await?;
     }
     let plan = plan(args, session).await?;
     session.progress.finish();
