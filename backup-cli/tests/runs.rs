@@ -462,3 +462,61 @@ fn an_interrupted_restore_is_healed_without_the_state_folder() {
     assert_eq!(place.read("tree/a.txt"), "newer than the backup");
     assert!(!home.exists());
 }
+
+/// As if it had been killed just before it was decided, in a run of another host.
+fn interrupted_by_another_host(place: &Place) -> (std::path::PathBuf, String) {
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "newer than the backup");
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    let mut items = fs::read_dir(place.path("")).unwrap().map(|item| item.unwrap().path());
+    let path = items.find(|path| path.join("journal.json").is_file()).unwrap().join("journal.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    journal["phase"] = "publishing".into();
+    journal["process"]["host"] = "elsewhere.invalid".into();
+    fs::write(&path, journal.to_string()).unwrap();
+    (path, journal["id"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_restore_that_another_host_has_left_is_exit_8_bars_its_place_and_is_undone_by_its_id() {
+    let place = Place::with_tree();
+    let (_, id) = interrupted_by_another_host(&place);
+    let healed = place.expect(8, &["heal"]);
+    assert!(healed.stderr.contains(&format!("--undo {id}")), "{}", healed.stderr);
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(8, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "elsewhere"]);
+    place.expect(3, &["restore", "--undo"]);
+    place.expect(0, &["restore", "--undo", &id]);
+    assert_eq!(place.read("tree/a.txt"), "newer than the backup");
+    place.expect(0, &["heal"]);
+}
+
+#[test]
+fn nothing_is_restored_while_an_earlier_restore_cannot_be_healed_but_backups_are_made() {
+    let place = Place::with_tree();
+    let (journal, _) = interrupted_by_another_host(&place);
+    fs::write(journal, "{").unwrap();
+    let refused = place.expect(8, &["restore", "latest", "--from", "b", "--to", "elsewhere"]);
+    assert!(refused.stderr.contains("backup heal"), "{}", refused.stderr);
+    assert!(!place.path("elsewhere").exists());
+    let made = place.expect(0, &["create", "tree", "--to", "b"]);
+    assert!(made.stderr.contains("could not be healed"), "{}", made.stderr);
+}
+
+#[test]
+fn a_place_inside_another_is_refused_before_anything_is_touched() {
+    let place = Place::with_tree();
+    place.write("more/x", "x");
+    place.expect(0, &["create", "app=tree", "data=more", "--to", "b"]);
+    for (app, data) in [("app=n", "data=n/data"), ("app=n/app", "data=n")] {
+        place.write("n/old", "old");
+        let refused = place.expect(6, &["restore", "latest", "--from", "b", "--to", app, "--to", data]);
+        assert!(refused.stderr.contains("inside"), "{}", refused.stderr);
+        assert_eq!(
+            (place.read("n/old").as_str(), fs::read_dir(place.path("n")).unwrap().count()),
+            ("old", 1)
+        );
+    }
+}
