@@ -464,6 +464,7 @@ fn an_interrupted_restore_is_healed_without_the_state_folder() {
 }
 
 /// As if it had been killed just before it was decided, in a run of another host.
+#[allow(clippy::unwrap_used, reason = "a test fails by it")]
 fn interrupted_by_another_host(place: &Place) -> (std::path::PathBuf, String) {
     place.expect(0, &["create", "tree", "--to", "b"]);
     place.write("tree/a.txt", "newer than the backup");
