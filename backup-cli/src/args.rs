@@ -209,8 +209,8 @@ pub(crate) struct Restore {
     /// Does not restore owners
     #[arg(long)]
     pub(crate) no_owner: bool,
-    /// Brings back the data that the last restore has replaced
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "yes", "settle", "no_owner"])]
+    /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner"])]
     pub(crate) undo: bool,
 }
 

@@ -50,6 +50,17 @@ pub(crate) async fn obtain(
     Err(refused("it was not confirmed").into())
 }
 
+/// Consent to dropping what a restore brought, by the module's name. `--yes` stands for it in scripts.
+pub(crate) async fn ask_for(module: &str, dropped: &str, cancel: &CancellationToken) -> Result<()> {
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return Err(refused(format!("{dropped}; it was not confirmed, and there is no terminal to ask on"))
+            .hint("--yes says that this is meant")
+            .into());
+    }
+    let question = format!("{dropped}. Type the name of the module ({module}) to go on: ");
+    if ask(&question, cancel).await? == module { Ok(()) } else { Err(refused("it was not confirmed").into()) }
+}
+
 async fn ask(question: &str, cancel: &CancellationToken) -> Result<String> {
     let mut stderr = std::io::stderr();
     write!(stderr, "{question}").and_then(|()| stderr.flush())?;

@@ -76,9 +76,9 @@ fn a_restore_is_confirmed_by_its_plan_undone_and_settled() {
     place.write("tree/a.txt", "changed since");
     restore();
     assert_eq!(place.read("tree/a.txt"), "alpha");
-    place.expect(0, &["restore", "--undo"]);
+    place.expect(0, &["restore", "--undo", "--yes"]);
     assert_eq!(place.read("tree/a.txt"), "changed since");
-    place.expect(3, &["restore", "--undo"]);
+    place.expect(3, &["restore", "--undo", "--yes"]);
     restore();
     place.expect(0, &["settle"]);
     place.expect(3, &["settle"]);
@@ -496,4 +496,108 @@ fn no_name_at_all_names_no_backup() {
         let ran = place.expect(2, args);
         assert!(ran.stderr.contains("too short"), "{}", ran.stderr);
     }
+}
+
+/// As if it had been killed just before it was decided, in a run of another host.
+#[allow(clippy::unwrap_used, reason = "a test fails by it")]
+fn interrupted_by_another_host(place: &Place) -> (std::path::PathBuf, String) {
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "newer than the backup");
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    let mut items = fs::read_dir(place.path("")).unwrap().map(|item| item.unwrap().path());
+    let path = items.find(|path| path.join("journal.json").is_file()).unwrap().join("journal.json");
+    let mut journal: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    journal["phase"] = "publishing".into();
+    journal["process"]["host"] = "elsewhere.invalid".into();
+    fs::write(&path, journal.to_string()).unwrap();
+    (path, journal["id"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn a_restore_that_another_host_has_left_is_exit_8_bars_its_place_and_is_undone_by_its_id() {
+    let place = Place::with_tree();
+    let (_, id) = interrupted_by_another_host(&place);
+    let healed = place.expect(8, &["heal"]);
+    assert!(healed.stderr.contains(&format!("--undo {id}")), "{}", healed.stderr);
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(8, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "elsewhere"]);
+    place.expect(3, &["restore", "--undo", "--yes"]);
+    place.expect(0, &["restore", "--undo", &id, "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "newer than the backup");
+    place.expect(0, &["heal"]);
+}
+
+#[test]
+fn nothing_is_restored_while_an_earlier_restore_cannot_be_healed_but_backups_are_made() {
+    let place = Place::with_tree();
+    let (journal, _) = interrupted_by_another_host(&place);
+    fs::write(journal, "{").unwrap();
+    let refused = place.expect(8, &["restore", "latest", "--from", "b", "--to", "elsewhere"]);
+    assert!(refused.stderr.contains("backup heal"), "{}", refused.stderr);
+    assert!(!place.path("elsewhere").exists());
+    let made = place.expect(0, &["create", "tree", "--to", "b"]);
+    assert!(made.stderr.contains("could not be healed"), "{}", made.stderr);
+}
+
+#[test]
+fn a_place_inside_another_is_refused_before_anything_is_touched() {
+    let place = Place::with_tree();
+    place.write("more/x", "x");
+    place.expect(0, &["create", "app=tree", "data=more", "--to", "b"]);
+    for (app, data) in [("app=n", "data=n/data"), ("app=n/app", "data=n")] {
+        place.write("n/old", "old");
+        let refused = place.expect(6, &["restore", "latest", "--from", "b", "--to", app, "--to", data]);
+        assert!(refused.stderr.contains("inside"), "{}", refused.stderr);
+        assert_eq!(
+            (place.read("n/old").as_str(), fs::read_dir(place.path("n")).unwrap().count()),
+            ("old", 1)
+        );
+    }
+}
+
+/// What follows was found by somebody who used the program for the first time.
+#[test]
+fn a_check_that_compared_nothing_is_no_success() {
+    let place = Place::with_tree();
+    fs::create_dir(place.path("empty")).unwrap();
+    place.expect(3, &["--quiet", "verify", "--from", "empty"]);
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.expect(3, &["verify", "-m", "typo", "--from", "b"]);
+}
+
+#[test]
+fn an_archive_that_was_cut_is_damaged_and_latest_is_not_silently_the_one_before() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let first =
+        place.json(0, &["list", "--from", "b"])["backups"][0]["location"].as_str().unwrap().to_owned();
+    place.write("tree/a.txt", "tuesday");
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let all = place.json(0, &["list", "--from", "b"]);
+    let mut names = all["backups"].as_array().unwrap().iter().map(|b| b["location"].as_str().unwrap());
+    let second = names.find(|name| *name != first).unwrap().to_owned();
+    let file = place.path("b").join(&second);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    for args in [&["verify", "--from", "b"][..], &["restore", "latest", "--from", "b", "--to", "c"]] {
+        let ran = place.expect(7, args);
+        assert!(ran.stderr.contains(&second) || ran.stdout.contains(&second), "{}{}", ran.stdout, ran.stderr);
+    }
+    place.expect(0, &["restore", &first, "--from", "b", "--to", "c"]);
+}
+
+#[test]
+fn what_was_written_since_a_restore_is_dropped_only_with_consent() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "newer than the backup");
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    place.write("tree/since.txt", "precious");
+    place.expect(6, &["restore", "--undo"]);
+    assert_eq!(place.read("tree/since.txt"), "precious");
+    place.expect(0, &["restore", "--undo", "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "newer than the backup");
 }

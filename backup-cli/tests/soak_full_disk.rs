@@ -188,7 +188,7 @@ fn space_that_vanishes_during_a_restore_leaves_the_old_tree() {
                 ballast.into_iter().for_each(|b| drop(fs::remove_file(b)));
                 if code == 0 {
                     // Everything was written already when the space vanished.
-                    place.expect(0, &["restore", "--undo"]);
+                    place.expect(0, &["restore", "--undo", "--yes"]);
                 } else {
                     assert_eq!(code, 1, "{options}, mounted on: {mounted_on}");
                     failed += 1;

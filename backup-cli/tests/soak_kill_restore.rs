@@ -260,7 +260,7 @@ impl Stage {
                 self.place.expect(0, &["settle"]);
                 assert_eq!(self.is(), Is::New, "{at}: settled\n{}", self.describe());
             } else {
-                self.place.expect(0, &["restore", "--undo"]);
+                self.place.expect(0, &["restore", "--undo", "--yes"]);
                 assert_eq!(self.is(), Is::Old, "{at}: undone\n{}", self.describe());
             }
         }
@@ -278,7 +278,7 @@ impl Stage {
     /// How many of these commands were killed.
     fn kills_of(&mut self, command: &str, kills: usize, random: &mut Random) -> u32 {
         let line: &[&str] = match command {
-            "undo" => &["restore", "--undo"],
+            "undo" => &["restore", "--undo", "--yes"],
             "settle" => &["settle"],
             _ => &["heal"],
         };

@@ -48,7 +48,7 @@ pub use pipeline::{
     ComponentReport, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
     VerifyReport, create, pour_all, put_stage, verify,
 };
-pub use process::ProcessStamp;
+pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
     Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,

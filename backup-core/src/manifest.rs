@@ -81,7 +81,7 @@ pub enum State {
     Partial,
     /// It has no manifest: its run crashed, or goes on.
     Incomplete,
-    /// It was written by a newer program, and this one cannot read it.
+    /// It has the name of an archive and cannot be read as one: damaged, of another program, or of a newer one.
     Unknown,
 }
 

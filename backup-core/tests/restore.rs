@@ -413,3 +413,35 @@ async fn places_inside_each_other_are_refused_whichever_comes_first() {
     s.plan(vec![s.target("one"), beside], |_| {}).await.unwrap();
     s.assert_old_without_traces();
 }
+
+#[tokio::test]
+async fn a_restore_that_another_host_began_is_said_to_be_unfinished_bars_the_place_and_ends_by_an_undo() {
+    let s = scene().await;
+    let mut targets = s.targets();
+    targets[1].fault = Some(Fault("half", How::Hang));
+    let half = async {
+        while !s.homes()[0].join("one.old").exists() || s.place("two").exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let e = s.restore(vec![s.target("three")], |_| {}).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::AlreadyRunning, "{e}");
+    };
+    tokio::select! {
+        ended = s.restore(targets, |_| {}) => panic!("{ended:?}"),
+        () = half => {}
+    }
+    let path = s.homes()[0].join("journal.json");
+    let here = serde_json::to_string(&ProcessStamp::current().host).unwrap();
+    let journal = fs::read_to_string(&path).unwrap();
+    assert!(journal.contains(&here));
+    fs::write(&path, journal.replace(&here, "\"elsewhere.invalid\"")).unwrap();
+    assert!(matches!(&s.heal(100).await[..], [Healed::LeftAlone { unfinished: true, .. }]));
+    let before = s.traces();
+    let e = s.restore(vec![s.target("three")], |_| {}).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotRolledBack, "{e}");
+    assert_eq!(s.traces(), before);
+    let found = pending(&s.state(), &[]).unwrap();
+    assert_eq!((found[0].running, found[0].phase), (None, RestorePhase::Publishing));
+    undo_restore(&found[0], &recover, &s.cx).await.unwrap();
+    s.assert_old_without_traces();
+}

@@ -57,6 +57,7 @@ pub fn choose<'a>(
         Which::Named(name) => by_name(&of_module, name),
         Which::Latest(back) => {
             let complete = complete_of_one_series(&of_module, None, module)?;
+            refuse_damaged_latest(&of_module, &complete)?;
             complete.len().checked_sub(back + 1).and_then(|i| complete.get(i)).copied().ok_or_else(|| {
                 not_found(format!("there are only {} complete backups", complete.len()))
                     .on(format!("latest~{back}"))
@@ -73,6 +74,19 @@ pub fn choose<'a>(
                 .copied()
                 .ok_or_else(|| not_found("no complete backup was made up to the end of that day").on(date))
         }
+    }
+}
+
+/// `latest` must not silently become the one of the day before.
+fn refuse_damaged_latest(all: &[&BackupSummary], complete: &[&BackupSummary]) -> Result<()> {
+    let Some(newest) = complete.last() else { return Ok(()) };
+    let newer =
+        |b: &&&BackupSummary| b.damaged.is_some() && b.series == newest.series && b.created > newest.created;
+    match all.iter().filter(newer).max_by_key(|b| b.created) {
+        None => Ok(()),
+        Some(damaged) => Err(Error::damaged("choose the latest backup", "the newest one is damaged")
+            .on(&damaged.location)
+            .hint(format!("the newest that is not known to be is {}: name it by this id", newest.id))),
     }
 }
 

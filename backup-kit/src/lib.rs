@@ -30,7 +30,7 @@ pub use choose::{Which, choose};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use module::Module;
-pub use recovery::{Old, conclude, heal, journal_homes};
+pub use recovery::{Old, conclude, heal, journal_homes, kept};
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;

@@ -64,8 +64,15 @@ fn unreadable(folder: &Path, e: io::Error) -> Error {
     Error::io(ErrorKind::Target, "look for journals", e).on(folder.display())
 }
 
+/// The restore that `conclude` would act on. Reads only: to say what it is before it is decided.
+pub fn kept(old: Old, id: Option<&str>, module: Option<&str>, state_dir: &Path) -> Result<PendingRestore> {
+    let all = pending(state_dir, &[])?;
+    Ok(one_of(&all, old, id, module)?.clone())
+}
+
 /// Undoes or settles the restore whose id, or whose backup's id, begins with `id`; without one the only one that there is, of
-/// this module if one is given.
+/// this module if one is given. One that was interrupted only if its own id is given: if another host began it, the caller
+/// answers for that run's end.
 pub async fn conclude(
     old: Old,
     id: Option<&str>,
@@ -96,14 +103,14 @@ fn one_of<'a>(
     };
     let done: Vec<&PendingRestore> = all
         .iter()
-        .filter(|r| r.phase == RestorePhase::Published)
+        .filter(|r| r.phase == RestorePhase::Published || id.is_some_and(|id| is_interrupted(r, old, id)))
         .filter(|r| module.is_none_or(|m| r.label == m))
         .filter(|r| id.is_none_or(|id| r.id.as_str().starts_with(id) || r.backup.as_str().starts_with(id)))
         .collect();
     match done.as_slice() {
         [one] => Ok(one),
         [] => Err(Error::new(ErrorKind::NotFound, operation, "there is none whose old data is still kept")
-            .hint("one that was interrupted is brought to its end by `backup heal`")),
+            .hint("one that was interrupted is brought to its end by `backup heal`, or by its id")),
         several => {
             let list: Vec<String> = several
                 .iter()
@@ -112,5 +119,54 @@ fn one_of<'a>(
             Err(Error::new(ErrorKind::Usage, operation, format!("there are several: {}", list.join("; ")))
                 .hint("name one by its id"))
         }
+    }
+}
+
+/// Whether it is the one of this id, and can only be ended this way.
+fn is_interrupted(restore: &PendingRestore, old: Old, id: &str) -> bool {
+    let dropping = restore.phase == RestorePhase::Settling;
+    let named = !id.is_empty() && restore.id.as_str().starts_with(id);
+    named && restore.running != Some(true) && dropping == (old == Old::LetGo)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::{BackupId, ProcessStamp};
+
+    fn restore(phase: RestorePhase, running: Option<bool>) -> PendingRestore {
+        PendingRestore {
+            id: BackupId::generate(),
+            label: "m".into(),
+            backup: BackupId::generate(),
+            phase,
+            started: Timestamp::now(),
+            published: None,
+            keep_until: None,
+            targets: Vec::new(),
+            process: ProcessStamp::current(),
+            journal: PathBuf::new(),
+            running,
+        }
+    }
+
+    #[test]
+    fn an_interrupted_restore_is_undone_only_by_its_own_id_and_never_while_it_runs() {
+        use RestorePhase::{Preparing, Publishing, Reverting, Settling};
+        for phase in [Preparing, Publishing, Reverting] {
+            let all = [restore(phase, None)];
+            let (id, backup) = (all[0].id.to_string(), all[0].backup.to_string());
+            assert_eq!(one_of(&all, Old::BringBack, Some(&id), None).unwrap().id, all[0].id);
+            for not in [None, Some(""), Some(&*backup)] {
+                assert!(one_of(&all, Old::BringBack, not, None).is_err(), "{not:?}");
+            }
+            assert!(one_of(&all, Old::LetGo, Some(&id), None).is_err());
+            let runs = [PendingRestore { running: Some(true), ..all[0].clone() }];
+            assert!(one_of(&runs, Old::BringBack, Some(&id), None).is_err());
+        }
+        let dropping = [restore(Settling, None)];
+        let id = dropping[0].id.to_string();
+        assert!(one_of(&dropping, Old::LetGo, Some(&id), None).is_ok());
+        assert!(one_of(&dropping, Old::BringBack, Some(&id), None).is_err());
     }
 }

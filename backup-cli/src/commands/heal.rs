@@ -15,7 +15,7 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     let restores = heal(&state_dir()?, &homes, &settings.registry, &cx).await?;
     let mut code = exit::COMPLETE;
     for healed in &restores {
-        if let Healed::Failed { .. } = healed {
+        if let Healed::Failed { .. } | Healed::LeftAlone { unfinished: true, .. } = healed {
             code = exit::worse(code, exit::NOT_UNDONE);
             settings.output.warning(outcome(healed));
         } else {

@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::{Output, human, plan},
 };
-use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, state_dir};
+use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, kept, state_dir};
 use serde_json::json;
 
 pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
@@ -15,7 +15,7 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
         return undo(args, session).await;
     }
     if !args.dry_run {
-        session.heal_first().await?;
+        session.heal_or_refuse().await?;
     }
     let plan = plan(args, session).await?;
     session.progress.finish();
@@ -89,6 +89,13 @@ async fn undo(args: &Args, session: &Session) -> Result<u8> {
     let settings = &session.settings;
     let cx = session.context();
     let (id, module) = (args.which.as_deref(), args.among.module.as_deref());
+    let kept = kept(Old::BringBack, id, module, &state_dir()?)?;
+    if !args.yes {
+        let places: Vec<&str> = kept.targets.iter().map(|t| t.place.as_str()).collect();
+        let dropped = format!("what was written since then in {} is dropped", places.join(", "));
+        consent::ask_for(&kept.label, &dropped, &session.cancel).await?;
+    }
+    let id = Some(kept.id.as_str());
     let undone = conclude(Old::BringBack, id, module, &state_dir()?, &settings.registry, &cx).await?;
     for target in &undone.targets {
         settings.output.result(&format!(

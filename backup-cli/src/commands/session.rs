@@ -2,8 +2,8 @@
 
 use crate::{args::Among, failure::Result, render::progress::Progress, settings::Settings};
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Run, State, Which, archive,
-    choose, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed, Run,
+    State, Which, archive, choose, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -62,19 +62,30 @@ impl Session {
         Ok(Located { spec, archive, backup, which })
     }
 
-    /// Brings interrupted restores to their end before anything new begins, and says so.
-    pub(super) async fn heal_first(&self) -> Result<()> {
+    /// Brings interrupted restores to their end before anything new begins, and says so. Returns why one could not be.
+    pub(super) async fn heal_first(&self) -> Result<Option<CoreError>> {
         let dir = state_dir()?;
         if !dir.exists() {
-            return Ok(());
+            return Ok(None);
         }
+        let mut failed = None;
         for healed in heal(&dir, &[], &self.settings.registry, &self.context()).await? {
             match &healed {
-                Healed::LeftAlone { .. } => {}
-                other => self.settings.output.warning(outcome(other)),
+                Healed::LeftAlone { unfinished: false, .. } => continue,
+                Healed::Failed { journal, error } => {
+                    let e = CoreError::new(ErrorKind::NotRolledBack, "restore", error).on(journal.display());
+                    failed = Some(e.hint("an earlier restore must be healed first: `backup heal`"));
+                }
+                _ => {}
             }
+            self.settings.output.warning(outcome(&healed));
         }
-        Ok(())
+        Ok(failed)
+    }
+
+    /// The same; a restore that could not be healed is in the way of every new one.
+    pub(super) async fn heal_or_refuse(&self) -> Result<()> {
+        self.heal_first().await?.map_or(Ok(()), |e| Err(e.into()))
     }
 }
 
@@ -85,8 +96,12 @@ pub(super) fn outcome(healed: &Healed) -> String {
             format!("{label}: the interrupted restore {id} was undone: everything is as it was before it")
         }
         Healed::Settled { id, label } => format!("{label}: the old data of the restore {id} was dropped"),
-        Healed::LeftAlone { id, label, reason } => {
-            format!("{label}: the restore {id} was left alone: {reason}")
+        Healed::LeftAlone { id, label, reason, unfinished } => {
+            let hint = match unfinished {
+                true => format!("; once it has ended: `backup restore --undo {id}`"),
+                false => String::new(),
+            };
+            format!("{label}: the restore {id} was left alone: {reason}{hint}")
         }
         Healed::Cleared { trace } => format!("removed {}, left by a restore that is over", trace.display()),
         Healed::Failed { journal, error } => {

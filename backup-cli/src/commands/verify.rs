@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use crate::{args::Verify, exit, failure::Result, render::human};
-use backup_kit::{Archive, BackupSummary, Depth, State, VerifyReport, verify};
+use backup_kit::{Archive, BackupSummary, CoreError, Depth, ErrorKind, State, VerifyReport, verify};
 use serde_json::json;
 use std::sync::Arc;
 
@@ -21,9 +21,6 @@ pub(super) async fn run(args: &Verify, session: &Session) -> Result<u8> {
         }
         reports.push(report);
     }
-    if reports.is_empty() {
-        output.info("there are no backups to verify");
-    }
     output.object(code, json!({ "backups": reports }))?;
     Ok(code)
 }
@@ -41,6 +38,15 @@ async fn chosen(args: &Verify, session: &Session) -> Result<Vec<(Arc<dyn Archive
         let all = archive.list(&session.context()).await?;
         let wanted = |b: &BackupSummary| b.state != State::Incomplete && module.is_none_or(|m| b.module == m);
         out.extend(all.into_iter().filter(wanted).map(|b| (archive.clone(), b)));
+        if out.is_empty() {
+            // A check that compared nothing is no success: the folder may be a disk that is not mounted.
+            let none = match module {
+                Some(module) => format!("there is no backup of the module {module}"),
+                None => "there are no backups".to_owned(),
+            };
+            let e = CoreError::new(ErrorKind::NotFound, "verify", none).on(&archive);
+            return Err(e.hint("`backup list` shows those that there are").into());
+        }
     }
     Ok(out)
 }

@@ -153,17 +153,26 @@ impl PortableArchive {
         };
         if self.exact.is_none()
             && let Some(manifest) =
-                sidecar::read_manifest(&*self.destination, &stored.name, stored.bytes).await
+                sidecar::read_manifest(&*self.destination, &stored.name, Some(stored.bytes)).await
         {
             return Ok(as_found(&manifest));
         }
         match self.read(&stored.name).await {
             Ok(reader) => Ok(as_found(BackupReader::manifest(&reader))),
-            // No manifest that can be read: whatever it is, it is no backup.
-            Err(e) if e.kind() == ErrorKind::Damaged => Ok(incomplete(stored, None)),
-            // Of a newer program: it is there, and this one can say no more of it.
-            Err(e) if e.kind() == ErrorKind::Unsupported => {
-                Ok(BackupSummary { state: State::Unknown, ..incomplete(stored, None) })
+            // It got its name when it was whole, so it is damaged, or none of ours, or of a newer program. What it was, the copy
+            // of its manifest still says.
+            Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
+                let copy = match self.exact {
+                    None => sidecar::read_manifest(&*self.destination, &stored.name, None).await,
+                    Some(_) => None,
+                };
+                Ok(match copy {
+                    Some(manifest) => BackupSummary {
+                        damaged: Some(later.damaged.unwrap_or(stored.modified)),
+                        ..as_found(&manifest)
+                    },
+                    None => BackupSummary { state: State::Unknown, ..incomplete(stored, None) },
+                })
             }
             Err(e) => Err(e),
         }

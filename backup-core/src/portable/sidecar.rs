@@ -48,17 +48,19 @@ pub(super) async fn write_manifest(
     destination.write_small(&name::manifest_sidecar(archive), &copy).await
 }
 
-/// The copy beside an archive of this length. It is a cache: whatever is wrong with it, the manifest inside is taken instead.
+/// The copy beside an archive of this length (`None`: of any). It is a cache: whatever is wrong with it, the manifest inside is
+/// taken instead.
 pub(super) async fn read_manifest(
     destination: &dyn Destination,
     archive: &str,
-    bytes: u64,
+    bytes: Option<u64>,
 ) -> Option<Manifest> {
     let name = name::manifest_sidecar(archive);
     let stored = destination.read_small(&name, LARGEST_MANIFEST + 1024).await.ok()??;
     let copy: ManifestCopy<'_> = serde_json::from_slice(&stored).ok()?;
     let text = copy.manifest.get();
-    let sound = copy.archive_bytes == bytes && copy.manifest_sha256 == hex::encode(Sha256::digest(text));
+    let sound = bytes.is_none_or(|bytes| copy.archive_bytes == bytes)
+        && copy.manifest_sha256 == hex::encode(Sha256::digest(text));
     sound.then(|| Manifest::from_json(text.as_bytes()).ok())?
 }
 

@@ -6,7 +6,7 @@ use super::{
     enter,
     journal::{Document, Journal, JournalTarget},
     plan::{HealthCheck, RestoreMember},
-    recover::take_away,
+    recover::{not_in_the_way, take_away},
 };
 use crate::{
     BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
@@ -81,6 +81,9 @@ pub(super) async fn apply(
     still_wanted(cx)?;
 
     let document = document(&plan, &prepared);
+    let wanted = document.targets.iter().map(|t| (t.kind.clone(), t.place.clone())).collect::<Vec<_>>();
+    let state_dir = prepared.options.state_dir.clone();
+    blocking(move || not_in_the_way(&state_dir, &wanted)).await?;
     let journal = blocking(move || Journal::begin(document)).await?;
     let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
     let options = prepared.options;

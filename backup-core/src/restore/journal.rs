@@ -294,20 +294,31 @@ pub(super) fn read(path: &Path) -> Result<Option<Found>> {
 }
 
 /// Takes a journal over, if its run does not go on. The second is `PendingRestore::running`: with `None` or `Some(true)` the
-/// caller must not act on its own account.
-pub(super) fn claim(document: Document, path: PathBuf) -> Result<(Journal, Option<bool>)> {
-    let (lock, running) = match files::lock_existing(&document.in_restores("lock"))? {
+/// caller must not act on its own account. What was read before is only where the lock is: the journal is read again under
+/// it, because another process may have gone on with it. `None`: that one has brought it to its end.
+pub(super) fn claim(seen: &Document, path: PathBuf) -> Result<Option<(Journal, Option<bool>)>> {
+    let lock = files::lock_existing(&seen.in_restores("lock"))?;
+    let document = match read(&path)? {
+        Some(Found::Journal(document)) if document.id == seen.id => *document,
+        _ => return Ok(None),
+    };
+    let process = &document.process;
+    let published = document.phase == RestorePhase::Published;
+    let (lock, running) = match lock {
         files::Lock::Held => (None, Some(true)),
         // A published restore is nobody's: its process may live on for years and do other things.
-        files::Lock::Taken(lock) if document.phase == RestorePhase::Published => {
-            (Some(Arc::new(lock)), Some(false))
-        }
+        files::Lock::Taken(lock) if published => (Some(Arc::new(lock)), Some(false)),
+        files::Lock::Absent if published => (None, Some(false)),
         // The system takes the lock from a run that has ended, but tells only the runs of one host of it.
-        files::Lock::Taken(lock) => (Some(Arc::new(lock)), document.process.is_alive_here().map(|_| false)),
-        files::Lock::Absent if document.phase == RestorePhase::Published => (None, Some(false)),
-        files::Lock::Absent => (None, document.process.is_alive_here()),
+        files::Lock::Taken(lock) => {
+            let here = process.is_of_this_boot() || process.is_of_another_boot();
+            let ended = if here { Some(false) } else { process.is_alive_here().map(|_| false) };
+            (Some(Arc::new(lock)), ended)
+        }
+        files::Lock::Absent if process.is_of_another_boot() => (None, Some(false)),
+        files::Lock::Absent => (None, process.is_alive_here()),
     };
-    Ok((Journal { document, path, _lock: lock }, running))
+    Ok(Some((Journal { document, path, _lock: lock }, running)))
 }
 
 impl Journal {
@@ -326,5 +337,33 @@ impl Journal {
             journal: self.path.clone(),
             running,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn begun(dir: &Path) -> Journal {
+        let homes = vec![dir.join("home")];
+        let document = Document::new("m", BackupId::generate(), Vec::new(), homes, &dir.join("state"));
+        Journal::begin(document).unwrap()
+    }
+
+    #[test]
+    fn what_another_process_did_with_a_journal_after_it_was_found_is_what_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = begun(dir.path());
+        let (seen, path) = (journal.document.clone(), journal.path.clone());
+        assert_eq!(claim(&seen, path.clone()).unwrap().unwrap().1, Some(true));
+        journal.enter(RestorePhase::Published).unwrap();
+        drop(journal);
+        let (journal, running) = claim(&seen, path.clone()).unwrap().unwrap();
+        assert_eq!((journal.document.phase, running), (RestorePhase::Published, Some(false)));
+        journal.remove().unwrap();
+        assert!(claim(&seen, path.clone()).unwrap().is_none(), "it is over");
+        let other = begun(dir.path());
+        assert_eq!(other.path, path);
+        assert!(claim(&seen, path).unwrap().is_none(), "it is another restore's");
     }
 }

@@ -250,7 +250,8 @@ impl PreparedRestore {
     /// Does it: all targets are restored, or all are as before.
     ///
     /// The targets are surveyed again first: a plan that has changed is `Refused`, and so are a missing or another
-    /// confirmation and too little space; then nothing was touched. A failure or cancellation later is `RolledBack` (its
+    /// confirmation and too little space; an earlier restore to one of the places that is not over is `AlreadyRunning` or
+    /// `NotRolledBack`. Then nothing was touched. A failure or cancellation later is `RolledBack` (its
     /// source is what happened), or `NotRolledBack` if the old state could not be brought back: then `heal_restores` must be
     /// called. A cancellation after the commit point does nothing.
     pub async fn apply(self, confirmation: Option<Confirmation>, cx: &Context) -> Result<RestoreReport> {

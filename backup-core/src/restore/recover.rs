@@ -52,6 +52,9 @@ pub enum Healed {
         label: String,
         /// Why.
         reason: String,
+        /// It may have been interrupted, in a run of which nothing can be known here: it ends only by `undo_restore` or
+        /// `settle_restore`.
+        unfinished: bool,
     },
     /// It had made nothing, or had put everything in order; only a trace of it was there, and was removed.
     Cleared {
@@ -74,8 +77,7 @@ pub fn pending(state_dir: &Path, homes: &[PathBuf]) -> Result<Vec<PendingRestore
     for trace in discover(state_dir, homes)? {
         match trace {
             Trace::Journal(document, path) => {
-                let (journal, running) = claim(*document, path)?;
-                list.push(journal.pending(running));
+                list.extend(claim(&document, path)?.map(|(journal, running)| journal.pending(running)));
             }
             Trace::Bad(_, e) => return Err(e),
             Trace::Nothing(..) | Trace::EmptyHome(_) | Trace::Stray(_) => {}
@@ -123,20 +125,22 @@ async fn heal_one(
     now: Timestamp,
     cx: &Context,
 ) -> Result<Option<Healed>> {
-    let (journal, running) = blocking(move || claim(document, path)).await?;
+    let Some((journal, running)) = blocking(move || claim(&document, path)).await? else { return Ok(None) };
     let (id, label) = (journal.document.id.clone(), journal.document.label.clone());
-    let left = |reason: String| Ok(Some(Healed::LeftAlone { id: id.clone(), label: label.clone(), reason }));
+    let left = |reason: String, unfinished| {
+        Ok(Some(Healed::LeftAlone { id: id.clone(), label: label.clone(), reason, unfinished }))
+    };
     match running {
         Some(false) => {}
-        Some(true) => return left(format!("it goes on in {}", journal.document.process)),
+        Some(true) => return left(format!("it goes on in {}", journal.document.process), false),
         None => {
             let process = &journal.document.process;
-            return left(format!("it was begun by {process}; whether that goes on is not known here"));
+            return left(format!("it was begun by {process}; whether that goes on is not known here"), true);
         }
     }
     match (journal.document.phase, journal.document.keep_until) {
         (RestorePhase::Published, Some(until)) if now < until => {
-            left(format!("the previous data is kept until {until}"))
+            left(format!("the previous data is kept until {until}"), false)
         }
         (RestorePhase::Published | RestorePhase::Settling, _) => {
             finish(journal, RestorePhase::Settling, recover, cx).await?;
@@ -155,7 +159,7 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     let journal = take_over(restore, "undo a restore").await?;
     if journal.document.phase == RestorePhase::Settling {
         let e = Error::new(ErrorKind::Refused, "undo a restore", "its previous data is being dropped");
-        return Err(e.on(&restore.id));
+        return Err(e.on(&restore.id).hint("settle drops the rest of it"));
     }
     finish(journal, RestorePhase::Reverting, recover, cx).await
 }
@@ -174,19 +178,47 @@ pub async fn settle_restore(restore: &PendingRestore, recover: Recover<'_>, cx: 
 async fn take_over(restore: &PendingRestore, what: &'static str) -> Result<Journal> {
     let (path, id) = (restore.journal.clone(), restore.id.clone());
     blocking(move || {
-        let document = match journal::read(&path)? {
-            Some(Found::Journal(document)) if document.id == id => *document,
-            _ => return Err(Error::new(ErrorKind::NotFound, what, "it has no journal any more").on(id)),
+        let claimed = match journal::read(&path)? {
+            Some(Found::Journal(document)) if document.id == id => claim(&document, path)?,
+            _ => None,
         };
-        match claim(document, path)? {
-            (journal, Some(true)) => {
+        match claimed {
+            None => Err(Error::new(ErrorKind::NotFound, what, "it has no journal any more").on(id)),
+            Some((journal, Some(true))) => {
                 let message = format!("it goes on in {}", journal.document.process);
                 Err(Error::new(ErrorKind::AlreadyRunning, what, message).on(id))
             }
-            (journal, _) => Ok(journal),
+            Some((journal, _)) => Ok(journal),
         }
     })
     .await
+}
+
+/// Refuses what would be restored to a place at which an earlier restore is not over: its revert would take the new data for
+/// its own.
+pub(super) fn not_in_the_way(state_dir: &Path, wanted: &[(String, String)]) -> Result<()> {
+    for trace in discover(state_dir, &[])? {
+        let Trace::Journal(seen, path) = trace else { continue };
+        let same = |t: &&journal::JournalTarget| {
+            wanted.iter().any(|(kind, place)| *kind == t.kind && *place == t.place)
+        };
+        let Some(target) = seen.targets.iter().find(same) else { continue };
+        let Some((journal, running)) = claim(&seen, path)? else { continue };
+        let document = &journal.document;
+        if matches!(document.phase, RestorePhase::Published | RestorePhase::Settling) {
+            continue;
+        }
+        let (kind, hint) = match running {
+            Some(true) => (ErrorKind::AlreadyRunning, "wait for its end".to_owned()),
+            _ => (
+                ErrorKind::NotRolledBack,
+                format!("heal ends it; if that cannot be: `backup restore --undo {}`", document.id),
+            ),
+        };
+        let message = format!("an earlier restore, {} by {}, is not over", document.id, document.process);
+        return Err(Error::new(kind, "restore", message).on(&target.place).hint(hint));
+    }
+    Ok(())
 }
 
 /// Reverts or settles every target, then takes the journal away. Not cancelled half-way: what is begun here is the way out.
