@@ -401,4 +401,35 @@ mod tests {
             .unwrap();
         assert_eq!(count, 2);
     }
+
+    #[test]
+    fn another_file_than_the_one_that_is_meant_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [meant, other] = ["meant.db", "other.db"].map(|name| folder.path().join(name));
+        for path in [&meant, &other] {
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        }
+        let identity = system::identity(&meant.symlink_metadata().unwrap());
+        let open = |path: &Path| {
+            let cancelled = Cancelled::new(|| false);
+            Snapshot::open_this(path, identity, Approach::Certain, Duration::ZERO, &cancelled)
+        };
+        assert!(open(&meant).is_ok());
+        assert!(matches!(open(&other), Err(SqliteError::Changed)));
+        std::fs::rename(&meant, folder.path().join("moved.db")).unwrap();
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("moved.db", &meant).unwrap();
+            assert!(matches!(open(&meant), Err(SqliteError::Changed)));
+            let elsewhere = Opening {
+                path: &folder.path().join("moved.db"),
+                identity,
+                approach: Approach::Certain,
+                limit: Duration::ZERO,
+                cancelled: &Cancelled::new(|| false),
+            };
+            // What SQLite would have opened was not this one.
+            assert!(matches!(elsewhere.sqlite_has_it(0), Err(SqliteError::Changed)));
+        }
+    }
 }
