@@ -113,7 +113,8 @@ fn look(path: &Path) -> io::Result<Root> {
             let dir = system::open_dir(parent)?;
             let stat = system::stat_at(dir.as_fd(), &name)?;
             if stat.kind == Kind::File {
-                system::open_file_at(dir.as_fd(), &name)?;
+                // It may be a database of the program that we are part of.
+                system::close_database(system::open_file_at(dir.as_fd(), &name)?);
             }
             stat
         }
@@ -174,6 +175,7 @@ impl View for FilesView {
         let walked = walk.await.map_err(|_| Error::new(ErrorKind::Panicked, "walk", "the walk panicked"))?;
         // A walk that nobody listens to any more says only that it was cancelled.
         put?;
+        system::close_parked();
         let walked = walked?;
         for spool in [walked.hard_links, walked.directories] {
             let (out, batches) = mpsc::channel(2);

@@ -3,12 +3,16 @@
 use crate::{
     source::run::Run,
     sqlite::{Approach, Cancelled, Method, ReadError, Snapshot, SqliteError},
-    stamp::fingerprint,
-    system::{Stat, path_from_bytes},
+    stamp::{fingerprint, posix},
+    system::{self, Kind, Stat, path_from_bytes},
 };
 use backup_core::{Content, Entry, Error, ErrorKind, Facts, Feed, Posix, Result, Stage, display_path};
 use bytes::Bytes;
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A database found by its first bytes.
 pub(crate) struct Database {
@@ -28,9 +32,9 @@ pub(crate) enum Opened {
 
 impl Database {
     /// Fixes its moment. May wait for somebody's lock, up to the limit of the configuration.
-    pub(crate) fn open(self) -> Opened {
+    pub(crate) fn open(mut self) -> Opened {
         let opened = match self.snapshot(Approach::Undisturbed) {
-            Err(SqliteError::Changed) => self.snapshot(Approach::Certain),
+            Err(SqliteError::Changed) => self.snapshot_again(),
             other => other,
         };
         match opened {
@@ -56,7 +60,28 @@ impl Database {
     }
 
     fn snapshot(&self, approach: Approach) -> Result<Snapshot, SqliteError> {
-        Snapshot::open(&self.full_path(), approach, self.run.busy_limit, &cancelled(&self.run))
+        let identity = (self.stat.dev, self.stat.ino);
+        let path = self.full_path();
+        Snapshot::open_this(&path, identity, approach, self.run.busy_limit, &cancelled(&self.run))
+    }
+
+    /// Of what has this name by now: another file may have been renamed to it.
+    fn snapshot_again(&mut self) -> Result<Snapshot, SqliteError> {
+        let root = system::open_dir(if self.path.is_empty() {
+            self.run.root.parent().unwrap_or(&self.run.root)
+        } else {
+            &self.run.root
+        })?;
+        let name = self.run.root.file_name().map(|name| system::path_to_bytes(Path::new(name)));
+        let inside = if self.path.is_empty() { name.unwrap_or_default() } else { self.path.to_vec() };
+        let (dir, name) = system::open_parent_beneath(root.as_fd(), &inside, false)?;
+        let stat = system::stat_at(dir.as_fd(), &name)?;
+        if stat.kind != Kind::File {
+            return Err(SqliteError::Changed);
+        }
+        self.posix = Posix { xattrs: std::mem::take(&mut self.posix.xattrs), ..posix(&stat, Vec::new()) };
+        self.stat = stat;
+        self.snapshot(Approach::Certain)
     }
 
     fn full_path(&self) -> PathBuf {
@@ -102,10 +127,10 @@ impl Database {
         Ok(Facts::new())
     }
 
-    fn again(self) -> Error {
+    fn again(mut self) -> Error {
         let (e, path) = (self.error(&SqliteError::Changed), self.path.clone());
         let retries = self.run.retries.clone();
-        let next = move || match self.snapshot(Approach::Certain) {
+        let next = move || match self.snapshot_again() {
             Ok(snapshot) => self.stored(snapshot, false),
             Err(e) => self.failed(&e),
         };

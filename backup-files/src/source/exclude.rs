@@ -89,9 +89,23 @@ pub(crate) fn is_journal_home(name: &[u8]) -> bool {
         && name[name.len() - 26..].iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
-/// An archive that is being written, or whose run crashed.
+/// An archive that is being written, or whose run crashed: `.STEM.tar.zst.SERIES.ID.incomplete` (or `.tar`), with a series of
+/// twelve hexadecimal digits and an id of 26 characters.
 fn is_unfinished_archive(name: &[u8]) -> bool {
-    [&b".tar.zst.incomplete"[..], b".tar.incomplete"].iter().any(|end| name.ends_with(end))
+    let mut parts = name.rsplitn(4, |b| *b == b'.');
+    let (Some(b"incomplete"), Some(id), Some(series), Some(archive)) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let stem = archive
+        .strip_prefix(b".")
+        .and_then(|archive| archive.strip_suffix(b".zst").unwrap_or(archive).strip_suffix(b".tar"));
+    stem.is_some_and(|stem| !stem.is_empty())
+        && series.len() == 12
+        && series.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && id.len() == 26
+        && id.iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
 /// Whether the first bytes of a `CACHEDIR.TAG` make its folder a cache.
@@ -131,7 +145,23 @@ mod tests {
         assert!(ours("a/.data.backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
         assert!(ours(".backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
         assert!(!ours(".data.backup-2024", true) && !ours("data.backup-01hzzzzzzzzzzzzzzzzzzzzzzz", true));
-        assert!(ours("x-backup-20250101-000000.tar.zst.incomplete", false) && !ours("x.incomplete", false));
+        let unfinished = ".x-backup-1.tar.zst.0123456789ab.01hzzzzzzzzzzzzzzzzzzzzzzz.incomplete";
+        assert!(
+            ours(unfinished, false)
+                && ours(&unfinished.replace(".zst", ""), false)
+                && !ours(unfinished, true)
+        );
+        for users_own in [
+            "x.tar.zst.incomplete",
+            "x.incomplete",
+            &unfinished[1..],
+            &unfinished.replace(".tar.zst", ".zst"),
+            &unfinished.replace("ab.", "aG."),
+            &unfinished.replace("01hz", "01h"),
+            &unfinished.replace(".x-backup-1", ""),
+        ] {
+            assert!(!ours(users_own, false), "{users_own}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     stamp::{Change, change_since, fingerprint, posix_of},
     system::{self, Stat},
 };
-use backup_core::{Content, Entry, Error, ErrorKind, Extent, Facts, Feed, Result, Stage};
+use backup_core::{Content, Entry, Error, ErrorKind, Extent, Facts, Feed, Result, Stage, tar};
 use bytes::Bytes;
 use std::{fs::File, io, os::fd::AsFd, sync::Arc};
 
@@ -116,5 +116,25 @@ pub(crate) fn extents(file: &File, stat: &Stat) -> io::Result<Option<Arc<[Extent
         return Ok(None);
     }
     let found = system::data_extents(file.as_fd(), stat.size, MOST_EXTENTS)?;
-    Ok(found.map(|list| list.into_iter().map(|(offset, length)| Extent { offset, length }).collect()))
+    Ok(found.map(|list| aligned(&list, stat.size)))
+}
+
+/// Some file systems have smaller blocks than archives.
+fn aligned(list: &[(u64, u64)], size: u64) -> Arc<[Extent]> {
+    let list: Vec<_> = list.iter().map(|&(offset, length)| tar::Extent { offset, length }).collect();
+    let list = tar::align_extents(&list, size).into_iter();
+    list.map(|tar::Extent { offset, length }| Extent { offset, length }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_are_of_whole_blocks_of_the_archive_or_end_with_the_file() {
+        let extent = |offset, length| Extent { offset, length };
+        let found = [(100, 10), (1030, 600), (1700, 1), (5000, 100)];
+        assert_eq!(aligned(&found, 5100)[..], [extent(0, 512), extent(1024, 1024), extent(4608, 492)]);
+        assert_eq!(aligned(&[(512, 512)], 2000)[..], [extent(512, 512)]);
+    }
 }

@@ -16,6 +16,11 @@ pub(crate) struct LinkTable {
 }
 
 impl LinkTable {
+    /// Whether no file with several names was seen, or all of them were.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.seen.is_empty()
+    }
+
     /// The name under which this file is stored already.
     pub(crate) fn first_name(&mut self, device: u64, inode: u64) -> io::Result<Option<Vec<u8>>> {
         let Some((offset, left)) = self.seen.get_mut(&(device, inode)) else { return Ok(None) };

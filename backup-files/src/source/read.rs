@@ -22,6 +22,10 @@ use std::{
 /// Up to this size a file is read into memory.
 const SMALL: u64 = 1 << 20;
 const MAGIC_LENGTH: usize = 16;
+const LOCKED_BY_PROGRAM: &str = "this program holds a lock on it, and it is no SQLite database";
+
+/// The folder and the name in it.
+type Named<'a> = (BorrowedFd<'a>, &'a [u8]);
 
 /// What became of reading a small file.
 enum Small {
@@ -35,7 +39,13 @@ impl Walk {
         if self.is_side_file(name) {
             return Ok(());
         }
-        if listed != Listed::File || !self.locked_by_us.is_empty() {
+        let mut parked = None;
+        // Opening what is a further name would mean closing it, which drops locks: of ours, if it is a database.
+        let look_first = listed != Listed::File
+            || !self.locked_by_us.is_empty()
+            || !self.links.is_empty()
+            || system::any_parked();
+        if look_first {
             let stat = match system::stat_at(dir, name) {
                 Ok(stat) => stat,
                 Err(e) => return self.unreadable("stat", e),
@@ -47,8 +57,12 @@ impl Walk {
             if self.locked_by_us.contains(&(stat.dev, stat.ino)) {
                 return self.locked_by_program(dir, name, stat);
             }
+            if self.is_another_name(&stat)? {
+                return Ok(());
+            }
+            parked = system::take_parked((stat.dev, stat.ino));
         }
-        let file = match system::open_file_at(dir, name) {
+        let file = match parked.map_or_else(|| system::open_file_at(dir, name), Ok) {
             Ok(file) => file,
             Err(e) => {
                 // It may have become something else since it was listed.
@@ -65,21 +79,21 @@ impl Walk {
         if stat.kind != Kind::File {
             return self.special(dir, name, &stat);
         }
-        if self.is_another_name(&stat)? {
+        if !look_first && self.is_another_name(&stat)? {
             return Ok(());
         }
-        let sent =
-            if stat.size <= SMALL { self.small(name, file, stat) } else { self.large(name, file, stat) };
+        let at = (dir, name);
+        let sent = if stat.size <= SMALL { self.small(at, file, stat) } else { self.large(at, file, stat) };
         match sent {
             Ok(sent) => sent,
             Err(e) => self.unreadable("read", e),
         }
     }
 
-    fn small(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
+    fn small(&mut self, at: Named<'_>, file: File, stat: Stat) -> io::Result<Result<()>> {
         let (content, extents, stat) = match self.read_small(&file, stat)? {
             Small::Read(content, extents, stat) => (content, extents, stat),
-            Small::Database => return self.database(name, file, stat),
+            Small::Database => return self.database(at, file, stat),
         };
         let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data).sized(stat.size);
         entry.posix = Some(posix_of(&stat, &file)?);
@@ -120,11 +134,11 @@ impl Walk {
         }
     }
 
-    fn large(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
+    fn large(&mut self, at: Named<'_>, file: File, stat: Stat) -> io::Result<Result<()>> {
         let mut first = [0; MAGIC_LENGTH];
         let length = system::read_at(&file, 0, &mut first)?;
         if is_database(&first[..length]) {
-            return self.database(name, file, stat);
+            return self.database(at, file, stat);
         }
         if let Err(e) = self.first_name(&stat) {
             return Ok(Err(e));
@@ -136,16 +150,27 @@ impl Walk {
     }
 
     /// The first bytes say that it is a database.
-    fn database(&mut self, name: &[u8], file: File, stat: Stat) -> io::Result<Result<()>> {
-        let posix = posix_of(&stat, &file)?;
+    fn database(&mut self, (dir, name): Named<'_>, file: File, stat: Stat) -> io::Result<Result<()>> {
+        let posix = posix_of(&stat, &file);
+        // Before SQLite takes locks, which closing it would drop; and a connection of the program may have some.
+        system::close_database(file);
+        let posix = posix?;
         let path = Bytes::copy_from_slice(&self.path);
         let database = Database { run: self.run.clone(), path: path.clone(), posix, stat };
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
-                drop(file);
                 Ok(self.send_database(name, &stat, *entry, content, method))
             }
             Opened::PlainFile => {
+                let identity = (stat.dev, stat.ino);
+                if system::locked_by_this_process().contains(&identity) {
+                    return Err(io::Error::other(LOCKED_BY_PROGRAM));
+                }
+                let file = system::open_file_at(dir, name)?;
+                let stat = system::stat_fd(file.as_fd())?;
+                if (stat.dev, stat.ino) != identity {
+                    return Err(io::Error::other("another file took its place while it was looked at"));
+                }
                 if let Err(e) = self.first_name(&stat) {
                     return Ok(Err(e));
                 }
@@ -172,10 +197,7 @@ impl Walk {
             Opened::Snapshot(entry, content, method) => {
                 self.send_database(name, &stat, *entry, content, method)
             }
-            Opened::PlainFile => {
-                let why = io::Error::other("this program holds a lock on it, and it is no SQLite database");
-                self.unreadable("open", why)
-            }
+            Opened::PlainFile => self.unreadable("open", io::Error::other(LOCKED_BY_PROGRAM)),
         }
     }
 

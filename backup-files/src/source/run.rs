@@ -27,6 +27,11 @@ impl Run {
         self.cx.note(severity, &self.component, display_path(path), text);
     }
 
+    /// Missing from the backup.
+    pub(crate) fn lost(&self, path: &[u8], text: &str) {
+        self.cx.note(Severity::Lost, &self.component, display_path(path), text);
+    }
+
     /// Why something of this source cannot be read.
     pub(crate) fn unreadable(&self, path: &[u8], operation: &'static str, e: io::Error) -> Error {
         Error::io(ErrorKind::Source, operation, e).on(display_path(path))

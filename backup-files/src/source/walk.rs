@@ -259,8 +259,11 @@ impl Walk {
                     Ok((fd, _)) if same(&fd) => above.fd = Some(fd),
                     _ => {
                         above.folders = Names::default();
-                        let e = io::Error::other("was moved while it was being read");
-                        return self.lose(self.run.unreadable(&self.path, "read all of the folder", e));
+                        // Said, not put: the folder's own entry, still to come, would take it off the losses.
+                        self.run.lost(
+                            &self.path,
+                            "was moved while it was being read: what is in it is incomplete",
+                        );
                     }
                 }
             }
@@ -318,5 +321,53 @@ impl Walk {
     /// The temporary file that entries wait in failed.
     pub(crate) fn spool_error(&self, e: io::Error) -> Error {
         Error::io(ErrorKind::Source, "keep entries in a temporary file", e).on(&self.run.component)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::retrying::Retries;
+    use backup_core::{Context, Severity};
+    use std::time::Duration;
+
+    #[test]
+    fn what_was_not_read_of_a_moved_folder_stays_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        let depth = OPEN_FOLDERS + 10;
+        let deepest = vec!["d"; depth].join("/");
+        std::fs::create_dir_all(root.join(&deepest)).unwrap();
+        std::fs::create_dir_all(root.join("d/d/later")).unwrap();
+        let run = Arc::new(Run {
+            component: "c".into(),
+            cx: Context::default(),
+            root: root.clone(),
+            strict: false,
+            busy_limit: Duration::ZERO,
+            retries: Retries::default(),
+        });
+        let (out, _batches) = tokio::sync::mpsc::channel(2);
+        let mut walk = Walk::new(run.clone(), &FilesConfig::new(&root), out).unwrap();
+        walk.enter(system::open_dir(&root).unwrap()).unwrap();
+        for _ in 0..depth {
+            let next = walk.stack.last_mut().unwrap().folders.next().map(|(name, _)| name.to_vec());
+            if !walk.path.is_empty() {
+                walk.path.push(b'/');
+            }
+            walk.path.extend_from_slice(b"d");
+            assert!(walk.folder(&next.unwrap()).unwrap());
+        }
+        // Two folders further down, so that `..` is another one, and the path leads nowhere.
+        std::fs::rename(root.join("d/d/d"), dir.path().join("moved")).unwrap();
+        std::fs::rename(root.join("d/d"), dir.path().join("moved too")).unwrap();
+        walk.descend().unwrap();
+        let notes = run.cx.notes();
+        let lost: Vec<_> = notes.list.iter().filter(|n| n.severity == Severity::Lost).collect();
+        assert!(lost.iter().any(|n| n.text.contains("was moved")), "{:?}", notes.list);
+        // Nothing was put that a later entry of the same path could make good.
+        assert!(walk.batch.is_empty());
+        let folders: Vec<_> = walk.directories.read().unwrap().map(|e| e.unwrap().path).collect();
+        assert_eq!(folders.len(), depth + 1);
     }
 }

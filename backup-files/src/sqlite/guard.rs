@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Cancelled;
@@ -47,6 +49,38 @@ pub fn locked_by_this_process() -> BTreeSet<(u64, u64)> {
     system::locked_by_this_process()
 }
 
+/// An open database, closed only when that drops no lock of a connection of this process.
+#[derive(Debug)]
+pub(super) struct DatabaseFile(Option<Arc<File>>);
+
+impl DatabaseFile {
+    pub(super) fn new(file: File) -> DatabaseFile {
+        DatabaseFile(Some(Arc::new(file)))
+    }
+
+    /// The same descriptor once more.
+    pub(super) fn share(&self) -> DatabaseFile {
+        DatabaseFile(self.0.clone())
+    }
+}
+
+impl Deref for DatabaseFile {
+    type Target = File;
+
+    #[allow(clippy::expect_used, reason = "only drop takes it")]
+    fn deref(&self) -> &File {
+        self.0.as_ref().expect("open until dropped")
+    }
+}
+
+impl Drop for DatabaseFile {
+    fn drop(&mut self) {
+        if let Some(file) = self.0.take().and_then(Arc::into_inner) {
+            system::close_database(file);
+        }
+    }
+}
+
 /// What of a file changes when it is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
@@ -72,10 +106,6 @@ impl Fingerprint {
 
     pub(super) fn size(&self) -> u64 {
         self.size
-    }
-
-    pub(super) fn same_file(&self, other: &Fingerprint) -> bool {
-        self.identity == other.identity
     }
 
     /// Err(Changed) unless the file still has this fingerprint.

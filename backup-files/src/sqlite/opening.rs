@@ -10,7 +10,7 @@ use rusqlite::backup::{Backup, StepResult};
 use super::connection::{self, Begun, Open, SideFiles};
 use super::detect::Header;
 use super::error::{ReadError, SqliteError};
-use super::guard::{Fingerprint, Holder, holder, locked_by_this_process, settled};
+use super::guard::{DatabaseFile, Fingerprint, Holder, holder, locked_by_this_process, settled};
 use super::journal::{self, Journal};
 use super::snapshot::{Approach, Cancelled, Method, Reader, SecondProof, Snapshot};
 use super::{stream, wal};
@@ -26,6 +26,8 @@ pub(super) type Opened = (Method, u64, Reader);
 /// What was asked for.
 pub(super) struct Opening<'a> {
     pub(super) path: &'a Path,
+    /// Device and inode of the file that is meant, which another may have taken the place of.
+    pub(super) identity: (u64, u64),
     pub(super) approach: Approach,
     pub(super) limit: Duration,
     pub(super) cancelled: &'a Cancelled,
@@ -33,11 +35,11 @@ pub(super) struct Opening<'a> {
 
 impl Opening<'_> {
     pub(super) fn open(&self) -> Result<Opened, SqliteError> {
-        let identity = system::identity(&self.path.metadata()?);
-        if locked_by_this_process().contains(&identity) {
+        self.still_named()?;
+        if locked_by_this_process().contains(&self.identity) {
             return self.through_sqlite(SideFiles::look(self.path));
         }
-        let file = system::open_for_reading(self.path)?;
+        let file = self.open_file()?;
         let mut first = [0; Header::LENGTH];
         let length = read_at(&file, 0, &mut first)?;
         let Some(header) = Header::parse(&first[..length]) else {
@@ -53,7 +55,7 @@ impl Opening<'_> {
             (Holder::Exclusive | Holder::Readers | Holder::Unknown, _) => self.live(file, side_files),
             (Holder::Nobody, Approach::Undisturbed) => self.left_alone(file, header, &side_files),
             (Holder::Nobody, Approach::Certain) if log_used => {
-                match self.left_alone(file.try_clone()?, header, &side_files) {
+                match self.left_alone(file.share(), header, &side_files) {
                     Err(SqliteError::Changed) => self.live(file, SideFiles::look(self.path)),
                     opened => opened,
                 }
@@ -65,7 +67,7 @@ impl Opening<'_> {
     /// Rollback mode. SQLite's shared lock says that nobody is writing and that no journal is hot.
     fn rollback_mode(
         &self,
-        file: File,
+        file: DatabaseFile,
         header: Header,
         side_files: &SideFiles,
     ) -> Result<Opened, SqliteError> {
@@ -90,6 +92,7 @@ impl Opening<'_> {
             Begun::Yes => {}
         }
         self.still_the_same(&file)?;
+        self.sqlite_has_it(1)?;
         if connection::is_wal(&connection)? {
             return Err(SqliteError::Changed);
         }
@@ -122,7 +125,12 @@ impl Opening<'_> {
     /// The database settles before the log is opened: as long as it then stays as it is, no frame has moved from the
     /// log into it, and the log opened is the one that belongs to it. The other way round the log could be one that
     /// was removed long before.
-    fn left_alone(&self, file: File, header: Header, side_files: &SideFiles) -> Result<Opened, SqliteError> {
+    fn left_alone(
+        &self,
+        file: DatabaseFile,
+        header: Header,
+        side_files: &SideFiles,
+    ) -> Result<Opened, SqliteError> {
         let proof = settled(&file, self.limit, self.cancelled)?;
         self.still_the_same(&file)?;
         if let Some((log, _)) = not_empty(&side_files.wal)? {
@@ -145,7 +153,7 @@ impl Opening<'_> {
     /// SQLite cannot open it here: the same by the locks alone.
     fn without_sqlite(
         &self,
-        file: File,
+        file: DatabaseFile,
         header: Header,
         side_files: &SideFiles,
     ) -> Result<Opened, SqliteError> {
@@ -163,7 +171,7 @@ impl Opening<'_> {
     /// A journal which nobody is writing to, over the database; in this order for the reason given above.
     fn apply_journal(
         &self,
-        file: File,
+        file: DatabaseFile,
         header: Header,
         side_files: &SideFiles,
     ) -> Result<Opened, SqliteError> {
@@ -208,13 +216,10 @@ impl Opening<'_> {
     }
 
     /// Open elsewhere.
-    fn live(&self, file: File, side_files: SideFiles) -> Result<Opened, SqliteError> {
+    fn live(&self, file: DatabaseFile, side_files: SideFiles) -> Result<Opened, SqliteError> {
         // Ours is closed before SQLite takes locks that closing it would drop.
-        let ours = Fingerprint::of(&file)?;
         drop(file);
-        let opened = self.through_sqlite(side_files)?;
-        let now = Fingerprint::from_metadata(&self.path.metadata()?);
-        if now.same_file(&ours) { Ok(opened) } else { Err(SqliteError::Changed) }
+        self.through_sqlite(side_files)
     }
 
     fn through_sqlite(&self, side_files: SideFiles) -> Result<Opened, SqliteError> {
@@ -223,6 +228,7 @@ impl Opening<'_> {
         };
         let begun = connection::begin(&connection, self.limit, self.cancelled);
         if matches!(begun, Ok(Begun::Yes)) {
+            self.sqlite_has_it(0)?;
             return through_connection(connection, side_files, true, self.cancelled);
         }
         drop(connection);
@@ -236,7 +242,7 @@ impl Opening<'_> {
 
     /// A folder in which no `-shm` can be made, for example: the bytes are readable all the same.
     fn unopenable(&self, side_files: &SideFiles) -> Result<Opened, SqliteError> {
-        let file = system::open_for_reading(self.path)?;
+        let file = self.open_file()?;
         let mut first = [0; Header::LENGTH];
         read_at(&file, 0, &mut first)?;
         let header = Header::parse(&first).ok_or(SqliteError::Changed)?;
@@ -247,8 +253,28 @@ impl Opening<'_> {
     }
 
     fn still_the_same(&self, file: &File) -> Result<(), SqliteError> {
-        let named = Fingerprint::from_metadata(&self.path.metadata()?);
-        if named.same_file(&Fingerprint::of(file)?) { Ok(()) } else { Err(SqliteError::Changed) }
+        self.still_named()?;
+        if system::identity(&file.metadata()?) == self.identity { Ok(()) } else { Err(SqliteError::Changed) }
+    }
+
+    /// The path leads to the file that is meant.
+    fn still_named(&self) -> Result<(), SqliteError> {
+        let named = system::identity(&self.path.symlink_metadata()?);
+        if named == self.identity { Ok(()) } else { Err(SqliteError::Changed) }
+    }
+
+    fn open_file(&self) -> Result<DatabaseFile, SqliteError> {
+        let file = DatabaseFile::new(system::open_for_reading(self.path)?);
+        self.still_the_same(&file)?;
+        Ok(file)
+    }
+
+    /// SQLite opens by the path, which may have led elsewhere for just that moment: it must have a descriptor on the
+    /// file that is meant, besides as many of ours.
+    fn sqlite_has_it(&self, ours: usize) -> Result<(), SqliteError> {
+        self.still_named()?;
+        let elsewhere = system::descriptors_on(self.identity).is_some_and(|count| count <= ours);
+        if elsewhere { Err(SqliteError::Changed) } else { Ok(()) }
     }
 }
 
@@ -301,7 +327,7 @@ fn spool(connection: &Connection, cancelled: &Cancelled) -> Result<tempfile::Nam
 }
 
 /// The file's own bytes, small ones at once.
-fn plain(file: File, proof: Fingerprint) -> Result<Opened, SqliteError> {
+fn plain(file: DatabaseFile, proof: Fingerprint) -> Result<Opened, SqliteError> {
     let size = proof.size();
     if size > SMALL {
         return Ok((Method::AtRest, size, Reader::File { lock: None, file, proof }));
@@ -374,5 +400,36 @@ mod tests {
             .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
             .unwrap();
         assert_eq!(count, 2);
+    }
+
+    #[test]
+    fn another_file_than_the_one_that_is_meant_is_not_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let [meant, other] = ["meant.db", "other.db"].map(|name| folder.path().join(name));
+        for path in [&meant, &other] {
+            Connection::open(path).unwrap().execute_batch("CREATE TABLE t (x)").unwrap();
+        }
+        let identity = system::identity(&meant.symlink_metadata().unwrap());
+        let open = |path: &Path| {
+            let cancelled = Cancelled::new(|| false);
+            Snapshot::open_this(path, identity, Approach::Certain, Duration::ZERO, &cancelled)
+        };
+        assert!(open(&meant).is_ok());
+        assert!(matches!(open(&other), Err(SqliteError::Changed)));
+        std::fs::rename(&meant, folder.path().join("moved.db")).unwrap();
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("moved.db", &meant).unwrap();
+            assert!(matches!(open(&meant), Err(SqliteError::Changed)));
+            let elsewhere = Opening {
+                path: &folder.path().join("moved.db"),
+                identity,
+                approach: Approach::Certain,
+                limit: Duration::ZERO,
+                cancelled: &Cancelled::new(|| false),
+            };
+            // What SQLite would have opened was not this one.
+            assert!(matches!(elsewhere.sqlite_has_it(0), Err(SqliteError::Changed)));
+        }
     }
 }

@@ -9,11 +9,11 @@ use rusqlite::Connection;
 
 use super::connection::{Open, SideFiles};
 use super::error::{ReadError, SqliteError};
-use super::guard::Fingerprint;
+use super::guard::{DatabaseFile, Fingerprint};
 use super::opening::Opening;
 use super::overlay::Overlay;
 use super::{check, stream, wal};
-use crate::system::read_at;
+use crate::system::{self, read_at};
 
 /// Asked now and then whether to stop.
 #[derive(Clone)]
@@ -83,12 +83,12 @@ pub(super) enum Reader {
     /// Without connection nothing is locked and `proof` decides.
     File {
         lock: Option<Connection>,
-        file: File,
+        file: DatabaseFile,
         proof: Fingerprint,
     },
     Overlaid {
         overlay: Overlay,
-        main: File,
+        main: DatabaseFile,
         proof: Fingerprint,
         second: File,
         second_proof: SecondProof,
@@ -122,8 +122,20 @@ impl Snapshot {
         busy_limit: Duration,
         cancelled: &Cancelled,
     ) -> Result<Snapshot, SqliteError> {
+        let identity = system::identity(&path.symlink_metadata()?);
+        Snapshot::open_this(path, identity, approach, busy_limit, cancelled)
+    }
+
+    /// As [`Snapshot::open`], and [`SqliteError::Changed`] unless it is the file of this device and inode.
+    pub(crate) fn open_this(
+        path: &Path,
+        identity: (u64, u64),
+        approach: Approach,
+        busy_limit: Duration,
+        cancelled: &Cancelled,
+    ) -> Result<Snapshot, SqliteError> {
         let path = std::path::absolute(path)?;
-        let opening = Opening { path: &path, approach, limit: busy_limit, cancelled };
+        let opening = Opening { path: &path, identity, approach, limit: busy_limit, cancelled };
         let (method, size, reader) = opening.open()?;
         Ok(Snapshot { method, size, path, cancelled: cancelled.clone(), reader })
     }

@@ -34,7 +34,10 @@ pub(crate) use files::{
 pub(crate) use filesystem::{
     Space, device_id, free_space, fsync_dir, is_mount_point, is_root, sync_filesystem,
 };
-pub(crate) use locks::{RangeLock, locked_by_this_process, range_lock};
+pub(crate) use locks::{
+    RangeLock, any_parked, close_database, close_parked, descriptors_on, locked_by_this_process, range_lock,
+    take_parked,
+};
 pub(crate) use remove::remove_tree_beneath;
 pub(crate) use stat::{Kind, Stat, stat_at, stat_fd};
 pub(crate) use xattr::{Xattr, list_xattrs, list_xattrs_at, set_xattr, set_xattr_at};

@@ -361,3 +361,12 @@ fn space_and_devices() {
     assert_eq!(device_id(folder.path()).unwrap(), folder.path().metadata().unwrap().dev());
     assert!(is_mount_point(Path::new("/")).unwrap() && is_mount_point(Path::new("/proc")).unwrap());
 }
+
+#[test]
+fn a_name_whose_attributes_are_out_of_reach_has_not_vanished() {
+    let (folder, fd) = root();
+    symlink("nowhere", folder.path().join("link")).unwrap();
+    let missing = || io::Error::from(io::ErrorKind::NotFound);
+    let told = |name: &[u8]| super::xattr::if_it_vanished(missing(), fd.as_fd(), name).kind();
+    assert_eq!((told(b"link"), told(b"gone")), (io::ErrorKind::Unsupported, io::ErrorKind::NotFound));
+}

@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, lgetxattr, llistxattr, lsetxattr};
 use rustix::io::Errno;
 
+use super::stat::stat_at;
+
 /// Name and value.
 pub(crate) type Xattr = (Vec<u8>, Vec<u8>);
 
@@ -22,6 +24,15 @@ pub(crate) fn list_xattrs(file: BorrowedFd<'_>) -> io::Result<Vec<Xattr>> {
 pub(crate) fn list_xattrs_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Vec<Xattr>> {
     let path = path_of(dir, name);
     collect(|buffer| llistxattr(&path[..], buffer), |name, buffer| lgetxattr(&path[..], name, buffer))
+        .map_err(|error| if_it_vanished(error, dir, name))
+}
+
+/// Without `/proc` nothing is found: that must not look as if the name itself were gone.
+pub(super) fn if_it_vanished(error: io::Error, dir: BorrowedFd<'_>, name: &[u8]) -> io::Error {
+    if error.kind() == io::ErrorKind::NotFound && stat_at(dir, name).is_ok() {
+        return io::Error::new(io::ErrorKind::Unsupported, "extended attributes need /proc to be mounted");
+    }
+    error
 }
 
 /// Sets one of an open file or folder.
