@@ -7,17 +7,19 @@ pub(crate) mod place;
 pub(crate) mod pool;
 pub(crate) mod publish;
 pub(crate) mod shadow;
+pub(crate) mod unchanged;
 
 use crate::{
     config::FilesConfig,
     source::blocking,
     system::{self, Kind},
-    target::place::Place,
+    target::place::{FOUND, Place},
     target::publish::{Publisher, Steps},
     target::shadow::Shadow,
+    target::unchanged::{has_data, is_empty, is_home, mounts, refuse_mounts, refuse_new_data},
 };
 use async_trait::async_trait;
-use backup_core::{Context, Error, ErrorKind, Result, Sink, Survey, Target};
+use backup_core::{Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target, display_path};
 use serde_json::Value;
 use std::{
     fmt, io,
@@ -33,6 +35,8 @@ pub(crate) struct FilesTarget {
     component: String,
     place: Place,
     no_owner: bool,
+    /// What the plan says: there is data that goes.
+    replaces: Option<bool>,
     shadow: Option<Arc<Shadow>>,
     steps: Steps,
 }
@@ -44,6 +48,7 @@ impl FilesTarget {
             component: component.to_owned(),
             place,
             no_owner: config.no_owner,
+            replaces: None,
             shadow: None,
             steps: Steps::default(),
         })
@@ -54,6 +59,7 @@ impl FilesTarget {
             component: String::new(),
             place: Place::from_undo(undo)?,
             no_owner: false,
+            replaces: None,
             shadow: None,
             steps: Steps::default(),
         })
@@ -76,15 +82,25 @@ impl FilesTarget {
 
     async fn work(
         &self,
+        cx: &Context,
         what: &'static str,
         without_home: fn() -> io::Result<()>,
         work: impl FnOnce(&Publisher) -> io::Result<()> + Send + 'static,
     ) -> Result<()> {
         let (place, steps) = (self.place.clone(), self.steps.clone());
         let place_text = place.target.display().to_string();
+        let (cx, component) = (cx.clone(), self.component.clone());
         blocking(what, move || {
             let work = Publisher::open(&place, steps).and_then(|open| match open {
-                Some(publisher) => work(&publisher),
+                Some(publisher) => {
+                    let done = work(&publisher);
+                    for (name, kept) in publisher.take_set_aside(&place) {
+                        let text =
+                            format!("it appeared during the restore and was moved to {}", kept.display());
+                        cx.note(Severity::Warning, &component, display_path(&name), text);
+                    }
+                    done
+                }
                 None => without_home(),
             });
             work.map_err(|e| Error::io(ErrorKind::Target, what, e).on(place_text))
@@ -92,8 +108,14 @@ impl FilesTarget {
         .await
     }
 
-    async fn remove_home(&self, reverted: bool) -> Result<()> {
+    async fn remove_home(&self, cx: &Context, reverted: bool) -> Result<()> {
         let place = self.place.clone();
+        let kept = place.home.join(system::path_from_bytes(FOUND.to_vec()));
+        if kept.is_dir() {
+            let text =
+                format!("what appeared during the restore was not removed: it is in {}", kept.display());
+            cx.note(Severity::Warning, &self.component, "", text);
+        }
         blocking("remove the folder of the restore", move || {
             place.remove_home(reverted);
             Ok(())
@@ -112,7 +134,9 @@ impl fmt::Display for FilesTarget {
 impl Target for FilesTarget {
     async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
         let (place, no_owner) = (self.place.clone(), self.no_owner);
-        blocking("look at the target", move || survey(&place, no_owner)).await
+        let survey = blocking("look at the target", move || survey(&place, no_owner)).await?;
+        self.replaces = Some(survey.replaces);
+        Ok(survey)
     }
 
     fn undo(&self) -> Value {
@@ -126,6 +150,12 @@ impl Target for FilesTarget {
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let (component, place, no_owner, cx) =
             (self.component.clone(), self.place.clone(), self.no_owner, cx.clone());
+        let (planned, looked_at) = (self.replaces, self.place.clone());
+        let replaces = blocking("look at the target", move || {
+            refuse_mounts(&looked_at)?;
+            planned.map_or_else(|| has_data(&looked_at), Ok)
+        });
+        self.replaces = Some(replaces.await?);
         let shadow = blocking("make the shadow", move || {
             let made = make_home(&place.home).and_then(|()| Shadow::new(&component, &place, no_owner, &cx));
             made.map_err(|e| {
@@ -137,27 +167,30 @@ impl Target for FilesTarget {
         Ok(shadow)
     }
 
-    async fn publish(&mut self, _cx: &Context) -> Result<()> {
+    async fn publish(&mut self, cx: &Context) -> Result<()> {
+        let (place, replaces) = (self.place.clone(), self.replaces.unwrap_or(true));
+        let unchanged = move || refuse_mounts(&place).and_then(|()| refuse_new_data(&place, replaces));
+        blocking("look at the target", unchanged).await?;
         let must_be_there = self.shadow.as_ref().is_some_and(|shadow| shadow.holds_anything());
         let gone = || Err(io::Error::other("what was restored is gone: its folder was moved or removed"));
         let publish = move |publisher: &Publisher| match publisher.has_shadow()? {
             false if must_be_there => gone(),
             _ => publisher.publish(),
         };
-        self.work("put the restored files in place", gone, publish).await
+        self.work(cx, "put the restored files in place", gone, publish).await
     }
 
-    async fn revert(&mut self, _cx: &Context) -> Result<()> {
+    async fn revert(&mut self, cx: &Context) -> Result<()> {
         if let Some(shadow) = self.shadow.take() {
             shadow.stop().await; // after a cancellation its threads may still have work
         }
-        self.work("bring the old files back", || Ok(()), Publisher::revert).await?;
-        self.remove_home(true).await
+        self.work(cx, "bring the old files back", || Ok(()), Publisher::revert).await?;
+        self.remove_home(cx, true).await
     }
 
-    async fn settle(&mut self, _cx: &Context) -> Result<()> {
-        self.work("remove the old files", || Ok(()), Publisher::clear).await?;
-        self.remove_home(false).await
+    async fn settle(&mut self, cx: &Context) -> Result<()> {
+        self.work(cx, "remove the old files", || Ok(()), Publisher::clear).await?;
+        self.remove_home(cx, false).await
     }
 }
 
@@ -165,9 +198,11 @@ impl Target for FilesTarget {
 fn make_home(home: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     match std::fs::DirBuilder::new().mode(0o700).create(home) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        made => made,
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
     }
+    // All that is made in it would inherit them.
+    system::remove_acls(system::open_dir(home)?.as_fd())
 }
 
 fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
@@ -216,6 +251,11 @@ fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
         )
         .on(place.target.display()));
     }
+    if let Some(first) = mounts(place)?.first() {
+        notes.push(format!(
+            "something is mounted inside it, at {first}: that must be unmounted before the restore"
+        ));
+    }
     let publish = match (&stat, place.mount_point) {
         (None, _) => "appears in one step",
         (_, true) => {
@@ -238,26 +278,17 @@ fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
     })
 }
 
-fn is_empty(place: &Place) -> bool {
-    let own = place.name_inside();
-    let names = system::open_dir(&place.target).and_then(|dir| {
-        let ours = |name: &io::Result<Vec<u8>>| {
-            name.as_ref().is_ok_and(|name| Some(name) == own.as_ref() || name == b"lost+found")
-        };
-        Ok(system::read_dir(dir.as_fd())?.all(|name| ours(&name)))
-    });
-    names.unwrap_or(false)
-}
-
 /// What there is, for people.
 fn present(place: &Place, stat: Option<&system::Stat>) -> io::Result<String> {
     let Some(stat) = stat else { return Ok("nothing".into()) };
     Ok(match stat.kind {
         Kind::Directory => {
             let dir = system::open_dir(&place.target)?;
-            let own = place.name_inside();
             let names = system::read_dir(dir.as_fd())?;
-            let count = names.filter(|name| name.as_ref().ok() != own.as_ref()).take(COUNTED + 1).count();
+            let count = names
+                .filter(|name| !name.as_ref().is_ok_and(|name| is_home(dir.as_fd(), name)))
+                .take(COUNTED + 1)
+                .count();
             match count {
                 0 => "an empty folder".into(),
                 1 => "a folder with 1 entry".into(),

@@ -215,7 +215,8 @@ mod tests {
     fn what_was_found_damaged_is_chosen_only_by_its_name() {
         let mut list = three();
         list[2].damaged = Some(Timestamp::UNIX_EPOCH);
-        assert_eq!(pick(&list, "latest", None).unwrap(), "a2");
+        assert_eq!(pick(&list, "latest", None).unwrap_err().kind(), ErrorKind::Damaged);
+        assert_eq!(pick(&list, "a200", None).unwrap(), "a2");
         assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "a2");
         assert_eq!(pick(&list, "b3.tar.zst", None).unwrap(), "b3");
     }

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
+    os::fd::AsFd,
     sync::{Mutex, PoisonError},
 };
 
@@ -27,6 +28,17 @@ fn owner_of(posix: &Posix) -> Option<(u32, u32)> {
     Some((number(posix.uid)?, number(posix.gid)?))
 }
 
+/// Set-user-id and set-group-id.
+const SET_ID: u32 = 0o6000;
+
+fn belongs_to(file: &File, owner: (u32, u32)) -> bool {
+    system::stat_fd(file.as_fd()).is_ok_and(|stat| (stat.uid, stat.gid) == owner)
+}
+
+fn xattr(name: &[u8]) -> String {
+    format!("xattr {}", name.escape_ascii())
+}
+
 /// The same for a file that was just made and is open: three calls in the usual case, where names would take seven.
 /// `own`: the owner that it has already. Order: see `system::apply_attributes`.
 pub(crate) fn apply_to_new_file(
@@ -41,7 +53,8 @@ pub(crate) fn apply_to_new_file(
             failed(what, e.into());
         }
     };
-    let is_acl = |name: &[u8]| name.starts_with(b"system.posix_acl_");
+    // ACLs, which contain the mode's group bits or, as those of NFS do, are replaced by it.
+    let is_acl = |name: &[u8]| name.starts_with(b"system.");
     if !no_owner {
         match owner_of(posix) {
             owner @ Some(_) if owner == own => {}
@@ -52,17 +65,29 @@ pub(crate) fn apply_to_new_file(
         }
     }
     for (name, value) in posix.xattrs.iter().filter(|(name, _)| !is_acl(name)) {
-        check("xattr", rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()));
+        check(&xattr(name), rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()));
     }
+    let mut bits = posix.mode & 0o7777;
+    if bits & SET_ID != 0 && !owner_of(posix).is_some_and(|owner| belongs_to(file, owner)) {
+        // Whoever it belongs to instead would lend its rights to everybody.
+        bits &= !SET_ID;
+        let why = "set-user-id and set-group-id are only for the owner that they were given by";
+        failed("set-id", io::Error::other(why));
+    }
+    let mut check = |what: &str, done: rustix::io::Result<()>| {
+        if let Err(e) = done {
+            failed(what, e.into());
+        }
+    };
     #[allow(
         clippy::cast_possible_truncation,
         clippy::unnecessary_cast,
         reason = "sixteen bits on some systems"
     )]
-    let mode = Mode::from_raw_mode((posix.mode & 0o7777) as RawMode);
+    let mode = Mode::from_raw_mode(bits as RawMode);
     check("mode", rustix::fs::fchmod(file, mode));
     for (name, value) in posix.xattrs.iter().filter(|(name, _)| is_acl(name)) {
-        check("xattr", rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()));
+        check(&xattr(name), rustix::fs::fsetxattr(file, &name[..], value, XattrFlags::empty()));
     }
     let times = Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
@@ -73,7 +98,7 @@ pub(crate) fn apply_to_new_file(
 
 /// What could not be set or made, by sort: a count and the first paths, so that memory does not grow with it.
 #[derive(Default)]
-pub(crate) struct Losses(Mutex<BTreeMap<&'static str, Loss>>);
+pub(crate) struct Losses(Mutex<BTreeMap<(&'static str, bool), Loss>>);
 
 #[derive(Default)]
 struct Loss {
@@ -83,12 +108,18 @@ struct Loss {
 }
 
 impl Losses {
-    /// `what` is what the system calls say: "owner", "xattr user.x", "mode", "time"; or a sort of thing.
+    /// `what` is what the system calls say: "owner", "xattr user.x", "mode", "time"; "set-id"; or a sort of thing.
     pub(crate) fn add(&self, what: &str, path: &[u8], why: &io::Error) {
+        let privileged = ["trusted.", "security."];
+        // What follows from owners that are not restored, so that whoever agreed to that agreed to it too.
+        let agreeable = match what.split_once(' ') {
+            Some(("xattr", name)) => privileged.iter().any(|space| name.starts_with(space)),
+            _ => matches!(what, "owner" | "device" | "set-id"),
+        };
         let sort = match what.split(' ').next().unwrap_or_default() {
             "owner" => "the owner could not be set",
             "xattr" => "extended attributes could not be set",
-            "mode" => "the permissions could not be set",
+            "mode" | "set-id" => "the permissions could not be set",
             "time" => "the time could not be set",
             "device" => "devices could not be made",
             "fifo" => "pipes could not be made",
@@ -96,7 +127,7 @@ impl Losses {
             _ => "something could not be set",
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let loss = all.entry(sort).or_default();
+        let loss = all.entry((sort, agreeable)).or_default();
         loss.count += 1;
         if loss.first.len() < 3 {
             loss.first.push(display_path(path));
@@ -107,10 +138,8 @@ impl Losses {
     /// Notes them: lost, or only worth knowing where that was agreed to.
     pub(crate) fn tell(&self, cx: &Context, component: &str, agreed: bool) {
         let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
-        for (sort, loss) in all {
-            // A hard link that is missing is data, not an attribute.
-            let agreed = agreed && !sort.starts_with("hard links");
-            let severity = if agreed { Severity::Note } else { Severity::Lost };
+        for ((sort, agreeable), loss) in all {
+            let severity = if agreed && agreeable { Severity::Note } else { Severity::Lost };
             let more = if loss.count > loss.first.len() as u64 { ", …" } else { "" };
             let text =
                 format!("{sort}: {} times ({}): {}{more}", loss.count, loss.why, loss.first.join(", "));
@@ -124,4 +153,53 @@ pub(crate) fn owner_of_new_files(folder: &system::Stat) -> Option<(u32, u32)> {
     let inherits = folder.mode & 0o2000 != 0;
     let own = (rustix::process::geteuid().as_raw(), folder.gid);
     (!inherits && folder.uid == own.0 && rustix::process::getegid().as_raw() == folder.gid).then_some(own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost(whats: &[&str], agreed: bool) -> Vec<Severity> {
+        let (losses, cx) = (Losses::default(), Context::default());
+        for what in whats {
+            losses.add(what, b"x", &io::Error::other("no"));
+        }
+        losses.tell(&cx, "c", agreed);
+        cx.notes().list.iter().map(|note| note.severity).collect()
+    }
+
+    #[test]
+    fn only_what_goes_with_the_owner_is_agreed_to_with_it() {
+        for what in ["owner", "device", "set-id", "xattr security.capability", "xattr trusted.x"] {
+            assert_eq!(lost(&[what], true), [Severity::Note], "{what}");
+            assert_eq!(lost(&[what], false), [Severity::Lost], "{what}");
+        }
+        for what in ["mode", "time", "xattr user.x", "xattr system.posix_acl_access", "link", "fifo"] {
+            assert_eq!(lost(&[what], true), [Severity::Lost], "{what}");
+        }
+        assert_eq!(lost(&["set-id", "mode"], true).len(), 2);
+    }
+
+    #[test]
+    fn a_file_of_another_owner_gets_no_set_id_bits() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::tempfile().unwrap();
+        let stat = system::stat_fd(file.as_fd()).unwrap();
+        let (uid, gid) = (u64::from(stat.uid), u64::from(stat.gid));
+        for (other, no_owner, mode, failures) in
+            [(false, true, 0o6755, 0), (false, false, 0o6755, 0), (true, true, 0o755, 1)]
+        {
+            let posix = Posix { uid: uid + u64::from(other), gid, mode: 0o6755, ..Posix::default() };
+            let mut failed = Vec::new();
+            apply_to_new_file(&file, &posix, no_owner, None, &mut |what, _| failed.push(what.to_owned()));
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, mode);
+            assert_eq!(failed.iter().filter(|what| *what == "set-id").count(), failures, "{failed:?}");
+        }
+        // A number that no system has: the owner cannot be set.
+        let posix = Posix { uid: u64::MAX, gid, mode: 0o4755, ..Posix::default() };
+        let mut failed = Vec::new();
+        apply_to_new_file(&file, &posix, false, None, &mut |what, _| failed.push(what.to_owned()));
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o7777, 0o755);
+        assert_eq!(failed, ["owner", "set-id"]);
+    }
 }

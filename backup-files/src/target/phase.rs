@@ -16,6 +16,8 @@ use std::{
 const PHASE: &[u8] = b"phase";
 const PHASE_NEW: &[u8] = b"phase.new";
 const ATTRIBUTES: &[u8] = b"attributes";
+/// What the restore has put at the top of its target.
+pub(crate) const ENTRIES: &[u8] = b"entries";
 
 /// A step of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub(crate) enum Phase {
     Whole {
         /// Inode of the shadow.
         new: u64,
+        /// When it was made, where that is known: numbers are used again.
+        #[serde(default)]
+        born: Option<(i64, u32)>,
         /// There was something at the target.
         replaces: bool,
     },
@@ -61,7 +66,7 @@ pub(crate) fn read_phase(home: BorrowedFd<'_>) -> io::Result<Option<Phase>> {
 
 /// The last act of a revert or settle.
 pub(crate) fn forget(home: BorrowedFd<'_>) -> io::Result<()> {
-    for name in [PHASE_NEW, ATTRIBUTES, PHASE] {
+    for name in [PHASE_NEW, ATTRIBUTES, ENTRIES, PHASE] {
         remove_file(home, name)?;
     }
     system::fsync_dir(home)

@@ -16,6 +16,9 @@ pub(crate) const SHADOW: &[u8] = b"shadow";
 /// The old data, once the new is in its place.
 pub(crate) const PREVIOUS: &[u8] = b"previous";
 
+/// What somebody else made where this restore has to put something; never removed.
+pub(crate) const FOUND: &[u8] = b"found";
+
 /// What `Target::undo` says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,13 +41,16 @@ impl Place {
         let (Some(parent), Some(name)) = (target.parent(), target.file_name()) else {
             return Err(refused("a whole file system is never replaced").hint("name a folder in it"));
         };
+        // Once: what a link on the way leads to may change meanwhile. A parent that is missing is for the survey to say.
+        let parent = std::fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
+        let (target, name) = (parent.join(name), name.to_owned());
         let id = BackupId::generate();
         let mount_point = system::is_mount_point(&target).unwrap_or(false);
         let home = if mount_point {
             target.join(format!(".backup-{id}"))
         } else {
             // Names have at most 255 bytes.
-            let name = system::path_to_bytes(Path::new(name));
+            let name = system::path_to_bytes(Path::new(&name));
             let mut home = [b".", &name[..name.len().min(200)]].concat();
             home.extend_from_slice(format!(".backup-{id}").as_bytes());
             parent.join(system::path_from_bytes(home))
@@ -77,8 +83,7 @@ impl Place {
     pub(crate) fn parent(&self) -> io::Result<(OwnedFd, Vec<u8>)> {
         match (self.target.parent(), self.target.file_name()) {
             (Some(parent), Some(name)) => {
-                let parent = std::fs::canonicalize(parent)?;
-                Ok((system::open_dir(&parent)?, system::path_to_bytes(Path::new(name))))
+                Ok((system::open_dir(parent)?, system::path_to_bytes(Path::new(name))))
             }
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
@@ -109,12 +114,6 @@ impl Place {
         let dir = system::open_dir(&self.target).ok().filter(|_| self.mount_point)?;
         Some(system::stat_fd(dir.as_fd()).ok()?.mtime)
     }
-
-    /// The name of the home inside the target, where it is there.
-    pub(crate) fn name_inside(&self) -> Option<Vec<u8>> {
-        let name = self.home.file_name().filter(|_| self.mount_point)?;
-        Some(system::path_to_bytes(Path::new(name)))
-    }
 }
 
 #[cfg(test)]
@@ -124,6 +123,19 @@ mod tests {
     #[test]
     fn the_root_of_the_file_system_is_refused() {
         assert_eq!(Place::new("/".into()).unwrap_err().kind(), ErrorKind::Refused);
+    }
+
+    #[test]
+    fn a_link_above_the_target_is_followed_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let real = std::fs::canonicalize(dir.path()).unwrap().join("real");
+        std::fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink("real", dir.path().join("link")).unwrap();
+        let place = Place::new(dir.path().join("link/data")).unwrap();
+        assert_eq!(
+            (place.target.as_path(), place.home.parent()),
+            (real.join("data").as_path(), Some(&*real))
+        );
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! Swapping the shadow in, and back: in one step where the system can, else by renames that are journalled.
 
 use crate::{
-    system::{self, Kind, Stat},
+    system,
     target::attributes::attributes,
     target::phase::{
         Phase, attributes_of, forget, read_phase, remember_attributes, remembered_attributes, write_phase,
     },
-    target::place::{PREVIOUS, Place, SHADOW},
+    target::place::{FOUND, PREVIOUS, Place, SHADOW},
 };
+use moving::Way;
+use record::{Id, found, record};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    sync::Arc,
+    sync::{Arc, Mutex},
 };
+
+mod moving;
+mod record;
 
 /// Asked before every change of what is on disk: where tests stop a publish as a kill would.
 #[derive(Clone, Default)]
@@ -29,9 +34,10 @@ pub(crate) struct Publisher {
     parent: OwnedFd,
     name: Vec<u8>,
     home: OwnedFd,
-    home_inside: Option<Vec<u8>>,
     mount_point: bool,
     steps: Steps,
+    /// Names in `found` of what was not ours and in the way.
+    set_aside: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Publisher {
@@ -47,8 +53,14 @@ impl Publisher {
             home => home?,
         };
         let (parent, name) = place.parent()?;
-        let home_inside = place.name_inside();
-        Ok(Some(Publisher { parent, name, home, home_inside, mount_point: place.mount_point, steps }))
+        Ok(Some(Publisher {
+            parent,
+            name,
+            home,
+            mount_point: place.mount_point,
+            steps,
+            set_aside: Mutex::default(),
+        }))
     }
 
     fn parent(&self) -> BorrowedFd<'_> {
@@ -59,11 +71,11 @@ impl Publisher {
         self.home.as_fd()
     }
 
-    fn at_target(&self) -> io::Result<Option<Stat>> {
+    fn at_target(&self) -> io::Result<Option<Id>> {
         found(self.parent(), &self.name)
     }
 
-    fn at_home(&self, name: &[u8]) -> io::Result<Option<Stat>> {
+    fn at_home(&self, name: &[u8]) -> io::Result<Option<Id>> {
         found(self.home(), name)
     }
 
@@ -89,7 +101,7 @@ impl Publisher {
             return self.one_by_one();
         }
         let replaces = self.at_target()?.is_some();
-        self.phase(Phase::Whole { new: shadow.ino, replaces })?;
+        self.phase(Phase::Whole { new: shadow.ino, born: shadow.born, replaces })?;
         self.steps.next()?;
         if !replaces {
             rename_new(self.home(), SHADOW, self.parent(), &self.name)?;
@@ -123,9 +135,10 @@ impl Publisher {
         remember_attributes(self.home(), b"", attributes_of(target.as_fd())?)?;
         self.phase(Phase::MovingOut)?;
         let previous = self.folder_at_home(PREVIOUS)?;
-        self.move_all(target.as_fd(), previous.as_fd(), b"", true)?;
+        self.move_all(target.as_fd(), previous.as_fd(), b"", Way::Out)?;
+        record(self.home(), shadow.as_fd())?;
         self.phase(Phase::MovingIn)?;
-        self.move_all(shadow.as_fd(), target.as_fd(), b"", false)?;
+        self.move_all(shadow.as_fd(), target.as_fd(), b"", Way::In)?;
         self.steps.next()?;
         set_attributes(target.as_fd(), b".", &posix)?;
         self.phase(Phase::Published)
@@ -139,73 +152,18 @@ impl Publisher {
         system::open_dir_at(self.home(), name)
     }
 
-    /// Moves everything in a folder to another, but for the home. What is in both already, because it was interrupted, is
-    /// moved on. Durable when it returns. `remember`: attributes of folders that cannot be renamed.
-    fn move_all(
-        &self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        path: &[u8],
-        remember: bool,
-    ) -> io::Result<()> {
-        let names = system::read_dir(from)?.collect::<io::Result<Vec<_>>>()?;
-        for name in names {
-            if path.is_empty() && self.home_inside.as_ref() == Some(&name) {
-                continue;
-            }
-            self.steps.next()?;
-            match rename_new(from, &name, to, &name) {
-                Ok(()) => {}
-                Err(e)
-                    if matches!(e.kind(), io::ErrorKind::CrossesDevices | io::ErrorKind::AlreadyExists)
-                        && system::stat_at(from, &name)?.kind == Kind::Directory =>
-                {
-                    let path = if path.is_empty() { name.clone() } else { [path, b"/", &name[..]].concat() };
-                    self.move_folder(from, to, &name, &path, remember)?;
-                }
-                Err(e) => return Err(e),
-            }
-        }
-        system::fsync_dir(from)?;
-        system::fsync_dir(to)
-    }
-
-    /// A folder that cannot be renamed is made again, and what is in it moved.
-    fn move_folder(
-        &self,
-        from: BorrowedFd<'_>,
-        to: BorrowedFd<'_>,
-        name: &[u8],
-        path: &[u8],
-        remember: bool,
-    ) -> io::Result<()> {
-        let inner = system::open_dir_at(from, name)?;
-        let posix = attributes_of(inner.as_fd())?;
-        if remember {
-            remember_attributes(self.home(), path, posix.clone())?;
-        }
-        self.steps.next()?;
-        match system::make_dir(to, name) {
-            Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
-            _ => {}
-        }
-        let outer = system::open_dir_at(to, name)?;
-        self.move_all(inner.as_fd(), outer.as_fd(), path, remember)?;
-        set_attributes(outer.as_fd(), b".", &posix)?;
-        self.steps.next()?;
-        Ok(rustix::fs::unlinkat(from, name, rustix::fs::AtFlags::REMOVEDIR)?)
-    }
-
     /// Everything as it was before, from wherever it stands.
     pub(crate) fn revert(&self) -> io::Result<()> {
         match read_phase(self.home())? {
             None => {}
-            Some(Phase::Whole { new, replaces }) => self.revert_whole(new, replaces)?,
+            Some(Phase::Whole { new, born, replaces }) => {
+                self.revert_whole(Id { ino: new, born }, replaces)?
+            }
             Some(Phase::MovingOut) => self.move_back()?,
             Some(Phase::MovingIn | Phase::Published) => {
                 let target = system::open_dir_at(self.parent(), &self.name)?;
                 let shadow = self.folder_at_home(SHADOW)?;
-                self.move_all(target.as_fd(), shadow.as_fd(), b"", false)?;
+                self.move_all(target.as_fd(), shadow.as_fd(), b"", Way::Away)?;
                 self.phase(Phase::MovingOut)?;
                 self.move_back()?;
             }
@@ -216,7 +174,7 @@ impl Publisher {
     fn move_back(&self) -> io::Result<()> {
         let target = system::open_dir_at(self.parent(), &self.name)?;
         match system::open_dir_at(self.home(), PREVIOUS) {
-            Ok(previous) => self.move_all(previous.as_fd(), target.as_fd(), b"", false)?,
+            Ok(previous) => self.move_all(previous.as_fd(), target.as_fd(), b"", Way::Back)?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(e),
         }
@@ -233,8 +191,8 @@ impl Publisher {
         system::fsync_dir(target.as_fd())
     }
 
-    fn revert_whole(&self, new: u64, replaces: bool) -> io::Result<()> {
-        let is_new = |stat: &Option<Stat>| stat.is_some_and(|stat| stat.ino == new);
+    fn revert_whole(&self, new: Id, replaces: bool) -> io::Result<()> {
+        let is_new = |id: &Option<Id>| id.is_some_and(|id| id.is(new));
         let mut previous = self.at_home(PREVIOUS)?;
         if is_new(&previous) {
             return Ok(()); // swapped back already
@@ -285,14 +243,9 @@ impl Publisher {
             system::remove_tree_beneath(self.home(), name)?;
         }
         self.steps.next()?;
+        // What is in it is somebody else's.
+        let _ = rustix::fs::unlinkat(self.home(), FOUND, rustix::fs::AtFlags::REMOVEDIR);
         forget(self.home())
-    }
-}
-
-fn found(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Stat>> {
-    match system::stat_at(dir, name) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        stat => Ok(Some(stat?)),
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Attributes {
 /// 1. the owner: changing it clears the set-user-id bits and `security.capability`;
 /// 2. extended attributes but ACLs: their owner needs the right to write, which the mode may take away;
 /// 3. the mode (not of a symbolic link, which has none);
-/// 4. ACLs, which contain the mode's group bits;
+/// 4. ACLs and whatever else is of the file system (`system.`): they contain the mode's group bits, or are replaced by it;
 /// 5. the time, which nothing after it changes.
 pub(crate) fn apply_attributes(
     dir: BorrowedFd<'_>,
@@ -44,7 +44,7 @@ pub(crate) fn apply_attributes(
     };
     let symlink = stat_at(dir, name).is_ok_and(|stat| stat.kind == Kind::Symlink);
     let (acls, others): (Vec<_>, Vec<_>) =
-        attributes.xattrs.iter().partition(|(key, _)| key.starts_with(b"system.posix_acl_"));
+        attributes.xattrs.iter().partition(|(key, _)| key.starts_with(b"system."));
     let xattr =
         |(key, value): &Xattr| (format!("xattr {}", key.escape_ascii()), set_xattr_at(dir, name, key, value));
 

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{fsync, stat, statvfs};
 
@@ -55,6 +55,32 @@ pub(super) fn is_mount_root(dir: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(own.dev != parent.dev || own.ino == parent.ino)
 }
 
+/// What is mounted somewhere inside this folder, given without links; what is mounted at the folder itself does not
+/// count. Nothing where the system does not tell (only Linux does).
+pub(crate) fn mounts_beneath(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let table = match std::fs::read("/proc/self/mountinfo") {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        table => table?,
+    };
+    let points =
+        table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    let points = points.map(|point| super::path_from_bytes(unescaped(point)));
+    Ok(points.filter(|point| point.starts_with(folder) && point != folder).collect())
+}
+
+/// The table has spaces, tabs, line ends and backslashes as three octal digits.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        let digits = text.get(at + 1..at + 4).filter(|_| *byte == b'\\');
+        let number = digits.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 8).ok());
+        out.push(number.unwrap_or(*byte));
+        at += if number.is_some() { 4 } else { 1 };
+    }
+    out
+}
+
 /// Names made, renamed and removed in a folder are durable after this.
 pub(crate) fn fsync_dir(dir: BorrowedFd<'_>) -> io::Result<()> {
     Ok(fsync(dir)?)
@@ -75,4 +101,12 @@ pub(crate) fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
 /// Whether this process runs as root, by its effective user.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn names_in_the_table_of_mounts_are_read() {
+        assert_eq!(super::unescaped(b"/a\\040b\\134\\012c\\"), b"/a b\\\nc\\");
+    }
 }

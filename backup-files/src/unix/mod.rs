@@ -32,12 +32,12 @@ pub(crate) use files::{
     path_to_bytes, read_at, read_dir, read_link_at,
 };
 pub(crate) use filesystem::{
-    Space, device_id, free_space, fsync_dir, is_mount_point, is_root, sync_filesystem,
+    Space, device_id, free_space, fsync_dir, is_mount_point, is_root, mounts_beneath, sync_filesystem,
 };
 pub(crate) use locks::{
     RangeLock, any_parked, close_database, close_parked, descriptors_on, locked_by_this_process, range_lock,
     take_parked,
 };
 pub(crate) use remove::remove_tree_beneath;
-pub(crate) use stat::{Kind, Stat, stat_at, stat_fd};
-pub(crate) use xattr::{Xattr, list_xattrs, list_xattrs_at, set_xattr, set_xattr_at};
+pub(crate) use stat::{Kind, Stat, birth_time_at, stat_at, stat_fd};
+pub(crate) use xattr::{Xattr, list_xattrs, list_xattrs_at, remove_acls, set_xattr, set_xattr_at};

@@ -41,6 +41,21 @@ pub(crate) fn stat_at(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Stat> {
     Ok(convert(&statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)?))
 }
 
+/// When this name's file was made, which nobody can set; None where the system does not tell.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(crate) fn birth_time_at(dir: BorrowedFd<'_>, name: &[u8]) -> Option<(i64, u32)> {
+    use rustix::fs::{StatxFlags, statx};
+    let found = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BTIME).ok()?;
+    let told = found.stx_mask & StatxFlags::BTIME.bits() != 0;
+    told.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
+}
+
+/// Other systems have other calls.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(crate) fn birth_time_at(_dir: BorrowedFd<'_>, _name: &[u8]) -> Option<(i64, u32)> {
+    None
+}
+
 /// Of what is open.
 pub(crate) fn stat_fd(file: BorrowedFd<'_>) -> io::Result<Stat> {
     Ok(convert(&fstat(file)?))

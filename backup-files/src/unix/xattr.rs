@@ -3,7 +3,9 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
-use rustix::fs::{XattrFlags, fgetxattr, flistxattr, fsetxattr, lgetxattr, llistxattr, lsetxattr};
+use rustix::fs::{
+    XattrFlags, fgetxattr, flistxattr, fremovexattr, fsetxattr, lgetxattr, llistxattr, lsetxattr,
+};
 use rustix::io::Errno;
 
 use super::stat::stat_at;
@@ -43,6 +45,17 @@ pub(crate) fn set_xattr(file: BorrowedFd<'_>, name: &[u8], value: &[u8]) -> io::
 /// Sets one of a name in a folder, which may be a symbolic link.
 pub(crate) fn set_xattr_at(dir: BorrowedFd<'_>, name: &[u8], key: &[u8], value: &[u8]) -> io::Result<()> {
     Ok(lsetxattr(&path_of(dir, name)[..], key, value, XattrFlags::empty())?)
+}
+
+/// Removes the ACLs that a folder has got from the one above, and thereby what it would hand down.
+pub(crate) fn remove_acls(folder: BorrowedFd<'_>) -> io::Result<()> {
+    for name in ["system.posix_acl_default", "system.posix_acl_access"] {
+        match fremovexattr(folder, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::NOTSUP) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 /// There are no calls relative to a folder; this path means the folder that is open, whatever its name is by now.

@@ -273,3 +273,202 @@ async fn a_survey_tells_the_real_path_and_that_owners_are_left_out() {
     let says = |s: &backup_core::Survey| s.notes.iter().any(|n| n == "owners are not restored");
     assert!(says(&without) && !says(&with_owners));
 }
+
+fn a_name_of_another_restore() -> String {
+    format!(".backup-{}", backup_core::BackupId::generate())
+}
+
+/// A mount point `t` with some data, and something new in `n`.
+fn mounted() -> (tempfile::TempDir, Mounted) {
+    let dir = tempfile::tempdir().unwrap();
+    run("mkdir t; mount -t tmpfs tmpfs t; echo old > t/same; echo old > t/old", dir.path());
+    run("mkdir n; echo new > n/same; echo new > n/new", dir.path());
+    let mounted = Mounted(dir.path().join("t"));
+    (dir, mounted)
+}
+
+fn scene(dir: &Path) -> Scene {
+    Scene { target: dir.join("t"), new: dir.join("n"), reset: Box::new(|| ()) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_home_of_another_restore_to_the_same_mount_point_stays() {
+    if !is_root("the_home_of_another_restore_to_the_same_mount_point_stays") {
+        return;
+    }
+    let (dir, _mounted) = mounted();
+    let other = dir.path().join("t").join(a_name_of_another_restore());
+    fs::create_dir_all(other.join("previous")).unwrap();
+    let cx = Context::default();
+    let mut target = scene(dir.path()).filled().await;
+    target.publish(&cx).await.unwrap();
+    assert!(other.join("previous").exists());
+    target.revert(&cx).await.unwrap();
+    assert!(other.join("previous").exists());
+    let mut target = scene(dir.path()).filled().await;
+    target.publish(&cx).await.unwrap();
+    target.settle(&cx).await.unwrap();
+    assert!(other.join("previous").exists());
+    run("rm t/same t/new", dir.path());
+    let survey =
+        FilesTarget::new("c", &FilesConfig::new(dir.path().join("t"))).unwrap().survey(&cx).await.unwrap();
+    assert!(!survey.replaces, "it counts as data");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_and_found_stays_where_it_is_and_what_is_in_it_is_data() {
+    use std::os::unix::fs::MetadataExt;
+    if !is_root("lost_and_found_stays_where_it_is_and_what_is_in_it_is_data") {
+        return;
+    }
+    for new in ["true", "mkdir n/lost+found; echo new > n/lost+found/x"] {
+        let (dir, _mounted) = mounted();
+        let cx = Context::default();
+        let to = dir.path().join("t");
+        run(&format!("{new}; rm t/*; mkdir t/lost+found; chmod 700 t/lost+found"), dir.path());
+        let config = FilesConfig::new(&to);
+        let looked = async || FilesTarget::new("c", &config).unwrap().survey(&cx).await.unwrap().replaces;
+        assert!(!looked().await);
+        run("echo old > t/lost+found/x; touch -d 2001-01-01 t/lost+found", dir.path());
+        assert!(looked().await, "what a repair of the file system found is data");
+        let (inode, old) = (to.join("lost+found").metadata().unwrap().ino(), snapshot(&to));
+        for killed in 0.. {
+            let target = scene(dir.path()).filled().await;
+            let undo = target.undo();
+            let published = target.with_steps(killed_before(killed).0).publish(&cx).await.is_ok();
+            assert_eq!(to.join("lost+found").metadata().unwrap().ino(), inode);
+            let there = fs::read_to_string(to.join("lost+found/x")).unwrap_or_default();
+            assert!(!published || there == if new == "true" { "" } else { "new\n" }, "{there}");
+            FilesTarget::recover(undo).unwrap().revert(&cx).await.unwrap();
+            assert_eq!(snapshot(&to), old, "killed before step {killed}");
+            assert_eq!(to.join("lost+found").metadata().unwrap().ino(), inode);
+            if published {
+                break;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_appears_where_none_was_planned_to_be_replaced_is_kept() {
+    let cx = Context::default();
+    for before in ["true", "mkdir t"] {
+        let dir = tempfile::tempdir().unwrap();
+        run(&format!("mkdir n; echo new > n/new; {before}"), dir.path());
+        let mut target = scene(dir.path()).filled().await;
+        run("mkdir -p t; echo precious > t/precious", dir.path());
+        let e = target.publish(&cx).await.unwrap_err();
+        assert_eq!(e.kind(), backup_core::ErrorKind::Refused, "{e}");
+        target.revert(&cx).await.unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("t/precious")).unwrap(), "precious\n");
+        scene(dir.path()).nothing_is_left();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_mounted_inside_a_target_is_told_and_not_moved() {
+    if !is_root("what_is_mounted_inside_a_target_is_told_and_not_moved") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (at, cx) = ("t/with space", Context::default());
+    run(&format!("mkdir -p '{at}' n; echo new > n/new; echo old > t/old"), dir.path());
+    let mut before = scene(dir.path()).filled().await;
+    run(&format!("mount -t tmpfs tmpfs '{at}'"), dir.path());
+    let _mounted = Mounted(dir.path().join(at));
+    let e = before.publish(&cx).await.unwrap_err();
+    assert!(e.kind() == backup_core::ErrorKind::Refused && e.to_string().contains(at), "{e}");
+    before.revert(&cx).await.unwrap();
+    let mut target = FilesTarget::new("c", &FilesConfig::new(dir.path().join("t"))).unwrap();
+    let survey = target.survey(&cx).await.unwrap();
+    assert!(survey.notes.iter().any(|note| note.contains(at)), "{:?}", survey.notes);
+    assert_eq!(target.prepare(&cx).await.err().unwrap().kind(), backup_core::ErrorKind::Refused);
+    assert!(dir.path().join("t/old").exists());
+    scene(dir.path()).nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acls_of_the_folder_above_are_not_inherited() {
+    let dir = tempfile::tempdir().unwrap();
+    run(
+        "mkdir -p n/sub; echo new > n/new; chmod 640 n/new; chmod 750 n/sub n; setfacl -d -m u:1234:rwx .",
+        dir.path(),
+    );
+    let mut target = scene(dir.path()).filled().await;
+    target.publish(&Context::default()).await.unwrap();
+    let out = Command::new("getfacl").args(["-R", "-p"]).arg(dir.path().join("t")).output().unwrap();
+    let acls = String::from_utf8_lossy(&out.stdout);
+    assert!(acls.contains("new") && !acls.contains("1234") && !acls.contains("default"), "{acls}");
+}
+
+/// Does this before its step number `at`.
+fn meanwhile(at: usize, dir: &Path, script: &'static str) -> Steps {
+    let (count, dir) = (AtomicUsize::new(0), dir.to_owned());
+    let step = move || {
+        if count.fetch_add(1, Relaxed) == at {
+            run(script, &dir);
+        }
+        Ok(())
+    };
+    Steps(Some(Arc::new(step)))
+}
+
+fn all_with(dir: &Path, text: &str) -> usize {
+    let out = Command::new("grep").args(["-rlx", text]).arg(dir).output().unwrap();
+    String::from_utf8_lossy(&out.stdout).lines().count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_application_makes_during_a_publish_one_by_one_is_set_aside_and_kept() {
+    if !is_root("what_an_application_makes_during_a_publish_one_by_one_is_set_aside_and_kept") {
+        return;
+    }
+    let app = "echo app > t/app.new; mv -f t/app.new t/same; mkdir -p t/new2; echo app > t/new2/x";
+    let mut told = 0;
+    for at in 0..12 {
+        for reverted in [true, false] {
+            let (dir, _mounted) = mounted();
+            run("mkdir n/new2; echo new > n/new2/x; echo new > n/new2/y", dir.path());
+            let (to, cx) = (dir.path().join("t"), Context::default());
+            let mut target = scene(dir.path()).filled().await.with_steps(meanwhile(at, dir.path(), app));
+            target.publish(&cx).await.unwrap();
+            let at_home = fs::read_dir(&to)
+                .unwrap()
+                .map(|e| e.unwrap().path())
+                .find(|p| p.to_string_lossy().contains(".backup-"));
+            let set_aside = at_home.unwrap().join("found").exists();
+            assert_eq!(set_aside, !cx.notes().list.is_empty(), "{:?}", cx.notes());
+            told += usize::from(set_aside);
+            if reverted {
+                target.revert(&cx).await.unwrap();
+                assert!(fs::read_to_string(to.join("old")).unwrap() == "old\n" && !to.join("new").exists());
+            } else {
+                target.settle(&cx).await.unwrap();
+                assert!(to.join("new").exists());
+                // Moved out with what is old it goes with it, as anything written before a publish does.
+                continue;
+            }
+            // `same`; what is written into a folder that is restored already goes with it.
+            assert!(all_with(&to, "app") >= 1, "before step {at}: it is gone");
+        }
+    }
+    assert!(told > 0, "nothing was ever in the way");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revert_one_by_one_keeps_what_was_made_since() {
+    if !is_root("a_revert_one_by_one_keeps_what_was_made_since") {
+        return;
+    }
+    let (dir, _mounted) = mounted();
+    let (to, cx) = (dir.path().join("t"), Context::default());
+    let mut target = scene(dir.path()).filled().await;
+    target.publish(&cx).await.unwrap();
+    run("echo app > t/app; echo app > x; mv x t/same; mkdir t/d; echo app > t/d/x", dir.path());
+    let old_home = target.journal_home().unwrap();
+    target.revert(&cx).await.unwrap();
+    assert_eq!(fs::read_to_string(to.join("same")).unwrap(), "old\n");
+    assert_eq!(all_with(&old_home.join("found"), "app"), 3);
+    assert_eq!(fs::read_dir(&to).unwrap().count(), 3, "old, same and the home");
+    assert!(cx.notes().list.iter().any(|n| n.text.contains("found")), "{:?}", cx.notes());
+}
