@@ -65,6 +65,12 @@ impl Source for FilesSource {
             let found = look(&config.path);
             match found {
                 Ok(root) => {
+                    if !matches!(root.stat.kind, Kind::File | Kind::Directory) {
+                        let e =
+                            Error::new(ErrorKind::Usage, "read the source", "it is no folder and no file");
+                        let hint = "name the folder that it is in: devices, pipes and sockets have no content to store";
+                        return Err(e.on(config.path.display()).hint(hint));
+                    }
                     Exclude::new(&config, &root.path)?; // a wrong pattern is said before anything begins
                     Ok(Some(root))
                 }

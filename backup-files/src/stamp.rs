@@ -3,7 +3,11 @@
 use crate::system::{self, Stat, Xattr};
 use backup_core::{Kind, Posix};
 use bytes::Bytes;
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::AsFd,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 /// The kind of entry it is; `None`: a socket, or what systems to come have.
 pub(crate) fn entry_kind(stat: &Stat) -> Option<Kind> {
@@ -57,6 +61,21 @@ pub(crate) enum Change {
     Content,
 }
 
+/// How long after a change another one may leave the same times: clocks of file systems tick every 1 to 10 ms.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Whether the file was changed so shortly before `now` that its times may not tell the next change.
+pub(crate) fn is_fresh(stat: &Stat, now: SystemTime) -> bool {
+    let (seconds, nanoseconds) = stat.ctime;
+    let Ok(seconds) = u64::try_from(seconds) else { return false };
+    let changed = UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+    match now.duration_since(changed) {
+        Ok(age) => age < TICK,
+        // The clock of a file server may be ahead a little.
+        Err(ahead) => ahead.duration() < TICK,
+    }
+}
+
 /// How the file differs from what it was `before`.
 pub(crate) fn change_since(before: &Stat, now: &Stat) -> Change {
     if now.size > before.size {
@@ -68,5 +87,21 @@ pub(crate) fn change_since(before: &Stat, now: &Stat) -> Change {
         Change::None
     } else {
         Change::Content
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changed_a_moment_ago_is_fresh() {
+        let file = tempfile::tempfile().unwrap();
+        let stat = system::stat_fd(file.as_fd()).unwrap();
+        let changed = UNIX_EPOCH + Duration::new(u64::try_from(stat.ctime.0).unwrap(), stat.ctime.1);
+        let fresh = |milliseconds| is_fresh(&stat, changed + Duration::from_millis(milliseconds));
+        assert!(fresh(0) && fresh(49) && !fresh(50) && !fresh(5000));
+        assert!(is_fresh(&stat, changed - Duration::from_millis(10)));
+        assert!(!is_fresh(&stat, changed - Duration::from_secs(3600)));
     }
 }

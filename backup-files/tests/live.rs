@@ -161,3 +161,47 @@ async fn a_tree_in_turmoil_is_stored_whole() {
     stop.store(true, Relaxed);
     turmoil.join().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_grew_and_was_rewritten_is_no_mere_log() {
+    let grow = |path: &Path, n: usize| {
+        rewrite(path, b'b' + n as u8);
+        fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"a line").unwrap();
+    };
+    let (done, bytes, tries) = meddled(false, move |path, n| {
+        if n == 0 {
+            grow(path, n);
+        }
+    })
+    .await;
+    assert_eq!((done.lost, tries, bytes.len()), (0, 2, (5 << 20) + 6));
+    assert!(bytes[..5 << 20].iter().all(|b| *b == b'b'));
+    let (done, _, tries) = meddled(false, grow).await;
+    assert_eq!((done.lost, tries), (0, 3));
+    assert!(done.says(Severity::Warning, "changed while it was read"), "{:?}", done.notes);
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_says_it_is_empty_is_stored_with_its_content() {
+    let sink =
+        Arc::new(Meddling { meddle: Box::new(|_| {}), tries: AtomicUsize::new(0), taken: Mutex::default() });
+    let done = pour(&config("/proc/version"), sink.clone()).await;
+    assert_eq!(done.lost, 0, "{:?}", done.notes);
+    let taken = sink.taken.lock().unwrap();
+    let content = fs::read("/proc/version").unwrap();
+    assert_eq!((taken[0].0.size, &taken[0].1), (Some(content.len() as u64), &content));
+    assert!(taken[0].0.fingerprint.is_none());
+}
+
+#[tokio::test]
+async fn a_pipe_a_socket_or_a_device_is_no_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let [pipe, socket] = ["pipe", "socket"].map(|name| dir.path().join(name));
+    run("mkfifo", &[pipe.to_str().unwrap()]);
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [&pipe, &socket, Path::new("/dev/null")] {
+        let e = source(&config(path)).connect(&Context::default()).await.err().unwrap();
+        assert_eq!(e.kind(), backup_core::ErrorKind::Usage, "{path:?}: {e}");
+    }
+}

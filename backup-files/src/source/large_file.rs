@@ -2,12 +2,19 @@
 
 use crate::{
     source::run::Run,
-    stamp::{Change, change_since, fingerprint, posix_of},
+    stamp::{Change, change_since, fingerprint, is_fresh, posix_of},
     system::{self, Stat},
 };
 use backup_core::{Content, Entry, Error, ErrorKind, Extent, Facts, Feed, Result, Stage, tar};
 use bytes::Bytes;
-use std::{fs::File, io, os::fd::AsFd, sync::Arc};
+use std::{
+    fs::File,
+    hash::{DefaultHasher, Hasher},
+    io,
+    os::fd::AsFd,
+    sync::Arc,
+    time::SystemTime,
+};
 
 /// Up to this size a file that changed is read again: its bytes are stored again, too.
 const RETRIED_UP_TO: u64 = 64 << 20;
@@ -32,7 +39,9 @@ impl LargeFile {
         let mut entry = Entry::file(self.path.clone(), Stage::Data).sized(self.stat.size);
         let made = posix_of(&self.stat, &*self.file).and_then(|posix| {
             entry.posix = Some(posix);
-            entry.fingerprint = Some(fingerprint(&self.stat));
+            // Another change within the same tick of the clock would have the same one.
+            let fresh = is_fresh(&self.stat, SystemTime::now());
+            entry.fingerprint = (!fresh).then(|| fingerprint(&self.stat));
             entry.extents = extents(&self.file, &self.stat)?;
             Ok(())
         });
@@ -54,6 +63,7 @@ impl LargeFile {
         let whole = [Extent { offset: 0, length: self.stat.size }];
         let last_try = self.try_number >= TRIES || self.stat.size > RETRIED_UP_TO;
         let mut shrank = false;
+        let mut stored = DefaultHasher::new();
         for extent in extents.unwrap_or(&whole) {
             let (mut at, end) = (extent.offset, extent.offset + extent.length);
             while at < end {
@@ -66,13 +76,20 @@ impl LargeFile {
                         return Err(self.again());
                     }
                 }
+                if self.stat.size <= RETRIED_UP_TO {
+                    stored.write(&chunk);
+                }
                 at += chunk.len() as u64;
                 feed.blocking_send(chunk)?;
             }
         }
         let now =
             system::stat_fd(self.file.as_fd()).map_err(|e| self.run.unreadable(&self.path, "stat", e))?;
-        match change_since(&self.stat, &now) {
+        let change = match change_since(&self.stat, &now) {
+            Change::Grew if !shrank && !self.begins_with(extents, stored.finish())? => Change::Content,
+            change => change,
+        };
+        match change {
             _ if shrank => {
                 self.run.warn(&self.path, "became shorter while it was read; filled up with zeros")
             }
@@ -84,6 +101,35 @@ impl LargeFile {
             Change::Content => self.run.warn(&self.path, "changed while it was read; stored as it was read"),
         }
         Ok(Facts::new())
+    }
+
+    /// Whether it still begins with what was stored; of a large file that is not asked: no.
+    fn begins_with(&self, stored_extents: Option<&[Extent]>, stored: u64) -> Result<bool> {
+        if self.stat.size > RETRIED_UP_TO {
+            return Ok(false);
+        }
+        let read = || {
+            if extents(&self.file, &self.stat)?.as_deref() != stored_extents {
+                return Ok(false);
+            }
+            let whole = [Extent { offset: 0, length: self.stat.size }];
+            let mut again = DefaultHasher::new();
+            let mut chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
+            for extent in stored_extents.unwrap_or(&whole) {
+                let (mut at, end) = (extent.offset, extent.offset + extent.length);
+                while at < end {
+                    let wanted = usize::try_from(CHUNK.min(end - at)).unwrap_or(0);
+                    let got = system::read_at(&self.file, at, &mut chunk[..wanted])?;
+                    again.write(&chunk[..got]);
+                    if got < wanted {
+                        return Ok(false);
+                    }
+                    at += got as u64;
+                }
+            }
+            Ok(again.finish() == stored)
+        };
+        read().map_err(|e| self.run.unreadable(&self.path, "read again", e))
     }
 
     /// Offers the next try and says why this one failed.

@@ -6,7 +6,7 @@ use crate::{
     source::listing::Listed,
     source::walk::Walk,
     sqlite::{is_database, side_files},
-    stamp::{Change, change_since, entry_kind, fingerprint, posix, posix_of},
+    stamp::{Change, change_since, entry_kind, fingerprint, is_fresh, posix, posix_of},
     system::{self, Kind, Stat},
 };
 use backup_core::{Content, Entry, Extent, Result, Stage};
@@ -17,10 +17,12 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd},
     sync::Arc,
+    time::SystemTime,
 };
 
 /// Up to this size a file is read into memory.
 const SMALL: u64 = 1 << 20;
+const LARGEST_UNSIZED: usize = 8 << 20;
 const MAGIC_LENGTH: usize = 16;
 const LOCKED_BY_PROGRAM: &str = "this program holds a lock on it, and it is no SQLite database";
 
@@ -30,6 +32,8 @@ type Named<'a> = (BorrowedFd<'a>, &'a [u8]);
 /// What became of reading a small file.
 enum Small {
     Read(Vec<u8>, Option<Arc<[Extent]>>, Stat),
+    /// It says that it is empty, and has this content: files of `/proc` do.
+    Unsized(Vec<u8>, Stat),
     Database,
 }
 
@@ -91,20 +95,36 @@ impl Walk {
     }
 
     fn small(&mut self, at: Named<'_>, file: File, stat: Stat) -> io::Result<Result<()>> {
-        let (content, extents, stat) = match self.read_small(&file, stat)? {
-            Small::Read(content, extents, stat) => (content, extents, stat),
+        let fresh = is_fresh(&stat, SystemTime::now());
+        let (content, extents, stat, says_empty) = match self.read_small(&file, stat)? {
+            Small::Read(content, extents, stat) => (content, extents, stat, false),
+            Small::Unsized(content, stat) => {
+                let stat = Stat { size: content.len() as u64, ..stat };
+                (content, None, stat, true)
+            }
             Small::Database => return self.database(at, file, stat),
         };
         let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data).sized(stat.size);
         entry.posix = Some(posix_of(&stat, &file)?);
-        entry.fingerprint = Some(fingerprint(&stat));
+        // Another change within the same tick of the clock would have the same one; and so would any of what says
+        // that it is empty.
+        let told = !fresh && !is_fresh(&stat, SystemTime::now()) && !says_empty;
+        entry.fingerprint = told.then(|| fingerprint(&stat));
         entry.extents = extents;
         Ok(self.first_name(&stat).and_then(|()| self.send(entry, Content::whole(content))))
     }
 
     fn read_small(&self, file: &File, mut stat: Stat) -> io::Result<Small> {
         let mut try_number = 1;
+        if stat.size == 0 {
+            let content = read_unsized(file)?;
+            if !content.is_empty() && system::stat_fd(file.as_fd())?.size == 0 {
+                self.run.note(&self.path, "says that it is empty and is not; stored as it was read");
+                return Ok(Small::Unsized(content, stat));
+            }
+        }
         loop {
+            let fresh = is_fresh(&stat, SystemTime::now());
             let extents = extents(file, &stat)?;
             let mut content = read_extents(file, stat.size, extents.as_deref())?;
             if is_database(&content) {
@@ -114,10 +134,20 @@ impl Walk {
             let expected = extents.as_ref().map_or(stat.size, |e| e.iter().map(|e| e.length).sum());
             let shrank = (content.len() as u64) < expected;
             let change = if shrank { Change::Content } else { change_since(&stat, &now) };
+            let change = match change {
+                Change::Content => change,
+                Change::None if !fresh => change,
+                // Of a log, what was there at first is as it was; of a fresh file the times do not tell.
+                _ if self::extents(file, &stat)? == extents
+                    && read_extents(file, stat.size, extents.as_deref())? == content =>
+                {
+                    change
+                }
+                _ => Change::Content,
+            };
             match change {
                 Change::None => {}
-                // A log: what was there at first is as it was.
-                Change::Grew if read_extents(file, stat.size, extents.as_deref())? == content => {
+                Change::Grew => {
                     self.run.note(&self.path, "grew while it was read; stored up to its size at open");
                 }
                 _ if try_number < TRIES => {
@@ -310,4 +340,21 @@ fn read_extents(file: &File, size: u64, extents: Option<&[Extent]>) -> io::Resul
         }
     }
     Ok(content)
+}
+
+/// All that a file has that says it has nothing.
+fn read_unsized(file: &File) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let mut chunk = vec![0; 4096];
+    loop {
+        let got = system::read_at(file, content.len() as u64, &mut chunk)?;
+        content.extend_from_slice(&chunk[..got]);
+        if got < chunk.len() {
+            return Ok(content);
+        }
+        if content.len() > LARGEST_UNSIZED {
+            return Err(io::Error::other("it says that it is empty, and has more than eight mebibytes"));
+        }
+        chunk.resize(1 << 16, 0);
+    }
 }
