@@ -601,3 +601,23 @@ fn what_was_written_since_a_restore_is_dropped_only_with_consent() {
     place.expect(0, &["restore", "--undo", "--yes"]);
     assert_eq!(place.read("tree/a.txt"), "newer than the backup");
 }
+
+#[test]
+fn an_undo_that_was_refused_is_not_carried_out_later() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "newer than the backup");
+    let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()]);
+    // Somebody puts something else in place of what was restored.
+    fs::rename(place.path("tree"), place.path("aside")).unwrap();
+    place.write("tree/today.txt", "precious");
+    place.expect(1, &["restore", "--undo", "--yes"]);
+    fs::rename(place.path("tree"), place.path("other")).unwrap();
+    fs::rename(place.path("aside"), place.path("tree")).unwrap();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.expect(0, &["heal"]);
+    assert_eq!(place.read("tree/a.txt"), "alpha", "the next run undid it");
+    place.expect(0, &["restore", "--undo", "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "newer than the backup");
+}

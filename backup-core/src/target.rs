@@ -56,6 +56,12 @@ pub trait Target: Display + Send {
     /// Swaps the shadow in; the old data stays restorable. Called only with a finished and proven sink.
     async fn publish(&mut self, cx: &Context) -> Result<()>;
 
+    /// Whether `revert` would find what was published and what it replaced. Reads only; asked of all targets before a restore
+    /// is undone, so that a refusal changes nothing.
+    async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
+        Ok(())
+    }
+
     /// Before publish: drops the shadow. After it: swaps the old data back. Idempotent, at any point, also half-way through
     /// `prepare`, `publish` and itself.
     async fn revert(&mut self, cx: &Context) -> Result<()>;

@@ -180,6 +180,10 @@ impl Target for FilesTarget {
         self.work(cx, "put the restored files in place", gone, publish).await
     }
 
+    async fn check_revert(&mut self, cx: &Context) -> Result<()> {
+        self.work(cx, "bring the old files back", || Ok(()), Publisher::check_revert).await
+    }
+
     async fn revert(&mut self, cx: &Context) -> Result<()> {
         if let Some(shadow) = self.shadow.take() {
             shadow.stop().await; // after a cancellation its threads may still have work

@@ -161,7 +161,18 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
         let e = Error::new(ErrorKind::Refused, "undo a restore", "its previous data is being dropped");
         return Err(e.on(&restore.id).hint("settle drops the rest of it"));
     }
-    finish(journal, RestorePhase::Reverting, recover, cx).await
+    if journal.document.phase == RestorePhase::Published {
+        // A refusal must leave it as it is: entered, an undo is brought to its end by the next `heal`, whatever is there then.
+        for t in &journal.document.targets {
+            let mut target = recover(&t.kind, t.undo.clone())?;
+            let may = target.check_revert(cx).await;
+            may.map_err(|e| {
+                e.on(format!("{} at {}", t.component, t.place)).hint("`settle` lets the old data go")
+            })?;
+        }
+    }
+    let undone = finish(journal, RestorePhase::Reverting, recover, cx).await;
+    undone.map_err(|e| e.with_kind(ErrorKind::NotRolledBack))
 }
 
 /// Lets the previous data go. Only for a restore that was published.

@@ -191,6 +191,18 @@ impl Publisher {
         system::fsync_dir(target.as_fd())
     }
 
+    /// Whether `revert` would find what was published. Reads only.
+    pub(crate) fn check_revert(&self) -> io::Result<()> {
+        let Some(Phase::Whole { new, born, .. }) = read_phase(self.home())? else { return Ok(()) };
+        let new = Id { ino: new, born };
+        let is_new = |id: &Option<Id>| id.is_some_and(|id| id.is(new));
+        let target = self.at_target()?;
+        if is_new(&self.at_home(PREVIOUS)?) || target.is_none() || is_new(&target) {
+            return Ok(());
+        }
+        Err(exchanged())
+    }
+
     fn revert_whole(&self, new: Id, replaces: bool) -> io::Result<()> {
         let is_new = |id: &Option<Id>| id.is_some_and(|id| id.is(new));
         let mut previous = self.at_home(PREVIOUS)?;
@@ -222,7 +234,7 @@ impl Publisher {
                 }
             }
             (true, Some(_)) => {
-                return Err(io::Error::other("it is no longer what was restored: somebody has exchanged it"));
+                return Err(exchanged());
             }
             (false, Some(_)) if is_new(&target) && !replaces => {
                 self.steps.next()?;
@@ -275,6 +287,12 @@ fn set_attributes(dir: BorrowedFd<'_>, name: &[u8], posix: &backup_core::Posix) 
         Some((_, e)) if system::is_root() => Err(e),
         _ => Ok(()),
     }
+}
+
+fn exchanged() -> io::Error {
+    io::Error::other(
+        "it is no longer what was restored: somebody has exchanged it; the old data is kept beside it",
+    )
 }
 
 #[cfg(test)]
