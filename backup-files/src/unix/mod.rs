@@ -39,5 +39,5 @@ pub(crate) use locks::{
     take_parked,
 };
 pub(crate) use remove::remove_tree_beneath;
-pub(crate) use stat::{Kind, Stat, stat_at, stat_fd};
+pub(crate) use stat::{Kind, Stat, birth_at, stat_at, stat_fd};
 pub(crate) use xattr::{Xattr, list_xattrs, list_xattrs_at, set_xattr, set_xattr_at};
