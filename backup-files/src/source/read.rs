@@ -3,6 +3,7 @@
 use crate::{
     source::database::{Database, Opened},
     source::large_file::{LargeFile, TRIES, extents},
+    source::links::made,
     source::listing::Listed,
     source::walk::Walk,
     sqlite::{is_database, side_files},
@@ -61,7 +62,7 @@ impl Walk {
             if self.locked_by_us.contains(&(stat.dev, stat.ino)) {
                 return self.locked_by_program(dir, name, stat);
             }
-            if self.is_another_name(&stat)? {
+            if self.is_another_name((dir, name), &stat)? {
                 return Ok(());
             }
             parked = system::take_parked((stat.dev, stat.ino));
@@ -83,7 +84,7 @@ impl Walk {
         if stat.kind != Kind::File {
             return self.special(dir, name, &stat);
         }
-        if !look_first && self.is_another_name(&stat)? {
+        if !look_first && self.is_another_name((dir, name), &stat)? {
             return Ok(());
         }
         let at = (dir, name);
@@ -111,7 +112,7 @@ impl Walk {
         let told = !fresh && !is_fresh(&stat, SystemTime::now()) && !says_empty;
         entry.fingerprint = told.then(|| fingerprint(&stat));
         entry.extents = extents;
-        Ok(self.first_name(&stat).and_then(|()| self.send(entry, Content::whole(content))))
+        Ok(self.first_name(at, &stat).and_then(|()| self.send(entry, Content::whole(content))))
     }
 
     fn read_small(&self, file: &File, mut stat: Stat) -> io::Result<Small> {
@@ -170,7 +171,7 @@ impl Walk {
         if is_database(&first[..length]) {
             return self.database(at, file, stat);
         }
-        if let Err(e) = self.first_name(&stat) {
+        if let Err(e) = self.first_name(at, &stat) {
             return Ok(Err(e));
         }
         let path = Bytes::copy_from_slice(&self.path);
@@ -189,7 +190,7 @@ impl Walk {
         let database = Database { run: self.run.clone(), path: path.clone(), posix, stat };
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
-                Ok(self.send_database(name, &stat, *entry, content, method))
+                Ok(self.send_database((dir, name), &stat, *entry, content, method))
             }
             Opened::PlainFile => {
                 let identity = (stat.dev, stat.ino);
@@ -201,7 +202,7 @@ impl Walk {
                 if (stat.dev, stat.ino) != identity {
                     return Err(io::Error::other("another file took its place while it was looked at"));
                 }
-                if let Err(e) = self.first_name(&stat) {
+                if let Err(e) = self.first_name((dir, name), &stat) {
                     return Ok(Err(e));
                 }
                 let file = Arc::new(file);
@@ -214,7 +215,7 @@ impl Walk {
 
     /// A database that this very process has open: read through SQLite alone.
     fn locked_by_program(&mut self, dir: BorrowedFd<'_>, name: &[u8], stat: Stat) -> Result<()> {
-        if self.is_another_name(&stat)? {
+        if self.is_another_name((dir, name), &stat)? {
             return Ok(());
         }
         let xattrs = match system::list_xattrs_at(dir, name) {
@@ -225,7 +226,7 @@ impl Walk {
         let database = Database { run: self.run.clone(), path, posix: posix(&stat, xattrs), stat };
         match database.open() {
             Opened::Snapshot(entry, content, method) => {
-                self.send_database(name, &stat, *entry, content, method)
+                self.send_database((dir, name), &stat, *entry, content, method)
             }
             Opened::PlainFile => self.unreadable("open", io::Error::other(LOCKED_BY_PROGRAM)),
         }
@@ -233,16 +234,16 @@ impl Walk {
 
     fn send_database(
         &mut self,
-        name: &[u8],
+        at: Named<'_>,
         stat: &Stat,
         entry: Entry,
         content: Content,
         method: Option<&str>,
     ) -> Result<()> {
-        self.databases.insert(name.to_vec());
+        self.databases.insert(at.1.to_vec());
         if let Some(method) = method {
             self.facts.add(&self.path, method);
-            self.first_name(stat)?;
+            self.first_name(at, stat)?;
         }
         self.send(entry, content)?;
         // A snapshot may hold locks, and up to eight megabytes.
@@ -270,7 +271,7 @@ impl Walk {
                 return Ok(());
             }
         };
-        if self.is_another_name(stat)? {
+        if self.is_another_name((dir, name), stat)? {
             return Ok(());
         }
         let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Data);
@@ -285,16 +286,19 @@ impl Walk {
             Ok(xattrs) => entry.posix = Some(posix(stat, xattrs)),
             Err(e) => return self.unreadable("read the attributes", e),
         }
-        self.first_name(stat)?;
+        self.first_name((dir, name), stat)?;
         self.send(entry, Content::empty())
     }
 
     /// Puts a further name of a file that is stored already.
-    fn is_another_name(&mut self, stat: &Stat) -> Result<bool> {
+    fn is_another_name(&mut self, (dir, name): Named<'_>, stat: &Stat) -> Result<bool> {
         if stat.nlink < 2 {
             return Ok(false);
         }
-        let first = self.links.first_name(stat.dev, stat.ino).map_err(|e| self.spool_error(e))?;
+        let first = self
+            .links
+            .first_name((stat.dev, stat.ino), made(dir, name, stat))
+            .map_err(|e| self.spool_error(e))?;
         let Some(first) = first else { return Ok(false) };
         let mut entry = Entry::file(Bytes::copy_from_slice(&self.path), Stage::Complete);
         entry.kind = backup_core::Kind::HardLink;
@@ -306,11 +310,12 @@ impl Walk {
     }
 
     /// Remembers a name that is about to be stored, if the file may have others.
-    fn first_name(&mut self, stat: &Stat) -> Result<()> {
+    fn first_name(&mut self, (dir, name): Named<'_>, stat: &Stat) -> Result<()> {
         if stat.nlink < 2 {
             return Ok(());
         }
-        let remembered = self.links.remember(stat.dev, stat.ino, stat.nlink, &self.path);
+        let remembered =
+            self.links.remember((stat.dev, stat.ino), made(dir, name, stat), stat.nlink, &self.path);
         remembered.map_err(|e| self.spool_error(e))
     }
 

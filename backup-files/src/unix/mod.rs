@@ -39,5 +39,5 @@ pub(crate) use locks::{
     take_parked,
 };
 pub(crate) use remove::remove_tree_beneath;
-pub(crate) use stat::{Kind, Stat, birth_time_at, stat_at, stat_fd};
+pub(crate) use stat::{Kind, Stat, birth_at, birth_time_at, stat_at, stat_fd};
 pub(crate) use xattr::{Xattr, list_xattrs, list_xattrs_at, remove_acls, set_xattr, set_xattr_at};

@@ -56,6 +56,23 @@ pub(crate) fn birth_time_at(_dir: BorrowedFd<'_>, _name: &[u8]) -> Option<(i64, 
     None
 }
 
+/// When the file of this inode and this name was made; `None` where that is not told.
+pub(crate) fn birth_at(dir: BorrowedFd<'_>, name: &[u8], ino: u64) -> Option<(i64, u32)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::fs::{StatxFlags, statx};
+        let wanted = StatxFlags::BTIME | StatxFlags::INO;
+        let found = statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted).ok()?;
+        let told = StatxFlags::from_bits_retain(found.stx_mask).contains(wanted) && found.stx_ino == ino;
+        told.then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (dir, name, ino);
+        None
+    }
+}
+
 /// Of what is open.
 pub(crate) fn stat_fd(file: BorrowedFd<'_>) -> io::Result<Stat> {
     Ok(convert(&fstat(file)?))

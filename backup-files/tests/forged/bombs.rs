@@ -77,9 +77,9 @@ fn a_shard_of_a_gibibyte_is_refused() {
     locator.truncate(512);
     let mut last = tar[tar.len() - 2048..].to_vec();
     last[512..1024].copy_from_slice(&[locator.as_bytes(), &[b'\n'; 32]].concat()[..512]);
-    let zeros = frame(&vec![0; 64 << 20]);
+    let zeros = frame(&vec![0; 16 << 20]);
     let mut frames = vec![(frame(&tar[..real]), real as u32)];
-    frames.extend(std::iter::repeat_n((zeros, 64 << 20), 16));
+    frames.extend(std::iter::repeat_n((zeros, 16 << 20), 64));
     let rest = &tar[real..tar.len() - 2048];
     frames.push((frame(rest), rest.len() as u32));
     frames.push((frame(&last), 2048));

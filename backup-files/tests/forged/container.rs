@@ -57,7 +57,7 @@ async fn a_seek_table_of_four_billion_frames_is_refused_before_it_is_read() {
     let mut table = table(&frames, |_| {});
     let count = table.len() - 9;
     table[count..count + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-    refused(&file(&frames, &table), "it is longer than the file").await;
+    refused(&file(&frames, &table), "it is longer than it can be").await;
     let one_more = frames.len() as u32 + 1;
     table[count..count + 4].copy_from_slice(&one_more.to_le_bytes());
     refused(&file(&frames, &table), "seek table").await;
