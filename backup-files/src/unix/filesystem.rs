@@ -65,7 +65,11 @@ pub(crate) fn mounts_beneath(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let points =
         table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
     let points = points.map(|point| super::path_from_bytes(unescaped(point)));
-    Ok(points.filter(|point| point.starts_with(folder) && point != folder).collect())
+    // One that another mount hides is not there.
+    let is_there = |point: &PathBuf| {
+        !std::fs::symlink_metadata(point).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    };
+    Ok(points.filter(|point| point.starts_with(folder) && point != folder).filter(is_there).collect())
 }
 
 /// The table has spaces, tabs, line ends and backslashes as three octal digits.

@@ -84,10 +84,18 @@ pub(super) fn recorded(home: BorrowedFd<'_>) -> io::Result<Option<Recorded>> {
     Ok(Some(all))
 }
 
+/// Overlays of several file systems number their files anew; two that were made in one moment are both from the shadow.
+fn same_birth(a: Id, b: Id) -> bool {
+    a.born.is_some() && a.born == b.born
+}
+
 /// Whether what has this name now is what was written down.
 pub(super) fn is_recorded(all: &[(Vec<u8>, Id)], name: &[u8], id: Id) -> bool {
     let first = all.partition_point(|(other, _)| &other[..] < name);
-    all[first..].iter().take_while(|(other, _)| other == name).any(|(_, recorded)| recorded.is(id))
+    all[first..]
+        .iter()
+        .take_while(|(other, _)| other == name)
+        .any(|(_, recorded)| recorded.is(id) || same_birth(*recorded, id))
 }
 
 #[cfg(test)]
@@ -119,10 +127,10 @@ mod tests {
         let all = recorded(open.as_fd()).unwrap().unwrap();
         assert_eq!(all.len(), 3);
         let id = found(shadow.as_fd(), b"new\nline").unwrap().unwrap();
-        assert!(
-            is_recorded(&all, b"new\nline", id)
-                && !is_recorded(&all, b"a", id)
-                && !is_recorded(&all, b"x", id)
-        );
+        assert!(is_recorded(&all, b"new\nline", id) && !is_recorded(&all, b"x", id));
+        let later = Id { ino: id.ino, born: id.born.map(|(s, n)| (s + 1, n)) };
+        assert!(later.born.is_none() || !is_recorded(&all, b"new\nline", later));
+        let stranger = Id { ino: u64::MAX, ..later };
+        assert!(!is_recorded(&all, b"new\nline", stranger));
     }
 }
