@@ -7,7 +7,7 @@ use crate::{
     memory::MemorySource,
 };
 use async_trait::async_trait;
-use backup_core::{Context, Entry, ErrorKind, Poured, Result, Target, compare};
+use backup_core::{Context, Entry, ErrorKind, Poured, Result, Survey, Target, compare};
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
