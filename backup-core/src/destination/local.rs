@@ -14,7 +14,7 @@ use std::{
 };
 
 /// After this many bytes the kernel is asked to write out what it holds, so that the last fsync has little left to do.
-const FLUSH_EVERY: u64 = 64 << 20;
+const FLUSH_EVERY: u64 = 16 << 20;
 
 /// Begins the names of files that only try whether a folder can be written.
 const PROBE: &str = ".backup-probe-";

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
-const KEPT: u64 = 24 << 20;
+const KEPT: u64 = 16 << 20;
 /// Frames decompressed ahead of a reader that goes through all of them.
 const AHEAD: usize = 2;
 /// What a plain tar is read by.
