@@ -9,7 +9,7 @@ pub use plan::RestorePlan;
 use crate::{ArchiveSpec, Module, Registry, Result, Run, Which, choose, module::split_name, state_dir};
 use backup_core::{
     BackupReader, BackupSummary, Component, Error, ErrorKind, Event, Manifest, ProcessStamp, RestoreMember,
-    RestoreOptions,
+    RestoreOptions, without_secrets,
 };
 use jiff::{civil::Date, tz::TimeZone};
 use only::Selections;
@@ -151,7 +151,7 @@ impl Restore {
         self
     }
 
-    /// Bytes of data that may be in flight at once; 64 MiB if not given.
+    /// Bytes of data that may be in flight at once; 24 MiB and 4 MiB for each core if not given.
     pub fn memory_limit(mut self, bytes: usize) -> Self {
         self.run.memory_limit = Some(bytes);
         self
@@ -230,8 +230,9 @@ impl Restore {
             Some(place) => {
                 let (found, named) = self.registry.parse(&place)?;
                 if found.kind() != component.header.kind {
+                    let shown = without_secrets(&place);
                     let message =
-                        format!("it holds {}, and {place} is {}", component.header.kind, found.kind());
+                        format!("it holds {}, and {shown} is {}", component.header.kind, found.kind());
                     return Err(usage(message).on(name).into());
                 }
                 (named.config, false)

@@ -18,13 +18,8 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
     let json = session.settings.output.json;
     let mut out = BufWriter::new(std::io::stdout());
-    if json {
-        write!(
-            out,
-            "{{\"version\":{VERSION},\"exit_code\":0,\"id\":{},\"entries\":[",
-            json!(located.backup.id)
-        )?;
-    }
+    // Not before the first entry: of a listing that finds nothing the error is the one object.
+    let head = format!("{{\"version\":{VERSION},\"id\":{},\"entries\":[", json!(located.backup.id));
     let wanted = args.path.as_ref().map(|p| p.as_encoded_bytes());
     let wanted = wanted.map(|p| p.strip_suffix(b"/").unwrap_or(p));
     let mut entries = reader.entries();
@@ -42,8 +37,8 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
             continue;
         }
         if json {
-            let comma = if found > 0 { "," } else { "" };
-            write!(out, "{comma}\n{}", object(&listed, &name))?;
+            let before = if found > 0 { "," } else { &head };
+            write!(out, "{before}\n{}", object(&listed, &name))?;
         } else if args.long {
             writeln!(out, "{}", long(&listed, &name))?;
         } else {
@@ -56,7 +51,8 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
         return Err(Failure::from(e.on(path.display())));
     }
     if json {
-        writeln!(out, "\n]}}")?;
+        let head = if found == 0 { head.as_str() } else { "" };
+        writeln!(out, "{head}\n],\"exit_code\":{}}}", exit::COMPLETE)?;
     }
     out.flush()?;
     Ok(exit::COMPLETE)
