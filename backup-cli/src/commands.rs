@@ -55,8 +55,12 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         .build()
         .map_err(|e| CoreError::io(ErrorKind::Usage, "start the runtime", e))?;
     let result = runtime.block_on(async {
-        let cancel =
-            signals::listen(output).map_err(|e| CoreError::io(ErrorKind::Usage, "listen to signals", e))?;
+        let unfinished = match &args.command {
+            Command::Restore(_) | Command::Settle(_) | Command::Heal(_) => exit::NOT_UNDONE,
+            _ => exit::INTERRUPTED,
+        };
+        let cancel = signals::listen(output, unfinished)
+            .map_err(|e| CoreError::io(ErrorKind::Usage, "listen to signals", e))?;
         let session = Session::new(settings, cancel);
         let result = match &args.command {
             Command::Create(c) => create::run(c, &session).await,

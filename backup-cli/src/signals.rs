@@ -1,6 +1,6 @@
 //! Ctrl-C, SIGTERM and SIGHUP end a run in order.
 
-use crate::{exit, render::Output};
+use crate::render::Output;
 use backup_kit::CancellationToken;
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,9 @@ const SAME_WISH: Duration = Duration::from_secs(1);
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(60);
 
 /// Cancels the token at the first signal. A later second one, or a clean-up that does not come to an end, ends the process; what is
-/// left is found by `backup heal`.
-pub(crate) fn listen(output: Output) -> std::io::Result<CancellationToken> {
+/// left is found by `backup heal`. `unfinished` is the exit code of that: a restore that was not undone is worse than a backup that
+/// was not cleaned up.
+pub(crate) fn listen(output: Output, unfinished: u8) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut signals = Signals::new()?;
     let cancel = token.clone();
@@ -25,7 +26,7 @@ pub(crate) fn listen(output: Output) -> std::io::Result<CancellationToken> {
                 tokio::time::timeout(CLEAN_UP_LIMIT.saturating_sub(first.elapsed()), signals.next()).await;
             if again.is_err() || first.elapsed() > SAME_WISH {
                 output.warning("ended before it was cleaned up: run `backup heal`");
-                std::process::exit(exit::INTERRUPTED.into());
+                std::process::exit(unfinished.into());
             }
         }
     });

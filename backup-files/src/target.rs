@@ -266,7 +266,7 @@ fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
             "renamed one by one, because something is mounted there: for a moment parts can be missing"
         }
         (_, false) => {
-            "exchanged in one step; renamed one by one where the file system cannot: then, for a moment, parts can be missing"
+            "exchanged in one step; renamed one by one where the file system cannot: then, for a moment, parts can be missing; what has it open or mounted (a container) goes on with the old data until it is restarted"
         }
     };
     Ok(Survey {

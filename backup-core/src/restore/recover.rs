@@ -71,20 +71,24 @@ pub enum Healed {
 }
 
 /// All restores that have a journal: those known in `state_dir`, and those in these journal homes (`Target::journal_home`).
-/// A journal that cannot be read is an error. Blocks on files.
+/// A journal that cannot be read is an error only if there is no other: it must not bar the undoing of those that can.
+/// Blocks on files.
 pub fn pending(state_dir: &Path, homes: &[PathBuf]) -> Result<Vec<PendingRestore>> {
-    let mut list = Vec::new();
+    let (mut list, mut bad) = (Vec::new(), None);
     for trace in discover(state_dir, homes)? {
         match trace {
             Trace::Journal(document, path) => {
                 list.extend(claim(&document, path)?.map(|(journal, running)| journal.pending(running)));
             }
-            Trace::Bad(_, e) => return Err(e),
+            Trace::Bad(_, e) => bad = bad.or(Some(e)),
             Trace::Nothing(..) | Trace::EmptyHome(_) | Trace::Stray(_) => {}
         }
     }
     list.sort_by(|a, b| (a.started, &a.id).cmp(&(b.started, &b.id)));
-    Ok(list)
+    match bad {
+        Some(e) if list.is_empty() => Err(e),
+        _ => Ok(list),
+    }
 }
 
 /// Brings every interrupted restore to an end: before its commit point it is reverted, after it the old data is dropped once
