@@ -120,7 +120,7 @@ pub(crate) fn is_temporary_name(name: &str) -> bool {
 }
 
 /// Keeps other processes of this machine from comparing and swapping in the same folder. Held for milliseconds; a process
-/// that dies gives it back. File systems without such locks are used without: the swap itself stays atomic.
+/// that dies gives it back. On file systems without such locks (some network ones) nothing keeps two processes apart.
 fn lock_folder(path: &Path) -> io::Result<Option<File>> {
     if !cfg!(unix) {
         return Ok(None);
