@@ -36,8 +36,9 @@ pub trait Destination: Display + Send + Sync {
     /// Bytes that are free and bytes in all, where that is known.
     async fn space(&self) -> Result<Option<(u64, u64)>>;
 
-    /// Begins to write under a provisional name, which `list` shows.
-    async fn create(&self, provisional: &str) -> Result<Box<dyn Upload>>;
+    /// Begins to write under a provisional name, which `list` shows. It will become visible under the first of `names` that is
+    /// free: at a disk when it is committed, at an object store already now, where the name is kept for it.
+    async fn create(&self, provisional: &str, names: &[String]) -> Result<Box<dyn Upload>>;
 
     /// Opens for reading by ranges.
     async fn open(&self, name: &str) -> Result<Arc<dyn Blob>>;
@@ -67,12 +68,12 @@ pub trait Destination: Display + Send + Sync {
 /// A byte sequence that is being written.
 #[async_trait]
 pub trait Upload: Send {
-    /// Appends; gives the buffer back for the next use.
-    async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>>;
+    /// Appends. When it returns, nothing holds these bytes any more: their memory can be used again.
+    async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Makes it durable and visible under the first of these names that is free, and says which; none free is an error of
+    /// Makes it durable and visible under the first of its names that is free, and says which; none free is an error of
     /// kind `Refused`.
-    async fn commit(self: Box<Self>, names: &[String]) -> Result<String>;
+    async fn commit(self: Box<Self>) -> Result<String>;
 
     /// Gives it up: nothing stays behind.
     async fn abort(self: Box<Self>) -> Result<()>;

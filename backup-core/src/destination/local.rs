@@ -222,13 +222,14 @@ impl Destination for LocalFolder {
         .await
     }
 
-    async fn create(&self, provisional: &str) -> Result<Box<dyn Upload>> {
-        let name = provisional.to_owned();
+    async fn create(&self, provisional: &str, names: &[String]) -> Result<Box<dyn Upload>> {
+        let (name, names) = (provisional.to_owned(), names.to_vec());
         self.blocking(move |me| {
             let file = create_private(&me.path.join(&name)).map_err(|e| me.error("create", &name, e))?;
             Ok(Box::new(LocalUpload {
                 folder: me.clone(),
                 name,
+                names,
                 file: Some(Arc::new(file)),
                 unflushed: 0,
                 flushing: None,
@@ -341,6 +342,8 @@ impl Destination for LocalFolder {
 struct LocalUpload {
     folder: LocalFolder,
     name: String,
+    /// Under the first of these that is free it becomes visible.
+    names: Vec<String>,
     file: Option<Arc<File>>,
     unflushed: u64,
     flushing: Option<tokio::task::JoinHandle<io::Result<()>>>,
@@ -361,7 +364,7 @@ impl LocalUpload {
 
 #[async_trait]
 impl Upload for LocalUpload {
-    async fn write(&mut self, bytes: Vec<u8>) -> Result<Vec<u8>> {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
         let Some(file) = self.file.clone() else {
             return Err(Error::contract("a write after the end").on(&self.name));
         };
@@ -373,19 +376,16 @@ impl Upload for LocalUpload {
             self.flushing = Some(tokio::task::spawn_blocking(move || file.sync_data()));
         }
         let (folder, name) = (self.folder.clone(), self.name.clone());
-        blocking(move || {
-            (&*file).write_all(&bytes).map_err(|e| folder.error("write", &name, e))?;
-            Ok(bytes)
-        })
-        .await
+        blocking(move || (&*file).write_all(&bytes).map_err(|e| folder.error("write", &name, e))).await
     }
 
-    async fn commit(mut self: Box<Self>, names: &[String]) -> Result<String> {
+    async fn commit(mut self: Box<Self>) -> Result<String> {
         self.flushed().await?;
         let Some(file) = self.file.clone() else {
             return Err(Error::contract("a commit after the end").on(&self.name));
         };
-        let (folder, provisional, names) = (self.folder.clone(), self.name.clone(), names.to_vec());
+        let (folder, provisional) = (self.folder.clone(), self.name.clone());
+        let names = std::mem::take(&mut self.names);
         let taken = blocking(move || {
             file.sync_all().map_err(|e| folder.error("make durable", &provisional, e))?;
             let from = folder.path.join(&provisional);
@@ -482,9 +482,10 @@ mod tests {
     use super::*;
 
     async fn write(folder: &LocalFolder, provisional: &str, names: &[&str]) -> Result<String> {
-        let mut up = folder.create(provisional).await?;
-        up.write(b"bytes".to_vec()).await?;
-        up.commit(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>()).await
+        let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
+        let mut up = folder.create(provisional, &names).await?;
+        up.write("bytes".into()).await?;
+        up.commit().await
     }
 
     #[tokio::test]
@@ -495,9 +496,9 @@ mod tests {
         assert_eq!(write(&folder, ".p1", &["a"]).await.unwrap(), "a");
         assert_eq!(write(&folder, ".p2", &["a", "a-2"]).await.unwrap(), "a-2");
         assert_eq!(write(&folder, ".p3", &["a"]).await.unwrap_err().kind(), ErrorKind::Refused);
-        let up = folder.create(".p4").await.unwrap();
+        let up = folder.create(".p4", &[]).await.unwrap();
         up.abort().await.unwrap();
-        drop(folder.create(".p5").await.unwrap());
+        drop(folder.create(".p5", &[]).await.unwrap());
         let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
         assert_eq!(names, ["a", "a-2"]);
         #[cfg(unix)]

@@ -5,6 +5,7 @@ use super::{
     seek_table::SeekTable,
 };
 use crate::{Error, ErrorKind, Reservation, Result, destination::Upload};
+use bytes::Bytes;
 use std::{
     collections::VecDeque,
     sync::{Arc, OnceLock},
@@ -23,7 +24,7 @@ pub(super) struct Frame {
 
 enum Message {
     Frame(Frame),
-    End { names: Vec<String>, reply: oneshot::Sender<Result<(String, u64)>> },
+    End { reply: oneshot::Sender<Result<(String, u64)>> },
     Abort { reply: oneshot::Sender<Result<()>> },
 }
 
@@ -79,9 +80,9 @@ impl Output {
     }
 
     /// Everything sent so far is written, the seek table after it, and it becomes durable and visible. Says its name and length.
-    pub(super) async fn end(&self, names: Vec<String>) -> Result<(String, u64)> {
+    pub(super) async fn end(&self) -> Result<(String, u64)> {
         let (reply, answer) = oneshot::channel();
-        self.sender.send(Message::End { names, reply }).map_err(|_| gone())?;
+        self.sender.send(Message::End { reply }).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
@@ -139,7 +140,7 @@ impl Worker {
         }
         // Whoever asked may have been cancelled meanwhile: an answer that nobody takes is no failure.
         match last {
-            Some(Message::End { names, reply }) => drop(reply.send(self.end(&names).await)),
+            Some(Message::End { reply }) => drop(reply.send(self.end().await)),
             Some(Message::Abort { reply }) => drop(reply.send(self.give_up().await)),
             // All senders are gone without an end: the writer was dropped, and nothing may stay behind.
             _ => drop(self.give_up().await),
@@ -175,8 +176,11 @@ impl Worker {
             self.table.push(bytes.len(), raw_length)?;
         }
         self.written += bytes.len() as u64;
-        let buffer = upload.write(bytes).await?;
-        self.compressors.recycle(buffer);
+        let bytes = Bytes::from(bytes);
+        upload.write(bytes.clone()).await?;
+        if bytes.is_unique() {
+            self.compressors.recycle(bytes.into());
+        }
         drop(holds);
         Ok(())
     }
@@ -188,7 +192,7 @@ impl Worker {
         }
     }
 
-    async fn end(&mut self, names: &[String]) -> Result<(String, u64)> {
+    async fn end(&mut self) -> Result<(String, u64)> {
         if let Some(e) = self.failed.get().cloned() {
             // The failure is what is told; that the clean-up failed too adds nothing.
             let _ = self.give_up().await;
@@ -198,12 +202,12 @@ impl Worker {
         if self.compression != Compression::None {
             let table = std::mem::take(&mut self.table).into_bytes();
             self.written += table.len() as u64;
-            if let Err(e) = upload.write(table).await {
+            if let Err(e) = upload.write(table.into()).await {
                 let _ = upload.abort().await;
                 return Err(e);
             }
         }
-        Ok((upload.commit(names).await?, self.written))
+        Ok((upload.commit().await?, self.written))
     }
 }
 

@@ -296,18 +296,15 @@ impl PortableWriter {
                 return Err(Error::contract(text).on(&c.name));
             }
         }
-        let provisional = name::provisional(
-            exact.as_deref().unwrap_or(&name::stem(
-                &options.name_template,
-                &header.module,
-                header.created,
-                &header.id,
-            )),
-            options.compression.extension(),
-            &header.series,
-            &header.id,
-        );
-        let upload = destination.create(&provisional).await?;
+        let stem = name::stem(&options.name_template, &header.module, header.created, &header.id);
+        let extension = options.compression.extension();
+        let shown = exact.as_deref().unwrap_or(&stem);
+        let provisional = name::provisional(shown, extension, &header.series, &header.id);
+        let names = match &exact {
+            Some(exact) => vec![exact.clone()],
+            None => names(&stem, extension),
+        };
+        let upload = destination.create(&provisional, &names).await?;
         let level = options.level.unwrap_or(options.compression.default_level());
         let output = Output::start(upload, options.compression, level, options.threads);
         let shared = Arc::new(Shared {
@@ -345,18 +342,6 @@ impl PortableWriter {
             exact,
             taken: StdMutex::default(),
         })
-    }
-
-    /// Names under which the backup may become visible, in the order of preference.
-    fn names(&self) -> Vec<String> {
-        if let Some(exact) = &self.exact {
-            return vec![exact.clone()];
-        }
-        let h = &self.header;
-        let stem = name::stem(&self.options.name_template, &h.module, h.created, &h.id);
-        let extension = self.options.compression.extension();
-        let numbered = (2..100).map(|n| format!("{stem}-{n}.{extension}"));
-        std::iter::once(format!("{stem}.{extension}")).chain(numbered).collect()
     }
 
     /// The conclusion is of exactly the components of the header, and says no more than is true.
@@ -433,6 +418,12 @@ impl PortableWriter {
     }
 }
 
+/// Names under which a backup in a folder may become visible, in the order of preference.
+fn names(stem: &str, extension: &str) -> Vec<String> {
+    let numbered = (2..100).map(|n| format!("{stem}-{n}.{extension}"));
+    std::iter::once(format!("{stem}.{extension}")).chain(numbered).collect()
+}
+
 #[async_trait]
 impl BackupWriter for PortableWriter {
     fn component(&self, name: &str) -> Result<Arc<dyn Sink>> {
@@ -458,7 +449,7 @@ impl BackupWriter for PortableWriter {
                 return Err(e);
             }
         };
-        let ended = self.shared.output.end(self.names()).await;
+        let ended = self.shared.output.end().await;
         self.shared.give_back();
         let (location, stored) = ended.map_err(|e| {
             if e.kind() != ErrorKind::Refused {
