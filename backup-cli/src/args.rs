@@ -44,6 +44,8 @@ pub(crate) enum ProgressFormat {
 pub(crate) enum Command {
     /// Makes a backup
     Create(Create),
+    /// Copies backups into another archive, whatever the two are written as
+    Copy(Copy),
     /// Lists backups
     List(List),
     /// Lists what is in a backup
@@ -212,6 +214,27 @@ pub(crate) struct Restore {
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
     #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner"])]
     pub(crate) undo: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Copy {
+    /// Ids or their beginnings, latest, latest~1, or dates; or one file
+    #[arg(value_name = "ID")]
+    pub(crate) ids: Vec<String>,
+    /// Every backup that is missing at the other place
+    #[arg(long, conflicts_with = "ids")]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) among: Among,
+    /// A folder of backups, exactly one file (x.tar.zst, x.tar), or the name of a configured archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) to: String,
+    /// Says what would be copied, writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Waits so long for another run of the same series at the other place, such as 30m
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<std::time::Duration>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,6 +2,7 @@
 
 mod completions;
 mod config;
+mod copy;
 mod create;
 mod dump;
 mod heal;
@@ -64,6 +65,7 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         let session = Session::new(settings, cancel);
         let result = match &args.command {
             Command::Create(c) => create::run(c, &session).await,
+            Command::Copy(c) => copy::run(c, &session).await,
             Command::List(c) => list::run(c, &session).await,
             Command::Ls(c) => ls::run(c, &session).await,
             Command::Show(c) => show::run(c, &session).await,

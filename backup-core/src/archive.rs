@@ -16,6 +16,11 @@ pub trait Archive: fmt::Display + Send + Sync {
     /// Before anything is read: is the place there, may we write, is there room for about `estimate` bytes? Returns warnings.
     async fn preflight(&self, estimate: Option<u64>, cx: &Context) -> Result<Vec<String>>;
 
+    /// Whether there is room for one backup only: a place that is exactly one file.
+    fn holds_one(&self) -> bool {
+        false
+    }
+
     /// Takes the run lock of the series, waiting at most `wait` for another run; then clears what crashed runs of the series
     /// left. Held until dropped or released.
     async fn lock(&self, series: &Series, wait: Duration, cx: &Context) -> Result<Box<dyn RunLock>>;
@@ -78,6 +83,8 @@ pub struct Conclusion {
     pub state: State,
     /// What was left out on purpose, for people.
     pub not_included: Vec<String>,
+    /// When its run ended; of a copy, when the run ended that made the original.
+    pub finished: Timestamp,
 }
 
 /// Says of a path whether it matches.

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -36,6 +36,7 @@ pub struct Content {
     digest: Option<Sha>,
     cancel: Option<CancellationToken>,
     tally: Option<Arc<AtomicU64>>,
+    failure: Option<Arc<OnceLock<Error>>>,
 }
 
 enum Inner {
@@ -56,6 +57,7 @@ impl Content {
             digest: None,
             cancel: None,
             tally: None,
+            failure: None,
         }
     }
 
@@ -67,6 +69,14 @@ impl Content {
     /// Bytes that are in memory already.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         Self::new(Inner::Whole(bytes.into()))
+    }
+
+    /// Bytes that are in memory already, and what was counted in them.
+    pub fn counted(bytes: impl Into<Bytes>, facts: Facts) -> Self {
+        if facts.is_empty() {
+            return Self::whole(bytes);
+        }
+        Self::stream(futures::stream::iter([Ok(Part::Bytes(bytes.into())), Ok(Part::End(facts))]))
     }
 
     /// A content that failed before its first byte: how an unreadable thing is put, so that it is counted.
@@ -130,6 +140,13 @@ impl Content {
         self.hashed(entry)
     }
 
+    /// Keeps why it failed, should it fail: a sink that discards it says that as a text only.
+    #[must_use]
+    pub fn telling(mut self, failure: &Arc<OnceLock<Error>>) -> Self {
+        self.failure = Some(failure.clone());
+        self
+    }
+
     /// The length, if all of it is in memory.
     pub fn in_memory(&self) -> Option<usize> {
         match &self.inner {
@@ -140,6 +157,15 @@ impl Content {
 
     /// The next bytes; `None`: the content is whole. An error is final: every later call errs too.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = self.next_checked().await;
+        if let (Err(e), Some(failure)) = (&next, &self.failure) {
+            // Only the first failure says what happened.
+            let _ = failure.set(e.clone());
+        }
+        next
+    }
+
+    async fn next_checked(&mut self) -> Result<Option<Bytes>> {
         match self.step().await {
             Ok(Some(bytes)) => {
                 self.got += bytes.len() as u64;

@@ -62,6 +62,15 @@ pub enum Event {
         /// Which one.
         phase: Phase,
     },
+    /// A backup begins to be copied.
+    CopyStarted {
+        /// Its id.
+        id: crate::BackupId,
+        /// Its place among those that are copied, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+    },
     /// A component begins to flow.
     ComponentStarted {
         /// Its name.

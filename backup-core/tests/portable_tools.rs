@@ -69,7 +69,13 @@ fn conclusion(poured: Vec<(&str, Proof)>, state: State) -> Conclusion {
             stillness: None,
         })
         .collect();
-    Conclusion { poured, notes: Notes::default(), state, not_included: vec![] }
+    Conclusion {
+        poured,
+        notes: Notes::default(),
+        state,
+        not_included: vec![],
+        finished: jiff::Timestamp::now(),
+    }
 }
 
 async fn write_demo(archive: &PortableArchive, cx: &Context) -> BackupSummary {

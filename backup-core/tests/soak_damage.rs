@@ -68,6 +68,7 @@ async fn write(path: &Path, cx: &Context) {
         notes: Notes::default(),
         state: State::Complete,
         not_included: vec![],
+        finished: jiff::Timestamp::now(),
     };
     writer.commit(conclusion, cx).await.unwrap();
 }

@@ -1,5 +1,6 @@
 //! What the calls of this crate return when they do not return what was asked for.
 
+use crate::CopyReport;
 use backup_core::{ErrorKind, Report, RestoreReport};
 use std::fmt;
 
@@ -16,6 +17,8 @@ pub enum Error {
     Partial(Box<Report>),
     /// The restore took effect, but not everything could be restored as it was.
     RestoredPartly(Box<RestoreReport>),
+    /// Of several backups some could not be copied; the others are at their new place.
+    CopiedPartly(Box<CopyReport>),
 }
 
 impl Error {
@@ -24,6 +27,9 @@ impl Error {
         match self {
             Error::Failed(e) => e.kind(),
             Error::Partial(_) | Error::RestoredPartly(_) => ErrorKind::Partial,
+            Error::CopiedPartly(report) => {
+                report.failures().next().map_or(ErrorKind::Partial, |(_, e)| e.kind())
+            }
         }
     }
 
@@ -42,6 +48,9 @@ impl fmt::Display for Error {
             Error::Failed(e) => e.fmt(f),
             Error::Partial(report) => write!(f, "{}: the backup {} is partial", report.module, report.id),
             Error::RestoredPartly(report) => write!(f, "the restore of {} is partial", report.backup),
+            Error::CopiedPartly(report) => {
+                write!(f, "{} backups could not be copied to {}", report.failures().count(), report.to)
+            }
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod archive;
 mod backup;
 mod choose;
 pub mod config;
+mod copy;
 mod error;
 mod guard;
 mod module;
@@ -28,6 +29,7 @@ pub use backup_core::{
 };
 pub use choose::{Which, choose};
 pub use config::Config;
+pub use copy::{Copy, CopyOutcome, CopyReport, CopyResult, copy};
 pub use error::{Error, Result};
 pub use module::Module;
 pub use recovery::{Old, conclude, heal, journal_homes, kept};

@@ -112,7 +112,7 @@ pub(super) fn outcome(healed: &Healed) -> String {
 }
 
 /// A path of a file that is there, and that is written like a path or like a backup file.
-fn is_file(text: &str) -> bool {
+pub(super) fn is_file(text: &str) -> bool {
     let named = text.contains('/') || text.ends_with(".tar") || text.contains(".tar.");
     named && Path::new(text).is_file()
 }

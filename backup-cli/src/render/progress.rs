@@ -46,6 +46,10 @@ impl Progress {
         }
         match event {
             Event::Phase { phase } => self.phase(*phase),
+            Event::CopyStarted { id, number, of } => {
+                self.components.lock().unwrap_or_else(PoisonError::into_inner).clear();
+                self.detail(format!("copying {id} ({number} of {of})"));
+            }
             Event::ComponentStarted { component, estimate } => {
                 self.update(component, |c| c.estimate = *estimate);
                 self.detail(format!("{component}: started"));

@@ -43,6 +43,7 @@ async fn one(archive: &MemoryArchive, entry: Entry, content: Content, cx: &Conte
         notes: cx.notes(),
         state: State::Complete,
         not_included: Vec::new(),
+        finished: jiff::Timestamp::now(),
     };
     writer.commit(conclusion, cx).await.unwrap();
     id

@@ -7,7 +7,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
@@ -95,11 +94,11 @@ impl BackupWriter for Writer {
             backups.remove(&self.header.id);
             return Err(e);
         }
-        let Conclusion { poured, notes, state, not_included } = conclusion;
+        let Conclusion { poured, notes, state, not_included, finished } = conclusion;
         let mut poured: BTreeMap<String, Poured> =
             poured.into_iter().map(|p| (p.component.clone(), p)).collect();
         let manifest = Manifest {
-            finished: Timestamp::now(),
+            finished,
             state,
             components: self
                 .header

@@ -1,6 +1,6 @@
 //! Makes a backup: many stores, one moment, one manifest.
 
-use super::{ComponentReport, Pouring, Report};
+use super::{ComponentReport, Pouring, Report, give_up, still_wanted};
 use crate::{
     Archive, BackupHeader, BackupId, BackupWriter, ComponentHeader, Conclusion, Context, Depth, Error,
     ErrorKind, Event, Moment, Phase, Poured, ProcessStamp, Ready, Result, Series, Severity, Source, State,
@@ -194,8 +194,13 @@ impl<'a> Run<'a> {
         let notes = cx.notes();
         let state = self.state(&poured, notes.worst(), request.strict);
         let not_included = self.not_included.clone();
-        let conclusion =
-            Conclusion { poured, notes: notes.clone(), state, not_included: not_included.clone() };
+        let conclusion = Conclusion {
+            poured,
+            notes: notes.clone(),
+            state,
+            not_included: not_included.clone(),
+            finished: Timestamp::now(),
+        };
         let summary = super::calmly("commit", writer.commit(conclusion, cx)).await?;
         let mut report = Report::of(summary, components, not_included, skew_ms, notes);
         if request.read_back {
@@ -279,21 +284,10 @@ impl<'a> Run<'a> {
     }
 }
 
-fn still_wanted(cx: &Context) -> Result<()> {
-    if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
-}
-
 fn skew(moments: impl Iterator<Item = Moment>) -> u64 {
     let (first, last) = moments
         .fold((Timestamp::MAX, Timestamp::MIN), |(first, last), m| (first.min(m.first), last.max(m.last)));
     u64::try_from(last.duration_since(first).as_millis()).unwrap_or(0)
-}
-
-async fn give_up<T>(writer: Box<dyn BackupWriter>, e: Error, cx: &Context) -> Result<T> {
-    if let Err(left) = super::calmly("give the backup up", writer.abort(&cx.calm())).await {
-        cx.note(Severity::Warning, "", "", format!("what was written could not be removed: {left}"));
-    }
-    Err(e)
 }
 
 /// Whether every byte was read and is right. The backup is stored whatever happens here: only damage is an error.

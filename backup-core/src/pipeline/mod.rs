@@ -1,11 +1,13 @@
 //! The lines of the one data path: what is put, poured, created and verified.
 
+mod copy;
 mod create;
 mod pour;
 mod put_stage;
 mod report;
 mod verify;
 
+pub use copy::{Copied, copy};
 pub use create::{CreateComponent, CreateRequest, create};
 pub use pour::{Pouring, pour_all};
 pub(crate) use pour::{calmly, pour_each, what_ended};
@@ -13,7 +15,7 @@ pub use put_stage::put_stage;
 pub use report::{ComponentReport, Report};
 pub use verify::{DigestSink, VerifiedComponent, VerifyReport, verify};
 
-use crate::{Context, Ready, Result, Source};
+use crate::{BackupReader, BackupWriter, Context, Error, Ready, Result, Selection, Severity, Source, View};
 use std::{future::Future, sync::Arc};
 use tokio_util::task::AbortOnDropHandle;
 
@@ -38,4 +40,34 @@ where
 /// Connects; a failure that may pass is tried again.
 pub(crate) async fn connect(source: Arc<dyn Source>, cx: Context) -> Result<Box<dyn Ready>> {
     cx.retry.run(&cx.cancel, || source.connect(&cx)).await
+}
+
+/// Components of a backup, ready to flow. A failure here costs nothing.
+pub(crate) async fn open_components(
+    reader: &Arc<dyn BackupReader>,
+    wanted: Vec<(String, Selection)>,
+    cx: &Context,
+) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
+    let opening = wanted.into_iter().map(|(name, selection)| {
+        let (reader, cx) = (reader.clone(), cx.clone());
+        async move {
+            let source: Arc<dyn Source> = reader.component(&name, selection)?.into();
+            let ready = connect(source, cx.clone()).await.map_err(|e| e.on(&name))?;
+            let estimate = ready.estimate();
+            Ok((ready.fix(&cx).await.map_err(|e| e.on(&name))?, estimate))
+        }
+    });
+    side_by_side("open the backup", opening).await.into_iter().collect()
+}
+
+/// Gives a backup up that cannot be completed; nothing of it stays behind. The error is the one that made it necessary.
+async fn give_up<T>(writer: Box<dyn BackupWriter>, e: Error, cx: &Context) -> Result<T> {
+    if let Err(left) = calmly("give the backup up", writer.abort(&cx.calm())).await {
+        cx.note(Severity::Warning, "", "", format!("what was written could not be removed: {left}"));
+    }
+    Err(e)
+}
+
+fn still_wanted(cx: &Context) -> Result<()> {
+    if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
 }

@@ -316,6 +316,10 @@ impl Archive for PortableArchive {
         Ok(warnings)
     }
 
+    fn holds_one(&self) -> bool {
+        self.exact.is_some()
+    }
+
     async fn lock(&self, series: &Series, wait: Duration, cx: &Context) -> Result<Box<dyn RunLock>> {
         let lock = lock::take(self.destination.clone(), series, wait, cx).await?;
         self.clear(Some(series)).await?;

@@ -237,14 +237,16 @@ async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Conten
     }
     let display = archive.display(&line);
     let sha = line.sha256.unwrap_or_default();
-    let (entry, skip) = match sparse(archive, &line).await {
+    let (mut entry, skip) = match sparse(archive, &line).await {
         Ok(found) => found,
         Err(e) => return (line.entry, Content::failed(e.on(display))),
     };
+    // What was cut into segments is cut again where it is copied to: the two have the same files and sums.
+    entry.slow = line.places.len() > 1;
     let content = match line.places[..] {
         [place] if place.length <= WHOLE => {
             match archive.frames.small(place.data + skip, place.length - skip, through).await {
-                Ok(bytes) => Content::whole(bytes),
+                Ok(bytes) => Content::counted(bytes, line.facts),
                 Err(e) => Content::failed(e.on(display)),
             }
         }
@@ -257,7 +259,7 @@ async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Conten
                     archive.frames.range(place.data + skip, place.length - skip, through)
                 })
                 .map(move |r| r.map(Part::Bytes).map_err(|e| e.on(&display)));
-            Content::stream(bytes.chain(stream::once(async { Ok(Part::End(Facts::new())) })))
+            Content::stream(bytes.chain(stream::once(async { Ok(Part::End(line.facts)) })))
         }
     };
     let content = content.expecting(sha, &entry);

@@ -17,7 +17,6 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::{
     collections::HashSet,
@@ -393,7 +392,7 @@ impl PortableWriter {
         }
         let manifest = Manifest {
             header: self.header.clone(),
-            finished: Timestamp::now(),
+            finished: conclusion.finished,
             state: conclusion.state,
             components,
             notes: conclusion.notes,

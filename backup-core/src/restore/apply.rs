@@ -10,12 +10,12 @@ use super::{
 };
 use crate::{
     BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
-    Result, Selection, Severity, Source, State, View, compare, display_path,
-    pipeline::{Pouring, calmly, connect, pour_each, side_by_side, what_ended},
+    Result, Severity, State, View, compare, display_path,
+    pipeline::{Pouring, calmly, open_components, pour_each, what_ended},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 /// A restore that was done.
 #[derive(Clone, Debug, Serialize)]
@@ -77,7 +77,7 @@ pub(super) async fn apply(
     if let Some(e) = plan.shortage() {
         return Err(e);
     }
-    let views = open(&prepared.reader, wanted(&prepared.members), cx).await?;
+    let views = open_components(&prepared.reader, wanted(&prepared.members), cx).await?;
     still_wanted(cx)?;
 
     let document = document(&plan, &prepared);
@@ -99,24 +99,6 @@ pub(super) async fn apply(
 
 fn still_wanted(cx: &Context) -> Result<()> {
     if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
-}
-
-/// The components of the archive, ready to flow. A failure here costs nothing.
-async fn open(
-    reader: &Arc<dyn BackupReader>,
-    wanted: Vec<(String, Selection)>,
-    cx: &Context,
-) -> Result<Vec<(Box<dyn View>, Option<u64>)>> {
-    let opening = wanted.into_iter().map(|(name, selection)| {
-        let (reader, cx) = (reader.clone(), cx.clone());
-        async move {
-            let source: Arc<dyn Source> = reader.component(&name, selection)?.into();
-            let ready = connect(source, cx.clone()).await.map_err(|e| e.on(&name))?;
-            let estimate = ready.estimate();
-            Ok((ready.fix(&cx).await.map_err(|e| e.on(&name))?, estimate))
-        }
-    });
-    side_by_side("open the backup", opening).await.into_iter().collect()
 }
 
 fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {

@@ -2,6 +2,7 @@
 
 mod budget;
 mod commit;
+mod copied;
 mod damage;
 mod ends;
 mod kept;
@@ -11,6 +12,7 @@ mod reading;
 
 pub use budget::*;
 pub use commit::*;
+pub use copied::*;
 pub use damage::*;
 pub use ends::*;
 pub use kept::*;
@@ -175,6 +177,9 @@ macro_rules! archive_conformance {
                 removing_removes_these_and_nothing_else,
                 verified_is_kept_beside_the_backup,
                 cancellation_ends_a_backup_in_time_and_abort_leaves_nothing,
+                // copied
+                a_copy_is_the_same_backup,
+                a_copy_is_made_once_and_as_a_whole,
                 // locks
                 a_second_run_of_a_series_is_refused_and_told_who_holds_the_lock,
                 a_lock_that_was_released_or_dropped_is_free,

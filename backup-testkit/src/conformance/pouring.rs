@@ -36,7 +36,13 @@ pub async fn pour(source: &dyn Source, component: &str, sink: Arc<dyn Sink>, cx:
 pub fn conclusion(poured: Vec<Poured>, cx: &Context) -> Conclusion {
     let partial = poured.iter().any(|p| p.lost > 0);
     let state = if partial { State::Partial } else { State::Complete };
-    Conclusion { poured, notes: cx.notes(), state, not_included: Vec::new() }
+    Conclusion {
+        poured,
+        notes: cx.notes(),
+        state,
+        not_included: Vec::new(),
+        finished: jiff::Timestamp::now(),
+    }
 }
 
 /// Pours all sources side by side into the components of their names; every pour is awaited.

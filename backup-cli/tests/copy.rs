@@ -1,0 +1,148 @@
+//! Backups that are copied from one archive into another.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::{fs, os::unix::fs::MetadataExt};
+use support::{
+    Place,
+    trial::{Run, fingerprint, names_in, tool},
+};
+
+/// What `tar` and the archive's own sums say of all contents.
+fn sums(place: &Place, archive: &str, to: &str) -> Vec<String> {
+    let out = place.path(to);
+    fs::create_dir(&out).unwrap();
+    tool("tar", &["-xpf", place.path(archive).to_str().unwrap(), "-C", out.to_str().unwrap()]);
+    let script =
+        format!("cd {} && cat SHA256SUMS/* > sums && sha256sum --quiet -c sums && sort sums", out.display());
+    tool("sh", &["-c", &script]).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_copy_is_the_same_backup_whatever_it_is_written_as() {
+    let place = Place::with_tree();
+    place.write("tree/caf\u{e9} \n x", "a name");
+    fs::hard_link(place.path("tree/a.txt"), place.path("tree/sub/same")).unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("tree/link")).unwrap();
+    tool("truncate", &["-s", "3M", place.path("tree/hole").to_str().unwrap()]);
+    tool("setfattr", &["-n", "user.x", "-v", "1", place.path("tree/a.txt").to_str().unwrap()]);
+    place.write_large("tree/large");
+    place.expect(0, &["create", "tree", "--to", "a.tar.zst", "--tag", "t", "--note", "n"]);
+    place.expect(0, &["copy", "a.tar.zst", "--to", "b.tar"]);
+    place.expect(0, &["copy", "b.tar", "--to", "c"]);
+    let c =
+        format!("c/{}", names_in(&place.path("c")).into_iter().find(|n| n.ends_with(".tar.zst")).unwrap());
+    for file in ["b.tar", &c] {
+        place.expect(0, &["verify", file]);
+        let ls = |file: &str| {
+            let listed = place.json(0, &["ls", file, "tree"])["entries"].clone();
+            let mut lines: Vec<_> = listed.as_array().unwrap().iter().map(ToString::to_string).collect();
+            lines.sort();
+            lines
+        };
+        assert_eq!(ls("a.tar.zst"), ls(file));
+        let mut manifests = ["a.tar.zst", file].map(|f| place.json(0, &["show", f])["manifest"].clone());
+        manifests.iter_mut().for_each(|m| drop(m.as_object_mut().unwrap().remove("layout")));
+        assert_eq!(manifests[0], manifests[1]);
+    }
+    let first = sums(&place, "a.tar.zst", "from-a");
+    assert!(!first.is_empty());
+    assert_eq!(first, sums(&place, "b.tar", "from-b"));
+    assert_eq!(first, sums(&place, &c, "from-c"));
+    place.expect(0, &["restore", &c, "--to", "restored"]);
+    assert_eq!(fingerprint(&place.path("restored")), fingerprint(&place.path("tree")));
+    assert_eq!(place.path("restored/hole").metadata().unwrap().blocks(), 0);
+    assert_eq!(place.path("restored/a.txt").metadata().unwrap().nlink(), 2);
+}
+
+#[test]
+fn only_what_is_missing_is_copied_and_said() {
+    let place = Place::with_tree();
+    place.write("other/x", "x");
+    place.expect(0, &["create", "tree", "--to", "a"]);
+    place.expect(0, &["create", "other", "--to", "a"]);
+    place.expect(2, &["copy", "--from", "a", "--to", "b"]);
+    place.expect(2, &["copy", "--all", "--from", "a", "--to", "one.tar"]);
+    let dry = place.json(0, &["copy", "--all", "--from", "a", "--to", "b", "--dry-run"]);
+    assert_eq!(dry["report"]["backups"][0]["result"], "missing", "{dry}");
+    assert!(!place.path("b").exists());
+    let one = place.json(0, &["copy", "latest", "-m", "tree", "--from", "a", "--to", "b"]);
+    assert_eq!(one["report"]["backups"][0]["result"], "copied", "{one}");
+    let all = place.json(0, &["copy", "--all", "--from", "a", "--to", "b"]);
+    let results: Vec<_> = all["report"]["backups"].as_array().unwrap().iter().map(|b| &b["result"]).collect();
+    assert_eq!(results, ["already-there", "copied"], "{all}");
+    let again = place.expect(0, &["copy", "--all", "--from", "a", "--to", "b"]);
+    assert_eq!(again.stdout.matches("already there").count(), 2, "{}", again.stdout);
+    place.expect(3, &["copy", "--all", "--from", "nowhere", "--to", "b"]);
+    place.expect(3, &["copy", "--all", "-m", "nothing", "--from", "a", "--to", "b"]);
+    place.expect(4, &["copy", "--all", "--from", "a", "--to", "no/such/folder"]);
+}
+
+#[test]
+fn a_partial_backup_stays_partial() {
+    let place = Place::with_tree();
+    place.expect(5, &["create", "x=tree", "y=nothing", "-m", "app", "--to", "a", "--allow-partial"]);
+    let made = place.json(0, &["list", "--from", "a"]);
+    let copied = place.expect(0, &["copy", "--all", "--from", "a", "--to", "b"]);
+    assert!(copied.stderr.contains("is partial, and so is its copy"), "{}", copied.stderr);
+    let there = place.json(0, &["list", "--from", "b"]);
+    assert_eq!(
+        (&there["backups"][0]["state"], &there["backups"][0]["id"]),
+        (&"partial".into(), &made["backups"][0]["id"])
+    );
+    place.expect(3, &["restore", "latest", "--from", "b", "--to", "out"]);
+}
+
+#[test]
+fn of_a_damaged_backup_nothing_is_copied_and_the_others_are() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/noise"), support::noise(12 << 20)).unwrap();
+    place.write("other/x", "x");
+    place.expect(0, &["create", "tree", "--to", "a"]);
+    place.expect(0, &["create", "other", "--to", "a"]);
+    let name = names_in(&place.path("a"))
+        .into_iter()
+        .find(|n| n.starts_with("tree") && n.ends_with(".zst"))
+        .unwrap();
+    let mut bytes = fs::read(place.path("a").join(&name)).unwrap();
+    bytes[5_000_000] ^= 1;
+    fs::write(place.path("a").join(&name), bytes).unwrap();
+    let ran = place.json(7, &["copy", "--all", "--from", "a", "--to", "b"]);
+    let results: Vec<_> = ran["report"]["backups"].as_array().unwrap().iter().map(|b| &b["result"]).collect();
+    assert_eq!(results, ["failed", "copied"], "{ran}");
+    let names = names_in(&place.path("b"));
+    assert!(names.iter().all(|n| n.starts_with("other")), "{names:?}");
+    let alone = place.expect(7, &["copy", &format!("a/{name}"), "--to", "c"]);
+    assert!(alone.stderr.contains("hint") || alone.stderr.contains("cause"), "{}", alone.stderr);
+    assert!(names_in(&place.path("c")).is_empty());
+}
+
+#[test]
+fn a_copy_that_is_killed_or_interrupted_is_begun_again_and_what_was_done_stays() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "a"]);
+    fs::create_dir(place.path("large")).unwrap();
+    place.write_large("large/x");
+    place.expect(0, &["create", "large", "--to", "a"]);
+    let line = ["copy", "--all", "--from", "a", "--to", "b"];
+    for signal in [rustix::process::Signal::KILL, rustix::process::Signal::TERM] {
+        let run = Run::start(&place, &line);
+        // The first backup is small; what is met in the middle is the second.
+        assert!(signal == rustix::process::Signal::TERM || run.reaches("commit"));
+        assert!(run.reaches("pour"));
+        run.signal(signal);
+        let code = run.code_within(std::time::Duration::from_secs(30));
+        assert!([-1, 130].contains(&code), "{code}");
+        let listed = place.json(0, &["list", "--from", "b"]);
+        let complete = |b: &&serde_json::Value| b["state"] == "complete";
+        let done: Vec<_> = listed["backups"].as_array().unwrap().iter().filter(complete).collect();
+        assert_eq!((done.len(), &done[0]["module"]), (1, &"tree".into()), "{listed}");
+    }
+    place.expect(0, &line);
+    let names = names_in(&place.path("b"));
+    assert!(names.iter().all(|n| !n.starts_with('.')), "{names:?}");
+    place.expect(0, &["verify", "--from", "b"]);
+}
