@@ -5,5 +5,7 @@ pub mod faults;
 pub mod make;
 pub mod memory;
 mod run;
+#[cfg(feature = "services")]
+pub mod services;
 
-pub use run::{Must, not_applicable, run};
+pub use run::{Must, not_applicable, run, skip};

@@ -1,6 +1,13 @@
 //! How a promise is run, and how it fails.
 
-use std::{fmt::Debug, future::Future, time::Duration};
+use futures::FutureExt;
+use std::{
+    any::Any,
+    fmt::Debug,
+    future::Future,
+    panic::{AssertUnwindSafe, resume_unwind},
+    time::Duration,
+};
 
 /// No promise takes longer: what does is a deadlock.
 const TIME_LIMIT: Duration = Duration::from_secs(180);
@@ -9,16 +16,33 @@ const TIME_LIMIT: Duration = Duration::from_secs(180);
 pub fn run(promise: &str, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
     let runtime = runtime.unwrap_or_else(|e| panic!("no runtime: {e}"));
-    runtime.block_on(async {
-        assert!(
-            tokio::time::timeout(TIME_LIMIT, test).await.is_ok(),
-            "{promise}: did not end within {} s: a deadlock",
-            TIME_LIMIT.as_secs()
-        );
+    let ended = runtime.block_on(async {
+        let test = AssertUnwindSafe(test).catch_unwind();
+        match tokio::time::timeout(TIME_LIMIT, test).await {
+            Ok(ended) => ended,
+            Err(_) => panic!("{promise}: did not end within {} s: a deadlock", TIME_LIMIT.as_secs()),
+        }
     });
     // What a wrapper abandoned on purpose may still sleep.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    match ended {
+        Ok(()) => {}
+        Err(panic) => match panic.downcast_ref::<Skipped>() {
+            Some(Skipped(why)) => eprintln!("SKIPPED: {promise}: {why}"),
+            None => resume_unwind(panic),
+        },
+    }
 }
+
+/// Ends a test that runs under `run` and cannot be made here. Said, never silent.
+pub fn skip(why: &str) -> ! {
+    let skipped: Box<dyn Any + Send> = Box::new(Skipped(why.to_owned()));
+    // Not `panic_any`: the hook would print it as a failure.
+    resume_unwind(skipped)
+}
+
+/// A skip travels as a panic, through whatever stands between a fixture and `run`.
+struct Skipped(String);
 
 /// Says that a promise does not concern what is tested, because its fixture declares so. Said, never silent.
 pub fn not_applicable(promise: &str, why: &str) {

@@ -1,6 +1,7 @@
 //! `cargo xtask`: what developers and CI run around the workspace.
 
 mod bench;
+mod containers;
 mod fresh;
 mod fuzz;
 mod prerequisites;
@@ -16,7 +17,7 @@ const HELP: &str = "\
 cargo xtask COMMAND
 
   test [--fast]                 every check, then every test; ends with one line of totals
-                                --fast leaves out licences, unused dependencies, Windows and fuzzing
+                                --fast leaves out licences, unused dependencies, Windows, fuzzing and containers
   soak [WHAT]                   the long runs: every tests/soak*.rs with BACKUP_SOAK=1, or those whose
                                 name contains WHAT; writes docs/soak/DATE[-WHAT].md
   bench NAME [ARGUMENT…]        one race of backup-bench, built for release
@@ -25,7 +26,7 @@ cargo xtask COMMAND
                                 and a package manager (Debian and Ubuntu, as root)
 
 Exit codes: 0 all good, 1 something failed, 2 usage or a missing prerequisite.
-BACKUP_TEST_REQUIRE=root,windows makes `test` fail where one of these is not to be had.
+BACKUP_TEST_REQUIRE=root,windows,docker,postgres makes `test` fail where one of these is not to be had.
 ";
 
 /// Why a command ended without success.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::prerequisites::{self, WINDOWS_TARGET};
 use crate::step::Step;
 use crate::tally::Tally;
-use crate::{Failure, Outcome, fuzz};
+use crate::{Failure, Outcome, containers, fuzz};
 
 /// For each target: enough to meet the seeds and their neighbours. Longer runs are `cargo xtask fuzz`.
 const FUZZ_SECONDS: u64 = 5;
@@ -15,6 +15,7 @@ const FUZZ_SECONDS: u64 = 5;
 pub(crate) fn run(fast: bool) -> Outcome {
     let started = Instant::now();
     let windows = prerequisites::for_tests(fast)?;
+    let without_containers = if fast { Some("--fast".to_owned()) } else { containers::ready()? };
     let mut failures = Vec::new();
     for check in checks(fast) {
         failures.extend(why(check.run()));
@@ -28,7 +29,11 @@ pub(crate) fn run(fast: bool) -> Outcome {
         failures.extend(why(fuzz::all(FUZZ_SECONDS, &[])));
     }
     let mut tally = Tally::default();
-    let tests = Step::cargo("tests", "test --workspace --locked --no-fail-fast");
+    let mut tests =
+        Step::cargo("tests", "test --workspace --locked --no-fail-fast --features backup-testkit/services");
+    if without_containers.is_some() {
+        tests = tests.env("BACKUP_TEST_LEAVE_OUT", "containers");
+    }
     let outcome = tests.run_watching(|line| tally.see(line));
     if let Some(why) = why(outcome) {
         failures.push(why);
@@ -36,8 +41,12 @@ pub(crate) fn run(fast: bool) -> Outcome {
         tally.failed = tally.failed.max(1);
     }
     println!();
-    if fast {
-        println!("--fast left out: cargo deny, cargo machete, Windows, fuzzing");
+    match without_containers {
+        _ if fast => {
+            println!("--fast left out: cargo deny, cargo machete, Windows, fuzzing, tests with containers")
+        }
+        Some(why) => println!("NOT TESTED, because there are no containers here: {why}"),
+        None => containers::sweep(),
     }
     for failure in &failures {
         println!("FAILED: {failure}");
@@ -51,8 +60,12 @@ fn checks(fast: bool) -> Vec<Step> {
     let mut steps = vec![
         Step::cargo("formatting", "fmt --all --check"),
         Step::cargo("formatting of the fuzz targets", "fmt --manifest-path fuzz/Cargo.toml --check"),
-        Step::cargo("lints", "clippy --workspace --all-targets --locked -- -D warnings"),
-        Step::cargo("documentation", "doc --workspace --no-deps --locked").env("RUSTDOCFLAGS", "-D warnings"),
+        Step::cargo(
+            "lints",
+            "clippy --workspace --all-targets --locked --features backup-testkit/services -- -D warnings",
+        ),
+        Step::cargo("documentation", "doc --workspace --no-deps --locked --features backup-testkit/services")
+            .env("RUSTDOCFLAGS", "-D warnings"),
     ];
     if !fast {
         // Advisories change without any change of ours: CI asks for them in a job of their own.
