@@ -1,5 +1,6 @@
 //! The command line as it is typed. What it means is `settings`.
 
+use backup_kit::config::Format;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -111,6 +112,9 @@ pub(crate) struct Create {
     /// Waits so long for another run of the same series, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
+    /// How it is written into a folder or a pipe, such as tar [default: tar.zst, or as configured]
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) format: Option<Format>,
     /// Level of compression, 1 to 19
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<i32>,
@@ -292,6 +296,10 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     let time: jiff::SignedDuration =
         text.parse().map_err(|_| "a time is such as 30m, 90s or 2h".to_owned())?;
     time.try_into().map_err(|_| "a time cannot be negative".to_owned())
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    serde_json::from_value(text.into()).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub(crate) mod plan;
 pub(crate) mod progress;
 
 use crate::failure::{Failure, Result};
+use backup_kit::ArchiveSpec;
 use serde_json::Value;
 use std::io::Write;
 
@@ -29,6 +30,15 @@ impl Output {
     /// A result for people; not with `--json` or `--quiet`. What was done stays done when nobody reads it.
     pub(crate) fn result(self, text: &str) -> Result<()> {
         if self.json || self.quiet { Ok(()) } else { unread_is_fine(self.always(text)) }
+    }
+
+    /// The same of a run that wrote an archive; if that went to stdout, this goes to stderr.
+    pub(crate) fn beside(self, archive: &ArchiveSpec, text: &str) -> Result<()> {
+        if archive.is_pipe() {
+            text.lines().for_each(|line| self.info(line));
+            return Ok(());
+        }
+        self.result(text)
     }
 
     /// What was asked for itself (a listing): also with `--quiet`.

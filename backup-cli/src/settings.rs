@@ -61,11 +61,14 @@ impl Settings {
 
     /// Which archive: the flag, else `BACKUP_ARCHIVE`, else the only one that is configured.
     pub(crate) fn archive(&self, flag: Option<&str>, name_of_flag: &str) -> Result<ArchiveSpec> {
-        if let Some(text) = flag {
-            return self.named_archive(text);
-        }
-        if let Some(text) = env::var_os("BACKUP_ARCHIVE").filter(|t| !t.is_empty()) {
-            return self.named_archive(&text.to_string_lossy());
+        let variable = || env::var_os("BACKUP_ARCHIVE").filter(|t| !t.is_empty());
+        let named = flag.map(str::to_owned).or_else(|| Some(variable()?.to_string_lossy().into_owned()));
+        if let Some(text) = named {
+            return match (text.as_str(), name_of_flag) {
+                ("-", "--to") => self.stdout(),
+                ("-", _) => stdin(),
+                (text, _) => self.named_archive(text),
+            };
         }
         let configured: Vec<&str> =
             self.config.iter().flat_map(|c| c.archives()).map(|(name, _)| name).collect();
@@ -84,6 +87,21 @@ impl Settings {
         }
     }
 
+    /// The archive that goes to stdout, where nothing else may go.
+    fn stdout(&self) -> Result<ArchiveSpec> {
+        let refuse = |text: &str, hint: &str| Err(Failure::usage("write the archive to stdout", text, hint));
+        if self.output.json {
+            return refuse("the object of --json goes there, too", "--progress json tells events on stderr");
+        }
+        if std::io::stdout().is_terminal() {
+            return refuse(
+                "it is a terminal",
+                "`backup create … --to - | ssh host 'cat > x.tar.zst'`, or --to FILE",
+            );
+        }
+        Ok(archive::pipe_to(std::io::stdout()))
+    }
+
     /// Whether any archive can be chosen without a flag.
     pub(crate) fn has_archive(&self, flag: Option<&str>) -> bool {
         flag.is_some() || self.archive(None, "--from").is_ok()
@@ -99,6 +117,18 @@ impl Settings {
         }
         Ok(archive::at(text))
     }
+}
+
+/// The archive that comes from stdin.
+pub(crate) fn stdin() -> Result<ArchiveSpec> {
+    if std::io::stdin().is_terminal() {
+        return Err(Failure::usage(
+            "read an archive from stdin",
+            "it is a terminal",
+            "`ssh host 'cat x.tar.zst' | backup restore - --to ./elsewhere`, or name the file",
+        ));
+    }
+    Ok(archive::pipe_from(std::io::stdin()))
 }
 
 fn config_file(global: &Global) -> Option<PathBuf> {

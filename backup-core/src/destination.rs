@@ -3,7 +3,7 @@
 mod local;
 
 pub use local::LocalFolder;
-pub(crate) use local::is_temporary_name;
+pub(crate) use local::{is_temporary_name, local_blob};
 
 use crate::Result;
 use async_trait::async_trait;

@@ -103,6 +103,11 @@ pub enum Event {
         /// What.
         note: Note,
     },
+    /// What comes through a pipe is written into a temporary file first: the index is at its end.
+    Spooling {
+        /// Where that file lies.
+        folder: String,
+    },
     /// The run waits for something that is not its own.
     Waiting {
         /// What for, and who holds it.

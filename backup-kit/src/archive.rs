@@ -3,11 +3,12 @@
 use crate::config::{ArchiveConfig, Format};
 use backup_core::{
     Archive, MemoryArchive, Result,
-    portable::{Compression, PortableArchive, PortableOptions},
+    portable::{Compression, PipeIn, PipeOut, PipeWriter, PortableArchive, PortableOptions},
     without_secrets,
 };
 use std::{
     fmt,
+    io::{Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -27,6 +28,7 @@ enum Place {
     File(PathBuf),
     Folder(PathBuf),
     Open(Arc<dyn Archive>),
+    Pipe(PipeWriter),
 }
 
 /// Exactly this file: `x.tar.zst` or `x.tar`.
@@ -47,6 +49,26 @@ pub fn memory() -> ArchiveSpec {
 /// A place as it is named on the command line: a folder, or exactly one file if it ends like one.
 pub fn at(text: impl Into<String>) -> ArchiveSpec {
     ArchiveSpec::new(Place::Text(text.into()))
+}
+
+/// One backup, written into a pipe as it comes: `archive::pipe_to(std::io::stdout())`. A pipe that closes fails the run, and
+/// what is out by then is no backup.
+pub fn pipe_to(writer: impl Write + Send + 'static) -> ArchiveSpec {
+    ArchiveSpec::new(Place::Pipe(PipeWriter::new(writer)))
+}
+
+/// The backup that comes out of a pipe: `archive::pipe_from(std::io::stdin())`. It is read when it is needed, into a temporary
+/// file without a name in `$TMPDIR`, else in the system's folder for large temporary files.
+pub fn pipe_from(reader: impl Read + Send + 'static) -> ArchiveSpec {
+    Arc::new(PipeIn::new(reader, spool_folder())).into()
+}
+
+fn spool_folder() -> PathBuf {
+    let large = PathBuf::from("/var/tmp");
+    match std::env::var_os("TMPDIR").is_none_or(|v| v.is_empty()) && large.is_dir() {
+        true => large,
+        false => std::env::temp_dir(),
+    }
 }
 
 pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {
@@ -84,6 +106,11 @@ impl ArchiveSpec {
         self
     }
 
+    /// Whether it is a pipe that is written to: it takes one backup, and nothing can be looked at afterwards.
+    pub fn is_pipe(&self) -> bool {
+        matches!(self.place, Place::Pipe(_))
+    }
+
     /// Makes the archive. Nothing is read or written.
     pub fn open(&self) -> Result<Arc<dyn Archive>> {
         let mut options = PortableOptions::default();
@@ -100,6 +127,7 @@ impl ArchiveSpec {
             Place::File(path) => Arc::new(PortableArchive::file(path, options)?),
             Place::Folder(path) => Arc::new(PortableArchive::folder(path, options)?),
             Place::Open(archive) => archive.clone(),
+            Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), options)?),
         })
     }
 
@@ -109,7 +137,7 @@ impl ArchiveSpec {
             Place::Text(text) if text.contains("://") => None,
             Place::Text(text) => Some(Path::new(text)),
             Place::File(path) | Place::Folder(path) => Some(path),
-            Place::Open(_) => None,
+            Place::Open(_) | Place::Pipe(_) => None,
         }
     }
 }
@@ -132,6 +160,7 @@ impl fmt::Display for ArchiveSpec {
             Place::Text(text) => f.write_str(&without_secrets(text)),
             Place::File(path) | Place::Folder(path) => path.display().fmt(f),
             Place::Open(archive) => archive.fmt(f),
+            Place::Pipe(_) => f.write_str("-"),
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::human,
 };
-use backup_kit::{ArchiveSpec, CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State, archive};
+use backup_kit::{CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -21,20 +21,22 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
             "name backups by id, latest, date or file, or --all for what is missing at the other place",
         ));
     }
-    let from = source(args, session)?;
+    let itself = match args.ids.as_slice() {
+        [one] => session.archive_by_itself(one, &args.among)?,
+        _ => None,
+    };
+    let by_itself = itself.is_some();
+    let from = itself.map_or_else(|| settings.archive(args.among.from.as_deref(), "--from"), Ok)?;
     let to = settings.archive(Some(&args.to), "--to")?;
     let progress = session.progress.clone();
     let mut copy = backup_kit::copy(from.clone(), to.clone())
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
-    if args.all {
+    if args.all || by_itself {
         copy = copy.all();
     }
-    for id in args.ids.iter().filter(|_| !is_file(args)) {
+    for id in args.ids.iter().filter(|_| !by_itself) {
         copy = copy.which(id.parse().unwrap_or_else(|never| match never {}));
-    }
-    if is_file(args) {
-        copy = copy.all();
     }
     if let Some(module) = &args.among.module {
         copy = copy.of_name(module);
@@ -59,23 +61,11 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
         }
         say_warnings(outcome, session);
     }
-    output.result(&text(&report))?;
+    output.beside(&to, &text(&report))?;
     let failed = report.failures().map(|(_, e)| exit::of(&e.clone().into()));
     let code = failed.fold(exit::COMPLETE, exit::worse);
     output.object(code, json!({ "dry_run": args.dry_run, "report": report }))?;
     Ok(code)
-}
-
-/// A file that is named is an archive by itself.
-fn source(args: &Copy, session: &Session) -> Result<ArchiveSpec> {
-    match args.ids.as_slice() {
-        [file] if is_file(args) => Ok(archive::at(file)),
-        _ => session.settings.archive(args.among.from.as_deref(), "--from"),
-    }
-}
-
-fn is_file(args: &Copy) -> bool {
-    args.among.from.is_none() && matches!(args.ids.as_slice(), [one] if super::session::is_file(one))
 }
 
 fn state(failure: Failure, session: &Session) -> Failure {

@@ -16,6 +16,23 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     if let Some(level) = args.level {
         archive = archive.level(level);
     }
+    if let Some(format) = args.format {
+        if archive.open()?.holds_one() && !archive.is_pipe() {
+            return Err(Failure::usage(
+                "use the format",
+                "the archive is exactly one file, and its name says how it is written",
+                "leave --format out, or give the file another ending",
+            ));
+        }
+        archive = archive.format(format);
+    }
+    if archive.is_pipe() && modules.len() > 1 {
+        return Err(Failure::usage(
+            "write the archive to stdout",
+            "a pipe takes one backup, and several modules are configured",
+            "name one: -m MODULE",
+        ));
+    }
     if args.dry_run {
         return dry_run(args, modules, &archive, session).await;
     }
@@ -29,12 +46,12 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         let (this, object) = match made {
             Ok(report) => {
                 session.settings.output.success(format!("{name}: the backup {} is complete", report.id));
-                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
+                session.settings.output.beside(&archive, &human::report(&report, &archive.to_string()))?;
                 (exit::COMPLETE, json!({ "module": name, "report": report }))
             }
             Err(Error::Partial(report)) => {
                 session.settings.output.warning(format!("{name}: the backup {} is partial", report.id));
-                session.settings.output.result(&human::report(&report, &archive.to_string()))?;
+                session.settings.output.beside(&archive, &human::report(&report, &archive.to_string()))?;
                 (exit::PARTIAL, json!({ "module": name, "report": report }))
             }
             Err(e) => {
@@ -105,7 +122,7 @@ fn backup(args: &Create, module: Module, archive: &ArchiveSpec, session: &Sessio
         .to(archive.clone())
         .strict(args.strict)
         .allow_partial(args.allow_partial)
-        .read_back(args.sources.is_empty())
+        .read_back(args.sources.is_empty() && !archive.is_pipe())
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
     for component in &args.only {
@@ -137,7 +154,7 @@ async fn dry_run(
         for warning in &preflight.warnings {
             session.settings.output.warning(warning);
         }
-        session.settings.output.result(&preflight_text(&preflight))?;
+        session.settings.output.beside(archive, &preflight_text(&preflight))?;
         found.push(preflight);
     }
     session.settings.output.object(exit::COMPLETE, json!({ "dry_run": found }))?;
@@ -168,6 +185,9 @@ fn is_damaged_there(e: &Error) -> bool {
 
 /// What there is after a failed backup.
 async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String {
+    if archive.is_pipe() {
+        return "what is in the pipe has no end, and is no backup".to_owned();
+    }
     let cx = session.context().calm();
     let list = async { archive.open().ok()?.list(&cx).await.ok() };
     let list = tokio::time::timeout(std::time::Duration::from_secs(5), list).await.ok().flatten();

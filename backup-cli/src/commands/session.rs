@@ -1,6 +1,11 @@
 //! What every command needs: settings, cancellation, progress; and how a backup is named.
 
-use crate::{args::Among, failure::Result, render::progress::Progress, settings::Settings};
+use crate::{
+    args::Among,
+    failure::Result,
+    render::progress::Progress,
+    settings::{Settings, stdin},
+};
 use backup_kit::{
     Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed, Run,
     State, Which, archive, choose, heal, state_dir,
@@ -40,12 +45,9 @@ impl Session {
 
     /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself.
     pub(super) async fn locate(&self, text: &str, among: &Among) -> Result<Located> {
-        let from = among.from.as_deref();
-        let file = from.is_none() && is_file(text);
-        let spec = match file {
-            true => archive::at(text),
-            false => self.settings.archive(from, "--from")?,
-        };
+        let itself = self.archive_by_itself(text, among)?;
+        let file = itself.is_some();
+        let spec = itself.map_or_else(|| self.settings.archive(among.from.as_deref(), "--from"), Ok)?;
         let archive = spec.open()?;
         let backups = archive.list(&self.context()).await?;
         let which = match (file, backups.as_slice()) {
@@ -60,6 +62,15 @@ impl Session {
         let backup =
             choose(&backups, &which, among.module.as_deref(), &jiff::tz::TimeZone::system())?.clone();
         Ok(Located { spec, archive, backup, which })
+    }
+
+    /// The archive that is named where a backup may be: a file, or `-`.
+    pub(super) fn archive_by_itself(&self, text: &str, among: &Among) -> Result<Option<ArchiveSpec>> {
+        Ok(match among.from {
+            None if text == "-" => Some(stdin()?),
+            None if is_file(text) => Some(archive::at(text)),
+            _ => None,
+        })
     }
 
     /// Brings interrupted restores to their end before anything new begins, and says so. Returns why one could not be.
@@ -112,7 +123,7 @@ pub(super) fn outcome(healed: &Healed) -> String {
 }
 
 /// A path of a file that is there, and that is written like a path or like a backup file.
-pub(super) fn is_file(text: &str) -> bool {
+fn is_file(text: &str) -> bool {
     let named = text.contains('/') || text.ends_with(".tar") || text.contains(".tar.");
     named && Path::new(text).is_file()
 }

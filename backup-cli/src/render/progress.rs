@@ -70,6 +70,10 @@ impl Progress {
                 self.line(lines::Level::Warning, &human::note(note));
             }
             Event::Noted { note } => self.detail(human::note(note)),
+            Event::Spooling { folder } => self.line(
+                lines::Level::Info,
+                &format!("the pipe is kept in a temporary file in {folder} until its end has come"),
+            ),
             Event::Waiting { reason } => self.line(lines::Level::Info, &format!("waiting: {reason}")),
             _ => {}
         }

@@ -428,6 +428,11 @@ impl Drop for LocalUpload {
     }
 }
 
+/// An open file of this length. `path` is what errors call it.
+pub(crate) fn local_blob(file: File, bytes: u64, path: PathBuf) -> Arc<dyn Blob> {
+    Arc::new(LocalBlob { file: Arc::new(file), bytes, path })
+}
+
 struct LocalBlob {
     file: Arc<File>,
     bytes: u64,

@@ -16,6 +16,7 @@ mod name;
 mod options;
 mod output;
 mod paths;
+mod pipe;
 mod put;
 mod reader;
 mod restore_guide;
@@ -28,6 +29,7 @@ pub use compression::Compression;
 pub use folder::PortableArchive;
 pub use name::DEFAULT_TEMPLATE;
 pub use options::PortableOptions;
+pub use pipe::{PipeIn, PipeOut, PipeWriter};
 
 use crate::{BackupHeader, BackupSummary, Manifest, tar::Member};
 use jiff::Timestamp;
