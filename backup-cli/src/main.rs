@@ -1,5 +1,6 @@
 //! The program `backup`: arguments become settings, settings become calls of the library, reports become text.
 
+mod allocator;
 mod args;
 mod commands;
 mod consent;
@@ -13,6 +14,7 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    allocator::keep_few_heaps();
     // Nothing is started before the arguments are read: `backup --version` must answer at once.
     let args = args::Args::parse();
     ExitCode::from(commands::run(args))

@@ -7,6 +7,7 @@
 mod archive;
 mod backend;
 mod budget;
+mod buffers;
 mod content;
 mod context;
 pub mod destination;

@@ -4,7 +4,7 @@ use super::{
     Compression, compression, locator,
     seek_table::{self, FrameAt},
 };
-use crate::{Error, ErrorKind, Result, destination::Blob};
+use crate::{Error, ErrorKind, Result, buffers::Buffers, destination::Blob};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture, future::Shared, stream};
 use std::{
@@ -75,41 +75,7 @@ pub(super) struct Frames {
     pub(super) bytes: u64,
     cache: Mutex<VecDeque<(usize, Slot)>>,
     fetched: Arc<AtomicU64>,
-    buffers: Arc<Buffers>,
-}
-
-/// Memory of frames that nobody needs any more, for the next ones: megabytes that come and go between threads would leave the
-/// allocator with a heap for each.
-#[derive(Default)]
-struct Buffers(Mutex<Vec<Vec<u8>>>);
-
-/// A decompressed frame whose memory goes back when its last reader is done.
-struct Decompressed {
-    bytes: Vec<u8>,
-    home: Arc<Buffers>,
-}
-
-impl AsRef<[u8]> for Decompressed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-impl Drop for Decompressed {
-    fn drop(&mut self) {
-        let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < AHEAD + 2 {
-            free.push(std::mem::take(&mut self.bytes));
-        }
-    }
-}
-
-impl Buffers {
-    fn take(&self) -> Vec<u8> {
-        let mut buffer = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
-        buffer.clear();
-        buffer
-    }
+    buffers: Buffers,
 }
 
 impl Frames {
@@ -148,7 +114,7 @@ impl Frames {
             bytes,
             cache: Mutex::default(),
             fetched,
-            buffers: Arc::default(),
+            buffers: Buffers::new(AHEAD + 2),
         })
     }
 
@@ -286,7 +252,7 @@ impl Frames {
             }
             let decompress = move || {
                 let bytes = compression::decompress(&packed, at.raw_length as usize, home.take())?;
-                Ok(Bytes::from_owner(Decompressed { bytes, home }))
+                Ok(home.lend(bytes))
             };
             tokio::task::spawn_blocking(decompress)
                 .await

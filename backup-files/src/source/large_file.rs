@@ -7,14 +7,8 @@ use crate::{
 };
 use backup_core::{Content, Entry, Error, ErrorKind, Extent, Facts, Feed, Result, Stage, tar};
 use bytes::Bytes;
-use std::{
-    fs::File,
-    hash::{DefaultHasher, Hasher},
-    io,
-    os::fd::AsFd,
-    sync::Arc,
-    time::SystemTime,
-};
+use std::{fs::File, hash::Hasher, io, os::fd::AsFd, sync::Arc, time::SystemTime};
+use twox_hash::XxHash3_64;
 
 /// Up to this size a file that changed is read again: its bytes are stored again, too.
 const RETRIED_UP_TO: u64 = 64 << 20;
@@ -63,7 +57,7 @@ impl LargeFile {
         let whole = [Extent { offset: 0, length: self.stat.size }];
         let last_try = self.try_number >= TRIES || self.stat.size > RETRIED_UP_TO;
         let mut shrank = false;
-        let mut stored = DefaultHasher::new();
+        let mut stored = XxHash3_64::new();
         for extent in extents.unwrap_or(&whole) {
             let (mut at, end) = (extent.offset, extent.offset + extent.length);
             while at < end {
@@ -113,7 +107,7 @@ impl LargeFile {
                 return Ok(false);
             }
             let whole = [Extent { offset: 0, length: self.stat.size }];
-            let mut again = DefaultHasher::new();
+            let mut again = XxHash3_64::new();
             let mut chunk = vec![0; usize::try_from(CHUNK).unwrap_or(0)];
             for extent in stored_extents.unwrap_or(&whole) {
                 let (mut at, end) = (extent.offset, extent.offset + extent.length);

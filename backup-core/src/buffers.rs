@@ -1,0 +1,79 @@
+//! Large buffers that are used again. Megabytes that come and go between threads leave the allocator with a heap for each:
+//! a restore took twice the memory that it held.
+
+use bytes::Bytes;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers that nobody needs at the moment. A clone shares them.
+#[derive(Clone)]
+pub(crate) struct Buffers(Arc<Idle>);
+
+struct Idle {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    most: usize,
+}
+
+impl Buffers {
+    /// Keeps at most so many; further ones are freed.
+    pub(crate) fn new(most: usize) -> Self {
+        Buffers(Arc::new(Idle { buffers: Mutex::default(), most }))
+    }
+
+    /// One of them, or a new one. Length and content are what its last user left.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    /// The content as bytes; the buffer comes back when the last of them is dropped.
+    pub(crate) fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Lent { bytes, home: self.clone() })
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < self.0.most {
+            buffers.push(buffer);
+        }
+    }
+}
+
+struct Lent {
+    bytes: Vec<u8>,
+    home: Buffers,
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        self.home.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_its_last_bytes_are_dropped() {
+        let buffers = Buffers::new(1);
+        let lent = buffers.lend(vec![7; 100]);
+        let part = lent.slice(10..20);
+        drop(lent);
+        assert_eq!(buffers.take().capacity(), 0);
+        drop(part);
+        assert_eq!(buffers.take(), vec![7; 100]);
+    }
+
+    #[test]
+    fn no_more_are_kept_than_were_asked_for() {
+        let buffers = Buffers::new(1);
+        drop((buffers.lend(vec![1]), buffers.lend(vec![2])));
+        assert!(buffers.take().capacity() > 0);
+        assert_eq!(buffers.take().capacity(), 0);
+    }
+}
