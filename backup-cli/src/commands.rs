@@ -44,6 +44,23 @@ pub(crate) fn run(args: Args) -> u8 {
     }
 }
 
+/// Says what is wrong with the arguments, also to a program that asked for JSON; or help or version, if that was asked for.
+pub(crate) fn wrong_arguments(e: &clap::Error) -> u8 {
+    // Nobody is left to tell that the text could not be printed.
+    let _ = e.print();
+    if !e.use_stderr() {
+        return exit::COMPLETE;
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let text = e.to_string();
+        let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let error = Error::from(CoreError::new(ErrorKind::Usage, "read the command line", what));
+        let object = json!({ "error": render::json::error(&error), "state": "nothing was touched" });
+        let _ = Output::only_json().object(exit::USAGE, object);
+    }
+    exit::USAGE
+}
+
 fn dispatch(args: &Args, output: Output) -> Result<u8> {
     match &args.command {
         Command::Completions(c) => return completions::run(c, output),
@@ -78,7 +95,7 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
             Command::Config(_) | Command::Completions(_) => Ok(exit::COMPLETE),
         };
         session.progress.finish();
-        interrupted(result, &session)
+        interrupted(result, &session, &args.command)
     });
     // A read that hangs in a file system must not hold the program.
     runtime.shutdown_background();
@@ -86,15 +103,28 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
 }
 
 /// After a signal every failure that left things as they were is the interruption, however it showed itself.
-fn interrupted(result: Result<u8>, session: &Session) -> Result<u8> {
+fn interrupted(result: Result<u8>, session: &Session, command: &Command) -> Result<u8> {
     match result {
         Err(Failure::Error { error, state })
             if session.cancel.is_cancelled()
                 && !matches!(error.kind(), ErrorKind::NotRolledBack | ErrorKind::Damaged) =>
         {
-            let state = state.or_else(|| Some("cleaned up; everything is as it was before".to_owned()));
+            let state = state.or_else(|| Some(as_it_is_now(command).to_owned()));
             Err(Failure::Error { error: Error::from(CoreError::cancelled()), state })
         }
         other => other,
+    }
+}
+
+/// How things stand when a command was interrupted and has cleaned up.
+fn as_it_is_now(command: &Command) -> &'static str {
+    match command {
+        Command::Create(_) => "cleaned up: nothing was stored; earlier backups are untouched",
+        Command::Restore(_) => "cleaned up: everything is as it was before",
+        Command::Settle(_) => "what was not dropped yet is still kept; `backup settle` goes on",
+        Command::Remove(_) => "what was not removed yet is still there; `backup list` shows it",
+        Command::Heal(_) => "what was not healed yet waits for the next `backup heal`",
+        Command::Dump(_) => "the output is cut; the backup is untouched",
+        _ => "nothing was changed",
     }
 }

@@ -16,6 +16,8 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     allocator::keep_few_heaps();
     // Nothing is started before the arguments are read: `backup --version` must answer at once.
-    let args = args::Args::parse();
-    ExitCode::from(commands::run(args))
+    ExitCode::from(match args::Args::try_parse() {
+        Ok(args) => commands::run(args),
+        Err(e) => commands::wrong_arguments(&e),
+    })
 }

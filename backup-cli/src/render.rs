@@ -27,6 +27,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// For what goes wrong before the arguments are known.
+    pub(crate) fn only_json() -> Self {
+        Output { json: true, events: false, quiet: false, verbose: false, terminal: false, colour: false }
+    }
+
     /// A result for people; not with `--json` or `--quiet`. What was done stays done when nobody reads it.
     pub(crate) fn result(self, text: &str) -> Result<()> {
         if self.json || self.quiet { Ok(()) } else { unread_is_fine(self.always(text)) }

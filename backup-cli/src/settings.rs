@@ -102,9 +102,14 @@ impl Settings {
         Ok(archive::pipe_to(std::io::stdout()))
     }
 
-    /// Whether any archive can be chosen without a flag.
-    pub(crate) fn has_archive(&self, flag: Option<&str>) -> bool {
-        flag.is_some() || self.archive(None, "--from").is_ok()
+    /// The archive that a flag or `BACKUP_ARCHIVE` names, else all that are configured.
+    pub(crate) fn archives(&self, flag: Option<&str>) -> Result<Vec<ArchiveSpec>> {
+        let named = flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty());
+        match &self.config {
+            Some(config) if !named => config.archives().map(|(name, _)| Ok(config.archive(name)?)).collect(),
+            None if !named => Ok(Vec::new()),
+            _ => Ok(vec![self.archive(flag, "--from")?]),
+        }
     }
 
     fn named_archive(&self, text: &str) -> Result<ArchiveSpec> {

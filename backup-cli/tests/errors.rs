@@ -143,3 +143,21 @@ fn the_last_complete_backup_is_removed_only_with_yes() {
     place.expect(0, &["remove", &id, "--from", "b", "--yes"]);
     assert_eq!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().len(), 0);
 }
+
+#[test]
+fn wrong_arguments_are_told_to_programs_too() {
+    let place = Place::new();
+    let ran = place.json(2, &["create", "--no-such-flag"]);
+    assert_eq!(ran["error"]["kind"], "usage", "{ran}");
+    assert!(ran["error"]["message"].as_str().is_some_and(|m| m.contains("--no-such-flag")), "{ran}");
+    let help = place.expect(0, &["--help", "--json"]);
+    assert!(help.stdout.contains("Usage: backup"), "{}", help.stdout);
+}
+
+#[test]
+fn a_wrong_exclude_pattern_is_an_error_and_stores_nothing() {
+    let place = Place::with_tree();
+    let ran = place.expect(2, &["create", "tree", "--to", "b", "--exclude", "[a"]);
+    assert!(ran.stderr.contains("[a"), "{}", ran.stderr);
+    assert!(!place.path("b").exists());
+}

@@ -621,3 +621,34 @@ fn an_undo_that_was_refused_is_not_carried_out_later() {
     place.expect(0, &["restore", "--undo", "--yes"]);
     assert_eq!(place.read("tree/a.txt"), "newer than the backup");
 }
+
+#[test]
+fn what_was_left_out_is_said_by_the_backup_and_by_the_plan() {
+    let place = Place::with_tree();
+    place.write("tree/cache/x", "x");
+    place.expect(0, &["create", "tree", "--to", "b", "--exclude", "cache"]);
+    let shown = place.expect(0, &["show", "latest", "--from", "b"]).stdout;
+    assert!(shown.contains("paths that match cache: 1"), "{shown}");
+    let plan = place.expect(0, &["restore", "latest", "--from", "b", "--dry-run"]).stdout;
+    let said =
+        "left out of the backup: paths that match cache: 1: what is there of it now goes with the old data";
+    assert!(plan.contains(said), "{plan}");
+    let part = place.expect(0, &["restore", "latest", "--from", "b", "--dry-run", "--to", "other"]).stdout;
+    assert!(part.contains("left out of the backup") && !part.contains("goes with"), "{part}");
+}
+
+#[test]
+fn every_configured_archive_is_healed_and_one_that_cannot_be_does_not_keep_the_others_from_it() {
+    let place = Place::with_tree();
+    place.write("backup.toml", "[archives.a]\nurl = \"./a\"\n[archives.b]\nurl = \"./b\"\n");
+    for archive in ["a", "b"] {
+        place.expect(0, &["create", "tree", "--to", archive]);
+    }
+    let debris = "b/.tree-backup-20250101-000000.tar.zst.0123456789ab.01jgfjjze0qhnmb8m5rn6vmsvp.incomplete";
+    place.write(debris, "cut");
+    fs::remove_dir_all(place.path("a")).unwrap();
+    place.write("a", "not a folder");
+    let ran = place.expect(4, &["heal"]);
+    assert!(ran.stderr.contains("could not be healed"), "{}", ran.stderr);
+    assert!(!place.path(debris).exists(), "{}{}", ran.stdout, ran.stderr);
+}

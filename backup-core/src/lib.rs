@@ -50,7 +50,7 @@ pub use pipeline::{
     VerifyReport, copy, create, pour_all, put_stage, verify,
 };
 pub use process::{Numbering, ProcessStamp};
-pub use proof::{Difference, Fact, Facts, Proof, Sha, Tally, compare};
+pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
     Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
     PlannedMember, PreparedRestore, Recover, RestoreMember, RestoreOptions, RestorePhase, RestoreReport,

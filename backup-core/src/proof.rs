@@ -8,6 +8,10 @@ use std::{collections::BTreeMap, fmt};
 /// A sha256.
 pub type Sha = [u8; 32];
 
+/// Measure of the note of subject "all" in which a source says what was left out of it on purpose: the plan of a restore repeats
+/// it, because what is left out does not come back.
+pub const EXCLUDED: &str = "excluded";
+
 /// One fact about a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -2,10 +2,11 @@
 
 use super::session::{Session, outcome};
 use crate::{args::Heal, exit, failure::Result};
-use backup_kit::{Healed, heal, journal_homes, state_dir};
+use backup_kit::{ArchiveSpec, Context, CoreError, Healed, heal, journal_homes, state_dir};
 use serde_json::json;
 
-/// Restores first: they concern live data. Then what crashed runs left in the archive, if one is known.
+/// Restores first: they concern live data. Then what crashed runs left in the archives that are named or
+/// configured.
 pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     let (settings, cx) = (&session.settings, session.context());
     let mut homes = Vec::new();
@@ -23,16 +24,30 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
         }
     }
     let mut removed = Vec::new();
-    if settings.has_archive(args.from.from.as_deref()) {
-        let archive = settings.archive(args.from.from.as_deref(), "--from")?.open()?;
-        removed = archive.heal(&cx).await?;
-        for text in &removed {
-            settings.output.result(&format!("removed {text}"))?;
+    for spec in settings.archives(args.from.from.as_deref())? {
+        // One that cannot be reached does not keep the others from being healed.
+        match clear(&spec, &cx).await {
+            Ok(texts) => {
+                for text in texts {
+                    settings.output.result(&format!("removed {text}"))?;
+                    removed.push(text);
+                }
+            }
+            Err(e) if session.cancel.is_cancelled() => return Err(e.into()),
+            Err(e) => {
+                code = exit::worse(code, exit::DESTINATION);
+                settings.output.warning(format!("{spec} could not be healed: {e}"));
+            }
         }
     }
-    if restores.is_empty() && removed.is_empty() {
+    if restores.is_empty() && removed.is_empty() && code == exit::COMPLETE {
         settings.output.result("there was nothing to heal")?;
     }
     settings.output.object(code, json!({ "restores": restores, "removed": removed }))?;
     Ok(code)
+}
+
+/// Removes what crashed runs left in one archive; says what.
+async fn clear(spec: &ArchiveSpec, cx: &Context) -> Result<Vec<String>, CoreError> {
+    spec.open()?.heal(cx).await
 }

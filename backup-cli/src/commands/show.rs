@@ -2,7 +2,7 @@
 
 use super::session::Session;
 use crate::{args::Show, exit, failure::Result, render::human};
-use backup_kit::{BackupSummary, CoreError, Manifest};
+use backup_kit::{BackupSummary, CoreError, Fact, Manifest};
 use serde_json::{Value, json};
 use std::fmt::Write;
 
@@ -53,6 +53,13 @@ fn text(b: &BackupSummary, m: &Manifest) -> String {
         let _ = writeln!(out, "  moment   {} to {}", human::time(c.moment.first), human::time(c.moment.last));
         if !c.header.origin.is_null() {
             let _ = writeln!(out, "  origin   {}", c.header.origin);
+        }
+        for (subject, measure, fact) in c.proof.iter() {
+            if let Fact::Note(text) = fact
+                && subject == "all"
+            {
+                let _ = writeln!(out, "  {measure:<8} {text}");
+            }
         }
     }
     for text in &m.not_included {

@@ -2,7 +2,8 @@
 
 use super::plan::{Plan, PlanId, PlannedBackup, PlannedMember, RestoreMember, RestoreOptions};
 use crate::{
-    BackupReader, Context, Error, ErrorKind, Fact, Result, Selection, State, Survey, pipeline::calmly,
+    BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Result, Selection, State, Survey,
+    pipeline::calmly,
 };
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -155,8 +156,19 @@ fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
                 notes.push(format!("{name}: {} entries are missing in the backup", component.lost));
             }
             for (subject, measure, fact) in component.proof.iter() {
-                if let Fact::Unsupported(why) = fact {
-                    notes.push(format!("{name}: {subject}: {measure} is not in the backup: {why}"));
+                match fact {
+                    Fact::Unsupported(why) => {
+                        notes.push(format!("{name}: {subject}: {measure} is not in the backup: {why}"));
+                    }
+                    Fact::Note(what) if measure == EXCLUDED && subject == "all" => {
+                        let goes = if m.survey.replaces && !m.selective {
+                            ": what is there of it now goes with the old data"
+                        } else {
+                            ""
+                        };
+                        notes.push(format!("{name}: left out of the backup: {what}{goes}"));
+                    }
+                    _ => {}
                 }
             }
         }

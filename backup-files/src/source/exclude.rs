@@ -15,6 +15,8 @@ const CACHE_SIGNATURE: &[u8] = b"Signature: 8a477f597d28d172789f06886806bc55";
 /// The rules of one source.
 pub(crate) struct Exclude {
     patterns: Option<Gitignore>,
+    /// The patterns as they were asked for, for people.
+    asked: Vec<String>,
     paths: HashSet<Vec<u8>>,
     pub(crate) caches: bool,
     pub(crate) one_file_system: bool,
@@ -36,6 +38,8 @@ impl Exclude {
             Error::new(ErrorKind::Usage, "read the exclude patterns", e).on(what)
         };
         let mut builder = GitignoreBuilder::new("");
+        // git takes `[a` for a pattern that matches nothing: what was to be left out would be stored.
+        builder.allow_unclosed_class(false);
         for pattern in &config.exclude {
             builder.add_line(None, pattern).map_err(|e| wrong(e, pattern.clone()))?;
         }
@@ -55,12 +59,19 @@ impl Exclude {
                 paths.insert(path_to_bytes(inside));
             }
         }
+        let files = config.exclude_files.iter().map(|file| format!("patterns of {}", file.display()));
         Ok(Exclude {
             patterns: (!patterns.is_empty()).then_some(patterns),
+            asked: config.exclude.iter().cloned().chain(files).collect(),
             paths,
             caches: config.exclude_caches,
             one_file_system: config.one_file_system,
         })
+    }
+
+    /// What was asked to be left out, for people: `*.log, cache`.
+    pub(crate) fn asked(&self) -> String {
+        self.asked.join(", ")
     }
 
     /// Whether this path, relative to the root, is left out. The folders above it are not.
@@ -125,6 +136,14 @@ mod tests {
         config.exclude = patterns.iter().map(ToString::to_string).collect();
         config.exclude_paths = vec!["/data/backups".into(), "/data".into(), "/other".into()];
         Exclude::new(&config, Path::new("/data")).unwrap()
+    }
+
+    #[test]
+    fn a_pattern_that_can_match_nothing_is_an_error() {
+        let mut config = FilesConfig::new("/data");
+        config.exclude = vec!["*.log".to_owned(), "[a".to_owned()];
+        let error = Exclude::new(&config, Path::new("/data")).err().unwrap();
+        assert!(error.to_string().contains("[a"), "{error}");
     }
 
     #[test]

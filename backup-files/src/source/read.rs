@@ -242,7 +242,7 @@ impl Walk {
     ) -> Result<()> {
         self.databases.insert(at.1.to_vec());
         if let Some(method) = method {
-            self.facts.add(&self.path, method);
+            self.facts.add_database(&self.path, method);
             self.first_name(at, stat)?;
         }
         self.send(entry, content)?;

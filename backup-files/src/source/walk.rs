@@ -10,7 +10,7 @@ use crate::{
     stamp::posix_of,
     system::{self, Kind, Stat},
 };
-use backup_core::{Content, Entry, Error, ErrorKind, Facts, Result, Stage};
+use backup_core::{Content, EXCLUDED, Entry, Error, ErrorKind, Fact, Facts, Result, Stage};
 use bytes::Bytes;
 use std::{
     collections::{BTreeSet, HashSet},
@@ -43,7 +43,7 @@ pub(crate) struct Walk {
     /// SQLite databases in the folder being read: their side files come after them and are left out.
     pub(crate) databases: HashSet<Vec<u8>>,
     pub(crate) locked_by_us: BTreeSet<(u64, u64)>,
-    pub(crate) facts: DatabaseFacts,
+    pub(crate) facts: TreeFacts,
     device: u64,
     stack: Vec<Folder>,
     batch: Batch,
@@ -67,25 +67,40 @@ struct Folder {
     folders: Names,
 }
 
-/// The databases that were found: the first hundred by name.
+/// What the backup says of a tree beside its counts.
 #[derive(Default)]
-pub(crate) struct DatabaseFacts {
+pub(crate) struct TreeFacts {
     facts: Facts,
-    count: u64,
+    databases: u64,
+    /// Paths that match an exclude pattern, not those below them.
+    left_out: u64,
+    /// Folders of which only the tag that makes them a cache is stored, and mount points.
+    bare_folders: u64,
 }
 
-impl DatabaseFacts {
-    pub(crate) fn add(&mut self, path: &[u8], method: &str) {
-        self.count += 1;
-        if self.count <= 100 {
+impl TreeFacts {
+    /// A database that was found; the first hundred are told by name.
+    pub(crate) fn add_database(&mut self, path: &[u8], method: &str) {
+        self.databases += 1;
+        if self.databases <= 100 {
             let subject = format!("sqlite {}", backup_core::display_path(path));
-            self.facts.insert(subject, "method", backup_core::Fact::Note(method.to_owned()));
+            self.facts.insert(subject, "method", Fact::Note(method.to_owned()));
         }
     }
 
-    fn finish(mut self) -> Facts {
-        if self.count > 0 {
-            self.facts.insert("sqlite", "databases", backup_core::Fact::Note(self.count.to_string()));
+    fn finish(mut self, asked: &str) -> Facts {
+        if self.databases > 0 {
+            self.facts.insert("sqlite", "databases", Fact::Note(self.databases.to_string()));
+        }
+        let mut excluded = Vec::new();
+        if self.left_out > 0 {
+            excluded.push(format!("paths that match {asked}: {}", self.left_out));
+        }
+        if self.bare_folders > 0 {
+            excluded.push(format!("contents of caches and other file systems: {}", self.bare_folders));
+        }
+        if !excluded.is_empty() {
+            self.facts.insert("all", EXCLUDED, Fact::Note(excluded.join("; ")));
         }
         self.facts
     }
@@ -102,7 +117,7 @@ impl Walk {
             directories: Spool::default(),
             databases: HashSet::new(),
             locked_by_us: system::locked_by_this_process(),
-            facts: DatabaseFacts::default(),
+            facts: TreeFacts::default(),
             device: 0,
             stack: Vec::new(),
             batch: Vec::new(),
@@ -128,7 +143,11 @@ impl Walk {
             self.item(parent.as_fd(), &system::path_to_bytes(Path::new(name)), Listed::Other)?;
         }
         self.flush()?;
-        Ok(Walked { hard_links: self.hard_links, directories: self.directories, facts: self.facts.finish() })
+        Ok(Walked {
+            hard_links: self.hard_links,
+            directories: self.directories,
+            facts: self.facts.finish(&self.exclude.asked()),
+        })
     }
 
     fn root_error(&self, e: io::Error) -> Error {
@@ -197,6 +216,7 @@ impl Walk {
         };
         if self.exclude.one_file_system && stat.dev != self.device {
             self.run.note(&self.path, "is another file system; only its mount point is stored");
+            self.facts.bare_folders += 1;
             self.directories.push(&entry).map_err(|e| self.spool_error(e))?;
             return Ok(false);
         }
@@ -207,6 +227,7 @@ impl Walk {
         if self.exclude.caches && self.is_cache(fd.as_fd()) {
             folders = Names::default();
             files = Names::only(CACHE_TAG);
+            self.facts.bare_folders += 1;
         }
         self.databases.clear();
         let length = self.path.len();
@@ -271,10 +292,13 @@ impl Walk {
         Ok(())
     }
 
-    fn left_out(&self, is_dir: bool) -> bool {
+    fn left_out(&mut self, is_dir: bool) -> bool {
         match self.exclude.check(&self.path, is_dir) {
             None => false,
-            Some(Excluded::Asked) => true,
+            Some(Excluded::Asked) => {
+                self.facts.left_out += 1;
+                true
+            }
             Some(Excluded::Ours) => {
                 self.run.note(&self.path, "belongs to backups or restores and is left out");
                 true
