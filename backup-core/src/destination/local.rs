@@ -369,9 +369,7 @@ impl Upload for LocalUpload {
         blocking(move || {
             (&*file).write_all(&bytes).map_err(|e| folder.error("write", &name, e))?;
             match flush {
-                Some(range) => {
-                    begin_to_write_out(&file, range).map_err(|e| folder.error("write", &name, e))
-                }
+                Some(range) => begin_to_write_out(&file, range).map_err(|e| folder.error("write", &name, e)),
                 None => Ok(()),
             }
         })

@@ -30,8 +30,10 @@ pub(super) async fn check(archive: &Arc<Inner>, depth: Depth, cx: &Context) -> R
 pub(super) struct Defects(Vec<Error>);
 
 impl Defects {
+    /// Many members lie in one frame: what is wrong with it is told once.
     pub(super) fn push(&mut self, e: Error) {
-        if self.0.len() < MOST_DEFECTS {
+        let known = |old: &Error| old.kind() == e.kind() && old.to_string() == e.to_string();
+        if self.0.len() < MOST_DEFECTS && !self.0.iter().any(known) {
             self.0.push(e);
         }
     }
