@@ -24,16 +24,17 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
         }
     }
     let mut removed = Vec::new();
-    for spec in settings.archives(args.from.from.as_deref())? {
+    let archives = settings.archives(args.from.from.as_deref())?;
+    for spec in &archives {
         // One that cannot be reached does not keep the others from being healed.
-        match clear(&spec, &cx).await {
+        match clear(spec, &cx).await {
             Ok(texts) => {
                 for text in texts {
                     settings.output.result(&format!("removed {text}"))?;
                     removed.push(text);
                 }
             }
-            Err(e) if session.cancel.is_cancelled() => return Err(e.into()),
+            Err(e) if archives.len() == 1 || session.cancel.is_cancelled() => return Err(e.into()),
             Err(e) => {
                 code = exit::worse(code, exit::DESTINATION);
                 settings.output.warning(format!("{spec} could not be healed: {e}"));
