@@ -215,8 +215,11 @@ pub(crate) struct Restore {
     /// Does not restore owners
     #[arg(long)]
     pub(crate) no_owner: bool,
+    /// What the backup lacks stays; of both, the backup's
+    #[arg(long)]
+    pub(crate) merge: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge"])]
     pub(crate) undo: bool,
 }
 

@@ -27,6 +27,8 @@ enum Kind {
     MountPoint,
     /// In a lower layer of an overlay mount, which refuses to rename it.
     Overlay,
+    /// A folder that is merged: new is what the backup has and what only the old tree has.
+    Merged,
 }
 
 /// A tree that was backed up, and what became of it since.
@@ -51,6 +53,11 @@ enum Is {
 #[test]
 fn a_folder_is_old_or_new_after_a_killed_restore() {
     kills_of_restore(Kind::Plain, times(10, 100));
+}
+
+#[test]
+fn a_folder_that_is_merged_is_old_or_merged_after_a_killed_restore() {
+    kills_of_restore(Kind::Merged, times(10, 100));
 }
 
 #[test]
@@ -142,6 +149,7 @@ impl Kind {
             Kind::Plain => "folder",
             Kind::MountPoint => "mount point",
             Kind::Overlay => "lower layer",
+            Kind::Merged => "merged folder",
         }
     }
 }
@@ -151,7 +159,7 @@ impl Stage {
         let place = Place::new();
         let (master, as_new) = (place.path("old"), place.path("new"));
         let (mount, target) = match kind {
-            Kind::Plain => (None, place.path("tree")),
+            Kind::Plain | Kind::Merged => (None, place.path("tree")),
             Kind::MountPoint => {
                 let target = place.path("mounted");
                 (Some(Mount::tmpfs(&target, "size=64m,mode=755")), target)
@@ -179,6 +187,9 @@ impl Stage {
         stage.place.expect(0, &["create", &target, "--to", "b"]);
         stage.reset();
         assert_eq!(stage.is(), Is::Old, "{}", stage.describe());
+        if kind == Kind::Merged {
+            stage.new = merged(&stage.old, &stage.new);
+        }
         stage
     }
 
@@ -215,7 +226,8 @@ impl Stage {
     }
 
     fn restore(&self) -> Run {
-        let line = ["restore", "latest", "--from", "b"];
+        let mut line = vec!["restore", "latest", "--from", "b"];
+        line.extend((self.kind == Kind::Merged).then_some("--merge"));
         let plan = self.place.json(0, &[&line[..], &["--dry-run"]].concat());
         let id = plan["plan"]["id"].as_str().unwrap();
         Run::start(&self.place, &[&line[..], &["--confirm", id]].concat())
@@ -321,6 +333,18 @@ impl Stage {
         }
         self.reset();
     }
+}
+
+/// All of the new tree, and of the old one what has no place in it yet.
+fn merged(old: &Fingerprint, new: &Fingerprint) -> Fingerprint {
+    let hidden = |path: &Path| {
+        path.ancestors().skip(1).any(|above| new.get(above).is_some_and(|text| !text.starts_with("folder")))
+    };
+    let mut all = new.clone();
+    for (path, text) in old.iter().filter(|(path, _)| !hidden(path)) {
+        all.entry(path.clone()).or_insert_with(|| text.clone());
+    }
+    all
 }
 
 /// A tree with many names at the top, folders in folders, links and odd modes.

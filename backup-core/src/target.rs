@@ -24,6 +24,9 @@ pub struct Survey {
     pub publish: String,
     /// What the plan must say besides: reduced fidelity, missing privileges.
     pub notes: Vec<String>,
+    /// What is there and not in the backup stays: the target merges the two.
+    #[serde(default)]
+    pub merges: bool,
     /// Of a target in the local file system: what is replaced, absolute and without symbolic links above it. No two targets of
     /// a restore may lie inside each other.
     #[serde(default)]

@@ -35,6 +35,9 @@ pub struct FilesConfig {
     /// not even tried.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_owner: bool,
+    /// Restore: what the backup lacks stays; of both, the backup's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub merge: bool,
     /// A file that could only be stored as it was while it changed counts as lost: the backup is partial.
     #[serde(default, skip_serializing_if = "is_false")]
     pub strict: bool,

@@ -32,6 +32,10 @@ impl Spool {
         Ok(())
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     fn flush(&mut self) -> io::Result<()> {
         self.file.write_all(&self.pending)?;
         self.pending.clear();

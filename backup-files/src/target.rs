@@ -2,6 +2,7 @@
 
 pub(crate) mod attributes;
 pub(crate) mod make_entry;
+pub(crate) mod merge;
 pub(crate) mod phase;
 pub(crate) mod place;
 pub(crate) mod pool;
@@ -15,7 +16,7 @@ use crate::{
     system::{self, Kind},
     target::place::{FOUND, Place},
     target::publish::{Publisher, Steps},
-    target::shadow::Shadow,
+    target::shadow::{How, Shadow},
     target::unchanged::{has_data, is_empty, is_home, mounts, refuse_mounts, refuse_new_data},
 };
 use async_trait::async_trait;
@@ -35,6 +36,7 @@ pub(crate) struct FilesTarget {
     component: String,
     place: Place,
     no_owner: bool,
+    merge: bool,
     /// What the plan says: there is data that goes.
     replaces: Option<bool>,
     shadow: Option<Arc<Shadow>>,
@@ -48,6 +50,7 @@ impl FilesTarget {
             component: component.to_owned(),
             place,
             no_owner: config.no_owner,
+            merge: config.merge,
             replaces: None,
             shadow: None,
             steps: Steps::default(),
@@ -59,6 +62,7 @@ impl FilesTarget {
             component: String::new(),
             place: Place::from_undo(undo)?,
             no_owner: false,
+            merge: false,
             replaces: None,
             shadow: None,
             steps: Steps::default(),
@@ -133,8 +137,8 @@ impl fmt::Display for FilesTarget {
 #[async_trait]
 impl Target for FilesTarget {
     async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
-        let (place, no_owner) = (self.place.clone(), self.no_owner);
-        let survey = blocking("look at the target", move || survey(&place, no_owner)).await?;
+        let (place, no_owner, merge) = (self.place.clone(), self.no_owner, self.merge);
+        let survey = blocking("look at the target", move || survey(&place, no_owner, merge)).await?;
         self.replaces = Some(survey.replaces);
         Ok(survey)
     }
@@ -148,8 +152,8 @@ impl Target for FilesTarget {
     }
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
-        let (component, place, no_owner, cx) =
-            (self.component.clone(), self.place.clone(), self.no_owner, cx.clone());
+        let (component, place, cx) = (self.component.clone(), self.place.clone(), cx.clone());
+        let how = How { no_owner: self.no_owner, merge: self.merge, steps: self.steps.clone() };
         let (planned, looked_at) = (self.replaces, self.place.clone());
         let replaces = blocking("look at the target", move || {
             refuse_mounts(&looked_at)?;
@@ -157,7 +161,7 @@ impl Target for FilesTarget {
         });
         self.replaces = Some(replaces.await?);
         let shadow = blocking("make the shadow", move || {
-            let made = make_home(&place.home).and_then(|()| Shadow::new(&component, &place, no_owner, &cx));
+            let made = make_home(&place.home).and_then(|()| Shadow::new(&component, &place, how, &cx));
             made.map_err(|e| {
                 Error::io(ErrorKind::Target, "make a folder beside the target", e).on(place.home.display())
             })?
@@ -172,9 +176,11 @@ impl Target for FilesTarget {
         let unchanged = move || refuse_mounts(&place).and_then(|()| refuse_new_data(&place, replaces));
         blocking("look at the target", unchanged).await?;
         let must_be_there = self.shadow.as_ref().is_some_and(|shadow| shadow.holds_anything());
+        let merge = self.merge;
         let gone = || Err(io::Error::other("what was restored is gone: its folder was moved or removed"));
         let publish = move |publisher: &Publisher| match publisher.has_shadow()? {
             false if must_be_there => gone(),
+            _ if merge => publisher.publish().and_then(|()| publisher.keep_late()),
             _ => publisher.publish(),
         };
         self.work(cx, "put the restored files in place", gone, publish).await
@@ -209,7 +215,7 @@ fn make_home(home: &Path) -> io::Result<()> {
     system::remove_acls(system::open_dir(home)?.as_fd())
 }
 
-fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
+fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
     let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
     let (parent, name) = match place.parent() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -260,6 +266,17 @@ fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
             "something is mounted inside it, at {first}: that must be unmounted before the restore"
         ));
     }
+    let merges = merge && stat.is_some_and(|stat| stat.kind == Kind::Directory);
+    if merges {
+        notes.push(
+            "merged: what the backup lacks stays, by a second name of the same file: what is written into such a file shows in the old data, too"
+                .into(),
+        );
+        notes.push(
+            "merged: stop what writes there: of a file that stays and is replaced during the restore, the newer one is only in the old data"
+                .into(),
+        );
+    }
     let publish = match (&stat, place.mount_point) {
         (None, _) => "appears in one step",
         (_, true) => {
@@ -278,6 +295,7 @@ fn survey(place: &Place, no_owner: bool) -> Result<Survey> {
         free_entries: (space.inodes > 0).then_some(space.free_inodes),
         publish: publish.to_owned(),
         notes,
+        merges,
         local_path: Some(place.real_path().map_err(failed)?),
     })
 }

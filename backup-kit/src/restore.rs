@@ -29,6 +29,7 @@ pub struct Restore {
     only: Vec<Only>,
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
+    merge: bool,
     settle: bool,
     keep_previous: Option<Duration>,
     state_dir: Option<PathBuf>,
@@ -47,6 +48,7 @@ impl Restore {
             only: Vec::new(),
             to: Vec::new(),
             no_owner: false,
+            merge: false,
             settle: false,
             keep_previous: None,
             state_dir: None,
@@ -118,6 +120,12 @@ impl Restore {
     /// Does not restore owners, and does not count them as lost.
     pub fn no_owner(mut self, yes: bool) -> Self {
         self.no_owner = yes;
+        self
+    }
+
+    /// What the backup lacks stays; of both, the backup's. Without it everything that is there is replaced.
+    pub fn merge(mut self, yes: bool) -> Self {
+        self.merge = yes;
         self
     }
 
@@ -246,6 +254,19 @@ impl Restore {
             && let Some(config) = config.as_object_mut()
         {
             config.insert("no_owner".into(), Value::Bool(true));
+        }
+        if self.merge {
+            let knows = backend.schema()["properties"].get("merge").is_some();
+            match config.as_object_mut().filter(|_| knows) {
+                Some(config) => drop(config.insert("merge".into(), Value::Bool(true))),
+                None => {
+                    let message = format!("a store of the kind {} cannot be merged", component.header.kind);
+                    return Err(usage(message)
+                        .on(name)
+                        .hint("leave --merge out, or this component (--only)")
+                        .into());
+                }
+            }
         }
         let target = backend.target(name, config).map_err(|e| e.on(name))?;
         let member = RestoreMember {

@@ -67,6 +67,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .which(located.which)
         .settle(args.settle)
         .no_owner(args.no_owner)
+        .merge(args.merge)
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
     // What is disposable is said by the configuration of the backup's own module.

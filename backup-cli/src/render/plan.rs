@@ -16,7 +16,8 @@ pub(crate) fn text(plan: &Plan) -> String {
         let _ = writeln!(out, "  restore  {}{part}: {n}, {size} to {}", m.component, m.survey.place);
         if m.survey.replaces {
             let disposable = if m.disposable { " (disposable)" } else { "" };
-            let _ = writeln!(out, "  REPLACE  {}: {}{disposable}", m.survey.place, m.survey.present);
+            let word = if m.survey.merges { "MERGE  " } else { "REPLACE" };
+            let _ = writeln!(out, "  {word}  {}: {}{disposable}", m.survey.place, m.survey.present);
         }
         if !m.survey.publish.is_empty() {
             let _ = writeln!(out, "  how      {}", m.survey.publish);

@@ -103,7 +103,7 @@ pub(super) fn draft(
         for text in [&m.component, &m.kind, &p.digest, &s.place, &s.identity, &s.publish] {
             matters(text);
         }
-        matters(&format!("{} {} {}", s.replaces, m.disposable, m.selection.is_all()));
+        matters(&format!("{} {} {} {}", s.replaces, s.merges, m.disposable, m.selection.is_all()));
         matters(&s.notes.len().to_string());
         s.notes.iter().for_each(|note| matters(note));
     }

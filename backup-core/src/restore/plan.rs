@@ -200,9 +200,10 @@ impl fmt::Display for Destructive<'_> {
         for (i, m) in replaced.iter().enumerate() {
             let newline = if i > 0 { "\n" } else { "" };
             let fate = if self.0.settle { "dropped" } else { "kept for an undo" };
+            let what = if m.survey.merges { "gets" } else { "is replaced by" };
             write!(
                 f,
-                "{newline}{}: {} is replaced by {}; the old data is {fate}",
+                "{newline}{}: {} {what} {}; the old data is {fate}",
                 m.survey.place, m.survey.present, m.component
             )?;
         }

@@ -11,6 +11,13 @@ pub fn is_database(first_bytes: &[u8]) -> bool {
     first_bytes.starts_with(MAGIC)
 }
 
+/// Whether a file that begins so is a write-ahead log or a rollback journal that SQLite would apply to its database.
+#[must_use]
+pub fn is_log(first_bytes: &[u8]) -> bool {
+    first_bytes.starts_with(&super::journal::MAGIC)
+        || super::wal::MAGIC.iter().any(|magic| first_bytes.starts_with(&magic.to_be_bytes()))
+}
+
 /// The names beside `database_name` which SQLite uses for it and which are not stored: `-wal`, `-shm`, `-journal`.
 /// They belong to it only if `database_name` is a database ([`is_database`]).
 #[must_use]

@@ -10,7 +10,7 @@ use super::detect::is_page_size;
 use super::overlay::Overlay;
 use crate::system::{path_from_bytes, read_at};
 
-const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
+pub(super) const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 /// The page at this offset is never used; a record with its number holds a super-journal's name.
 const LOCK_BYTE: u64 = 0x4000_0000;
 

@@ -12,6 +12,8 @@ use crate::system::read_at;
 pub(super) const HEADER: usize = 32;
 const FRAME_HEADER: usize = 24;
 const VERSION: u32 = 3_007_000;
+/// How a log begins: with its numbers little-endian, or big-endian.
+pub(super) const MAGIC: [u32; 2] = [0x377f_0682, 0x377f_0683];
 
 /// The pages of all committed transactions, or None if there is none: the database file stands alone then.
 /// Reads the log once from end to end, which is what SQLite's recovery does.
@@ -21,11 +23,8 @@ pub(super) fn committed(wal: &File) -> io::Result<Option<Overlay>> {
         return Ok(None);
     }
     let page_size = word(&header, 8);
-    let big_endian = match word(&header, 0) {
-        0x377f_0682 => false,
-        0x377f_0683 => true,
-        _ => return Ok(None),
-    };
+    let Some(order) = MAGIC.iter().position(|magic| *magic == word(&header, 0)) else { return Ok(None) };
+    let big_endian = order == 1;
     let mut sum = checksum((0, 0), &header[..24], big_endian);
     if word(&header, 4) != VERSION
         || !is_page_size(page_size)

@@ -3,13 +3,14 @@
 use crate::{
     system,
     target::attributes::attributes,
+    target::merge::Merge,
     target::phase::{
         Phase, attributes_of, forget, read_phase, remember_attributes, remembered_attributes, write_phase,
     },
     target::place::{FOUND, PREVIOUS, Place, SHADOW},
 };
 use moving::Way;
-use record::{Id, found, record};
+use record::{Id, found, record, record_one};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -24,7 +25,7 @@ mod record;
 pub(crate) struct Steps(pub(crate) Option<Arc<dyn Fn() -> io::Result<()> + Send + Sync>>);
 
 impl Steps {
-    fn next(&self) -> io::Result<()> {
+    pub(crate) fn next(&self) -> io::Result<()> {
         self.0.as_ref().map_or(Ok(()), |step| step())
     }
 }
@@ -124,6 +125,26 @@ impl Publisher {
             },
             Err(e) => return Err(e),
         }
+        self.sync()
+    }
+
+    /// Of a merge, after the swap: what was made in the old tree since the shadow was. It has no name that is new.
+    pub(crate) fn keep_late(&self) -> io::Result<()> {
+        let open = |dir: BorrowedFd<'_>, name: &[u8]| match system::stat_at(dir, name) {
+            Ok(stat) if stat.kind == system::Kind::Directory => system::open_dir_at(dir, name).map(Some),
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(None),
+        };
+        let (old, new) = (open(self.home(), PREVIOUS)?, open(self.parent(), &self.name)?);
+        let (Some(old), Some(new)) = (old, new) else { return Ok(()) };
+        let merge = Merge {
+            step: &|| self.steps.next(),
+            // A revert must know it from what others make.
+            at_top: &|name| record_one(self.home(), new.as_fd(), name),
+            folder: &|dir, name, _, posix| set_attributes(dir, name, posix),
+            unfinished: false,
+        };
+        merge.keep(old.as_fd(), new.as_fd())?;
         self.sync()
     }
 

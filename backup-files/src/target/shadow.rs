@@ -6,19 +6,21 @@ use crate::{
     spool::Spool,
     sqlite::{self, SqliteError},
     system,
-    target::attributes::{Losses, owner_of_new_files},
+    target::attributes::{Losses, attributes, owner_of_new_files},
     target::make_entry::{Job, Maker, NewFile, Parents, failed, in_shadow},
-    target::place::Place,
+    target::merge::Merge,
+    target::place::{Place, SHADOW},
     target::pool::Pool,
+    target::publish::Steps,
 };
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Error, ErrorKind, Kind, Proof, Put, Result, Severity, Sink, Stage, Tally,
+    Content, Context, Entry, Error, ErrorKind, Kind, Posix, Proof, Put, Result, Severity, Sink, Stage, Tally,
 };
 use bytes::{Bytes, BytesMut};
 use std::{
     fmt, io,
-    os::fd::AsFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -33,6 +35,7 @@ const GATHERED: u64 = 1 << 20;
 pub(crate) struct Shadow {
     component: String,
     place: Place,
+    how: How,
     maker: Arc<Maker>,
     pool: Pool,
     tally: Mutex<Tally>,
@@ -43,20 +46,25 @@ pub(crate) struct Shadow {
     sealed: AtomicBool,
 }
 
+/// How it is made.
+pub(crate) struct How {
+    pub(crate) no_owner: bool,
+    /// What is live and not in the backup is in it, too.
+    pub(crate) merge: bool,
+    pub(crate) steps: Steps,
+}
+
 impl Shadow {
     /// In the home of this place, which must exist.
-    pub(crate) fn new(
-        component: &str,
-        place: &Place,
-        no_owner: bool,
-        cx: &Context,
-    ) -> io::Result<Result<Self>> {
+    pub(crate) fn new(component: &str, place: &Place, how: How, cx: &Context) -> io::Result<Result<Self>> {
+        let no_owner = how.no_owner;
         let home = system::open_dir(&place.home)?;
         let own = owner_of_new_files(&system::stat_fd(home.as_fd())?);
         let maker = Arc::new(Maker { home, no_owner, own, losses: Losses::default() });
         Ok(Pool::new(cx.tasks, &maker).map(|pool| Shadow {
             component: component.to_owned(),
             place: place.clone(),
+            how,
             maker,
             pool,
             tally: Mutex::default(),
@@ -246,9 +254,11 @@ impl Sink for Shadow {
             cx: cx.clone(),
             place: self.place.clone(),
             maker: self.maker.clone(),
+            merges: self.how.merge.then(|| self.how.steps.clone()),
         };
         blocking("finish the restored files", move || {
             ending.check_databases(databases)?;
+            ending.keep_live()?;
             ending.set_folders(folders)?;
             system::sync_filesystem(ending.maker.home.as_fd())
                 .map_err(|e| Error::io(ErrorKind::Target, "make the restored files durable", e))
@@ -265,6 +275,7 @@ struct Ending {
     cx: Context,
     place: Place,
     maker: Arc<Maker>,
+    merges: Option<Steps>,
 }
 
 impl Ending {
@@ -289,6 +300,60 @@ impl Ending {
             self.maker.attributes(dir.as_fd(), &name, &entry.path, posix);
             Ok(())
         })
+    }
+
+    /// Of a merge: what is live and not in the backup.
+    fn keep_live(&self) -> Result<()> {
+        let Some(steps) = &self.merges else { return Ok(()) };
+        let failed = |e| Error::io(ErrorKind::Target, "keep what the backup lacks", e);
+        let open = |dir: &OwnedFd, name: &[u8]| match system::stat_at(dir.as_fd(), name) {
+            Ok(stat) if stat.kind == system::Kind::Directory => {
+                system::open_dir_at(dir.as_fd(), name).map(Some)
+            }
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(None),
+        };
+        let (parent, name) = self.place.parent().map_err(failed)?;
+        let trees = (open(&parent, &name).map_err(failed)?, open(&self.maker.home, SHADOW).map_err(failed)?);
+        let (Some(live), Some(new)) = trees else { return Ok(()) };
+        let folder = |dir: BorrowedFd<'_>, name: &[u8], path: &[u8], posix: &Posix| {
+            // Theirs before and after: `no_owner` is about what comes from the backup.
+            for (what, e) in system::apply_attributes(dir, name, &attributes(posix, false).0) {
+                self.maker.losses.add(&what, path, &e);
+            }
+            Ok(())
+        };
+        let merge = Merge {
+            step: &|| match self.cx.cancel.is_cancelled() {
+                true => Err(io::Error::other("cancelled")),
+                false => steps.next(),
+            },
+            at_top: &|_| Ok(()),
+            folder: &folder,
+            unfinished: true,
+        };
+        let kept = merge.keep(live.as_fd(), new.as_fd());
+        if self.cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        let kept = kept.map_err(|e| failed(e).on(self.place.target.display()))?;
+        let note = |n: u64, severity, text: &str| {
+            if n > 0 {
+                self.cx.note(severity, &self.component, "", format!("{n} {text}"));
+            }
+        };
+        note(kept.files + kept.folders, Severity::Note, "entries stay that the backup lacks");
+        note(
+            kept.hidden,
+            Severity::Warning,
+            "folders are replaced by what is no folder in the backup: what was in them is in the old data only",
+        );
+        note(
+            kept.side_files,
+            Severity::Note,
+            "files of SQLite beside databases that come from the backup do not stay",
+        );
+        Ok(())
     }
 
     fn check_databases(&self, databases: Spool) -> Result<()> {

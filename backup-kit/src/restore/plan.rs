@@ -17,14 +17,16 @@ pub struct RestorePlan {
 impl RestorePlan {
     pub(super) fn new(prepared: PreparedRestore, chosen: BackupSummary, cx: Context) -> Result<Self> {
         // A selection would take the place of all that is there: what was not selected would be gone.
-        if let Some(m) = prepared.plan().members.iter().find(|m| m.selective && m.survey.replaces) {
+        if let Some(m) =
+            prepared.plan().members.iter().find(|m| m.selective && m.survey.replaces && !m.survey.merges)
+        {
             return Err(backup_core::Error::new(
                 ErrorKind::Refused,
                 "restore a part",
                 format!("{} is not empty, and what was not selected would be gone from it", m.survey.place),
             )
             .on(&m.component)
-            .hint("restore it elsewhere: --to ELSEWHERE")
+            .hint("restore it elsewhere (--to ELSEWHERE), or keep what is there (--merge)")
             .into());
         }
         Ok(RestorePlan { prepared, chosen, cx })

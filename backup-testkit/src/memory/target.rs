@@ -47,6 +47,7 @@ impl Target for MemoryTarget {
             free_entries: None,
             publish: "two maps are exchanged; nothing in between can be seen".to_owned(),
             notes: Vec::new(),
+            merges: false,
             local_path: None,
         })
     }

@@ -52,12 +52,14 @@ struct Scene {
     target: PathBuf,
     new: PathBuf,
     reset: Box<dyn Fn()>,
+    merge: bool,
 }
 
 impl Scene {
     async fn filled(&self) -> FilesTarget {
         let cx = Context::default();
-        let mut target = FilesTarget::new("c", &FilesConfig::new(&self.target)).unwrap();
+        let config = FilesConfig { merge: self.merge, ..FilesConfig::new(&self.target) };
+        let mut target = FilesTarget::new("c", &config).unwrap();
         let sink = target.prepare(&cx).await.unwrap();
         let source = FilesSource::new("c", FilesConfig::new(&self.new));
         let view = source.connect(&cx).await.unwrap().fix(&cx).await.unwrap();
@@ -128,7 +130,10 @@ impl Scene {
     async fn what_is_settled_stays(&self) {
         let cx = Context::default();
         (self.reset)();
-        let new = snapshot(&self.new);
+        let new = match self.merge {
+            true => self.merged(),
+            false => snapshot(&self.new),
+        };
         let mut target = self.filled().await;
         target.publish(&cx).await.unwrap();
         let undo = target.undo();
@@ -136,11 +141,24 @@ impl Scene {
         assert!(target.with_steps(steps).settle(&cx).await.is_err());
         FilesTarget::recover(undo.clone()).unwrap().settle(&cx).await.unwrap();
         FilesTarget::recover(undo).unwrap().settle(&cx).await.unwrap();
+        let merged = self.new.with_file_name("merged");
         assert_eq!(
             snapshot(&self.target).replace(&*self.target.to_string_lossy(), ""),
-            new.replace(&*self.new.to_string_lossy(), "")
+            new.replace(&*self.new.to_string_lossy(), "").replace(&*merged.to_string_lossy(), "")
         );
         self.nothing_is_left();
+    }
+
+    /// What a merge of the new tree into the old one must be, made by `cp`.
+    fn merged(&self) -> String {
+        let (old, new) = (self.target.display(), self.new.display());
+        let merged = self.new.with_file_name("merged");
+        let at = merged.display();
+        let script = format!(
+            "rm -rf '{at}'; cp -a '{old}' '{at}'; rm -rf '{at}'/.backup-*; cp -a --remove-destination '{new}/.' '{at}/'"
+        );
+        run(&script, self.new.parent().unwrap());
+        snapshot(&merged)
     }
 }
 
@@ -148,13 +166,74 @@ fn beside(dir: &Path, make_old: &'static str) -> Scene {
     run(NEW, dir);
     let at = dir.to_owned();
     let reset = move || run(&format!("rm -rf t .t.backup-*; {make_old}"), &at);
-    Scene { target: dir.join("t"), new: dir.join("n"), reset: Box::new(reset) }
+    Scene { target: dir.join("t"), new: dir.join("n"), reset: Box::new(reset), merge: false }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_that_is_exchanged() {
     let dir = tempfile::tempdir().unwrap();
     beside(dir.path(), OLD).every_kill_is_undone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_is_merged_and_exchanged() {
+    let dir = tempfile::tempdir().unwrap();
+    Scene { merge: true, ..beside(dir.path(), OLD) }.every_kill_is_undone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_point_that_is_merged_one_by_one() {
+    if !is_root("a_mount_point_that_is_merged_one_by_one") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    run("mkdir t; mount -t tmpfs tmpfs t", dir.path());
+    let _mounted = Mounted(dir.path().join("t"));
+    run(NEW, dir.path());
+    let at = dir.path().to_owned();
+    let reset = move || run(&format!("find t -mindepth 1 -delete; {OLD}"), &at);
+    let scene = Scene { merge: true, reset: Box::new(reset), ..scene(dir.path()) };
+    scene.every_kill_is_undone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_made_in_a_target_while_it_is_merged_stays() {
+    let cx = Context::default();
+    for mounted in [false, true] {
+        if mounted && !is_root("what_is_made_in_a_target_while_it_is_merged_stays, for mounts") {
+            continue;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let _mounted = mounted.then(|| {
+            run("mkdir t; mount -t tmpfs tmpfs t", dir.path());
+            Mounted(dir.path().join("t"))
+        });
+        run(NEW, dir.path());
+        run(OLD, dir.path());
+        let scene = Scene { merge: true, ..scene(dir.path()) };
+        let old = snapshot(&scene.target);
+        for settled in [false, true] {
+            let mut target = scene.filled().await;
+            let late =
+                "echo late > t/late; mkdir t/late-dir; echo late > t/late-dir/x; echo late > t/sub/late
+                touch -d '2001-01-01 01:01:01.25' t/sub t";
+            run(late, dir.path());
+            target.publish(&cx).await.unwrap();
+            assert_eq!(all_with(&scene.target, "late"), 3 + usize::from(mounted) * 3);
+            run("test \"$(stat -c %y t/sub)\" = \"$(stat -c %y n/sub)\"", dir.path());
+            if settled {
+                target.settle(&cx).await.unwrap();
+                assert_eq!(all_with(&scene.target, "late"), 3);
+            } else {
+                target.revert(&cx).await.unwrap();
+                assert_eq!(all_with(&scene.target, "late"), 3);
+                assert!(cx.notes().list.iter().all(|n| !n.text.contains("appeared")), "{:?}", cx.notes());
+                run("rm -r t/late* t/sub/late; touch -d '2001-01-01 01:01:01.25' t/sub t", dir.path());
+                assert_eq!(snapshot(&scene.target), old);
+            }
+            scene.nothing_is_left();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +279,12 @@ async fn a_mount_point_whose_children_are_renamed_one_by_one() {
         run(NEW, dir.path());
         let at = dir.path().to_owned();
         let reset = move || run(&format!("find t -mindepth 1 -delete; {OLD}"), &at);
-        let scene = Scene { target: dir.path().join("t"), new: dir.path().join("n"), reset: Box::new(reset) };
+        let scene = Scene {
+            target: dir.path().join("t"),
+            new: dir.path().join("n"),
+            reset: Box::new(reset),
+            merge: false,
+        };
         scene.every_kill_is_undone().await;
     }
 }
@@ -223,6 +307,7 @@ async fn folders_of_a_lower_layer_of_an_overlay() {
         target: dir.path().join("merged/t"),
         new: dir.path().join("n"),
         reset: Box::new(move || run(mount, &at)),
+        merge: false,
     };
     let mounted = Mounted(dir.path().join("merged"));
     scene.every_kill_is_undone().await;
@@ -288,7 +373,7 @@ fn mounted() -> (tempfile::TempDir, Mounted) {
 }
 
 fn scene(dir: &Path) -> Scene {
-    Scene { target: dir.join("t"), new: dir.join("n"), reset: Box::new(|| ()) }
+    Scene { target: dir.join("t"), new: dir.join("n"), reset: Box::new(|| ()), merge: false }
 }
 
 #[tokio::test(flavor = "multi_thread")]
