@@ -79,7 +79,7 @@ pub(crate) struct Create {
     /// A configured module, or the name for the sources given here
     #[arg(short, long, value_name = "MODULE")]
     pub(crate) module: Option<String>,
-    /// A folder of backups, exactly one file (x.tar.zst, x.tar), or the name of a configured archive
+    /// A folder of backups, exactly one file (x.tar.zst, x.tar.gz, x.tar.xz, x.tar), or the name of a configured archive
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) to: Option<String>,
     /// Only this component; such a run is a series of its own
@@ -233,7 +233,7 @@ pub(crate) struct Copy {
     pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) among: Among,
-    /// A folder of backups, exactly one file (x.tar.zst, x.tar), or the name of a configured archive
+    /// A folder of backups, exactly one file (x.tar.zst, x.tar.gz, x.tar.xz, x.tar), or the name of a configured archive
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) to: String,
     /// Says what would be copied, writes nothing

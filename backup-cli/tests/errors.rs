@@ -45,7 +45,7 @@ fn an_unknown_scheme_is_an_error() {
     let place = Place::with_tree();
     place.golden("source_unknown_scheme", &["create", "ftp://host/x", "--to", "b"]);
     place.golden("archive_unknown_scheme", &["create", "tree", "--to", "ftp://host/x"]);
-    place.golden("archive_unknown_ending", &["create", "tree", "--to", "x.tar.xz"]);
+    place.golden("archive_unknown_ending", &["create", "tree", "--to", "x.tar.bz2"]);
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn a_folder_is_backed_up_verified_lost_and_restored() {
 #[test]
 fn a_single_file_archive_is_restored_by_its_name() {
     let place = Place::with_tree();
-    for file in ["x.tar.zst", "x.tar"] {
+    for file in ["x.tar.zst", "x.tar.gz", "x.txz", "x.tar"] {
         place.expect(0, &["create", "tree", "--to", file]);
         place.expect(0, &["verify", file]);
         let to = format!("from-{file}");

@@ -12,7 +12,7 @@ use std::{fmt::Write, path::PathBuf};
 #[tokio::test]
 async fn archives_of_format_1_are_sound_and_hold_what_they_held() {
     let golden = folder().join("listing.txt");
-    for name in ["format-1.tar.zst", "format-1.tar"] {
+    for name in ["format-1.tar.zst", "format-1.tar.gz", "format-1.tar.xz", "format-1.tar"] {
         let cx = Context::default();
         let archive = PortableArchive::file(folder().join(name), PortableOptions::default()).unwrap();
         let [backup] = &archive.list(&cx).await.unwrap()[..] else { panic!("{name}: not one backup") };

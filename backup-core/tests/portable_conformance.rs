@@ -1,4 +1,4 @@
-//! The portable archive keeps what every archive promises: compressed and plain, in a folder and as one file.
+//! The portable archive keeps what every archive promises: in every compression and plain, in a folder and as one file.
 #![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 use async_trait::async_trait;
@@ -66,6 +66,20 @@ impl ArchiveFixture for Portable {
 mod compressed {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::Zstd,
+        single: false
+    });
+}
+
+mod gzip {
+    backup_testkit::archive_conformance!(super::Portable {
+        compression: super::Compression::Gzip,
+        single: false
+    });
+}
+
+mod xz {
+    backup_testkit::archive_conformance!(super::Portable {
+        compression: super::Compression::Xz,
         single: false
     });
 }

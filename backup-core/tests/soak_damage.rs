@@ -146,6 +146,16 @@ async fn a_flipped_byte_or_a_cut_of_a_compressed_archive_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_or_a_cut_of_a_gzip_archive_is_noticed() {
+    damage("x.tar.gz", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_or_a_cut_of_an_xz_archive_is_noticed() {
+    damage("x.tar.xz", 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_byte_or_a_cut_of_a_plain_archive_is_noticed() {
     damage("x.tar", 5).await;
 }

@@ -31,7 +31,7 @@ enum Place {
     Pipe(PipeWriter),
 }
 
-/// Exactly this file: `x.tar.zst` or `x.tar`.
+/// Exactly this file: `x.tar.zst`, `x.tar.gz`, `x.tar.xz` or `x.tar`.
 pub fn file(path: impl Into<PathBuf>) -> ArchiveSpec {
     ArchiveSpec::new(Place::File(path.into()))
 }
@@ -92,7 +92,7 @@ impl ArchiveSpec {
         ArchiveSpec { place, format: Format::default(), level: None, name: None }
     }
 
-    /// Level of compression; zstd: 1 to 19.
+    /// Level of compression; zstd: 1 to 19, gzip: 1 to 9, xz: 0 to 9.
     #[must_use]
     pub fn level(mut self, level: i32) -> Self {
         self.level = Some(level);
@@ -116,6 +116,8 @@ impl ArchiveSpec {
         let mut options = PortableOptions::default();
         options.compression = match self.format {
             Format::TarZst => Compression::Zstd,
+            Format::TarGz => Compression::Gzip,
+            Format::TarXz => Compression::Xz,
             Format::Tar => Compression::None,
         };
         options.level = self.level;

@@ -55,12 +55,12 @@ pub(crate) struct ModuleConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveConfig {
-    /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar`).
+    /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar.gz`, `x.tar.xz`, `x.tar`).
     pub url: String,
     /// How a backup is written.
     #[serde(default)]
     pub format: Format,
-    /// Level of compression; zstd: 1 to 19, 3 if not given.
+    /// Level of compression; zstd: 1 to 19, 3 if not given; gzip: 1 to 9, xz: 0 to 9, 6 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub level: Option<i32>,
     /// Template of the files' names, of {module}, {date}, {time} (UTC) and {id}; `{module}-backup-{date}-{time}` if not given. The
@@ -76,6 +76,12 @@ pub enum Format {
     #[default]
     #[serde(rename = "tar.zst")]
     TarZst,
+    /// A tar file in gzip members.
+    #[serde(rename = "tar.gz")]
+    TarGz,
+    /// A tar file in blocks of xz: smallest, and slow.
+    #[serde(rename = "tar.xz")]
+    TarXz,
     /// A tar file, not compressed.
     #[serde(rename = "tar")]
     Tar,

@@ -124,6 +124,7 @@ pub(super) fn outcome(healed: &Healed) -> String {
 
 /// A path of a file that is there, and that is written like a path or like a backup file.
 fn is_file(text: &str) -> bool {
-    let named = text.contains('/') || text.ends_with(".tar") || text.contains(".tar.");
+    let is_backup = |ending: &&str| text.ends_with(ending) || text.contains(&format!("{ending}."));
+    let named = text.contains('/') || [".tar", ".tgz", ".txz"].iter().any(is_backup);
     named && Path::new(text).is_file()
 }

@@ -51,11 +51,13 @@ impl Defects {
     }
 }
 
-/// Every frame decompresses to what the seek table says.
+/// Every frame decompresses to what the table of frames says.
 async fn frames(archive: &Arc<Inner>, cx: &Context, defects: &mut Defects) -> Result<()> {
     if archive.frames.compression == super::Compression::None {
         return Ok(()); // nothing in them that the members do not show
     }
+    let head = archive.frames.check_head().await;
+    defects.keep(head, || archive.place.clone())?;
     for i in 0..archive.frames.count() {
         alive(cx)?;
         let frame = archive.frames.frame(i).await;

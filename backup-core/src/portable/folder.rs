@@ -62,7 +62,7 @@ impl PortableArchive {
             return Err(Error::new(
                 ErrorKind::Usage,
                 "use the archive",
-                "its name does not end in .tar.zst or .tar",
+                "its name does not end in .tar.zst, .tar.gz, .tar.xz or .tar",
             )
             .on(path.display()));
         };
@@ -96,10 +96,10 @@ impl PortableArchive {
             return refuse("this version cannot write to or read from a pipe; give a path".into());
         }
         let lower = place.to_ascii_lowercase();
-        for ending in [".tar.gz", ".tgz", ".tar.xz", ".txz", ".age", ".zip", ".tar.bz2"] {
+        for ending in [".age", ".zip", ".tar.bz2", ".tar.lz4"] {
             if lower.ends_with(ending) {
                 return refuse(format!(
-                    "this version does not know archives that end in {ending}; use .tar.zst or .tar"
+                    "this version does not know archives that end in {ending}; use .tar.zst, .tar.gz, .tar.xz or .tar"
                 ));
             }
         }
@@ -446,11 +446,12 @@ mod tests {
 
     #[test]
     fn a_place_that_this_version_cannot_reach_is_never_taken_for_a_folder() {
-        for place in ["", " ", "-", "s3://bucket/x", "host:backups", "rclone:remote/x", "b.tar.gz", "x.age"] {
+        for place in ["", " ", "-", "s3://bucket/x", "host:backups", "rclone:remote/x", "b.tar.bz2", "x.age"]
+        {
             let refused = PortableArchive::from_place(place, PortableOptions::default());
             assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Usage), "{place:?}");
         }
-        for place in ["b", "./b", "./host:b", "/srv/a:b", "C:\\backups", "x.tar", "a/b.tar.zst"] {
+        for place in ["b", "./b", "./host:b", "/srv/a:b", "C:\\backups", "x.tar", "a/b.tar.zst", "b.tgz"] {
             assert!(PortableArchive::from_place(place, PortableOptions::default()).is_ok(), "{place:?}");
         }
     }

@@ -1,8 +1,9 @@
 //! Reads the tar inside an archive by ranges: frames are fetched, decompressed in parallel and kept for a while.
 
 use super::{
-    Compression, compression, locator,
-    seek_table::{self, FrameAt},
+    Compression,
+    compression::{FrameAt, Lengths, frames_of},
+    locator,
 };
 use crate::{Error, ErrorKind, Result, buffers::Buffers, destination::Blob};
 use bytes::Bytes;
@@ -21,16 +22,16 @@ const KEPT: u64 = 16 << 20;
 const AHEAD: usize = 2;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
-/// A seek table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
+/// A table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
 const LARGEST_TABLE: u64 = 64 << 20;
-/// The first read: footer, seek table, locator and a small manifest come with it.
+/// The first read: the table of frames, locator and a small manifest come with it.
 const TAIL: u64 = 64 << 10;
 
 type Slot = Shared<BoxFuture<'static, Result<Bytes>>>;
 
 /// Where the frames are.
 enum Table {
-    /// As the seek table says.
+    /// As the file's own table says.
     Listed(Vec<FrameAt>),
     /// A plain tar is read in pieces of a fixed size; the locator after `data` bytes is a frame of its own here, too.
     Plain { data: u64 },
@@ -51,7 +52,8 @@ impl Table {
             Table::Plain { data } => {
                 let begin = (index as u64).saturating_mul(PLAIN_FRAME).min(*data);
                 let rest = if begin == *data { locator::FRAME as u64 } else { PLAIN_FRAME.min(data - begin) };
-                FrameAt { packed: begin, packed_length: rest as u32, raw: begin, raw_length: rest as u32 }
+                let length = rest as u32;
+                FrameAt { packed: begin, raw: begin, lengths: Lengths { packed: length, raw: length } }
             }
         }
     }
@@ -85,20 +87,22 @@ impl Frames {
         let tail_length = TAIL.min(length);
         let tail = blob.read_at(length - tail_length, tail_length as usize).await?;
         let fetched = Arc::new(AtomicU64::new(tail_length));
-        let table_length =
-            tail.len().checked_sub(9).and_then(|at| seek_table::length_from_footer(&tail[at..]));
-        let (compression, table) = match table_length {
-            Some(n) if n > length || n > LARGEST_TABLE => {
-                return Err(Error::damaged("read the seek table", "it is longer than it can be"));
+        let found = Compression::ALL.into_iter().find_map(|compression| {
+            let codec = compression.codec()?;
+            Some((compression, codec, codec.table_length(&tail)?))
+        });
+        let (compression, table) = match found {
+            Some((_, _, n)) if n > length || n > LARGEST_TABLE => {
+                return Err(Error::damaged("read the table of frames", "it is longer than it can be"));
             }
-            Some(n) => {
+            Some((compression, codec, n)) => {
                 let table = if n <= tail_length {
                     tail.slice((tail_length - n) as usize..)
                 } else {
                     fetched.fetch_add(n, Relaxed);
                     blob.read_at(length - n, n as usize).await?
                 };
-                (Compression::Zstd, Table::Listed(seek_table::parse(&table, length - n)?))
+                (compression, Table::Listed(frames_of(codec, &table, length - n)?))
             }
             None => match length.checked_sub(locator::FRAME as u64) {
                 Some(data) => (Compression::None, Table::Plain { data }),
@@ -106,7 +110,7 @@ impl Frames {
             },
         };
         let last = table.count().checked_sub(1).map(|last| table.at(last));
-        let bytes = last.map_or(0, |f| f.raw + u64::from(f.raw_length));
+        let bytes = last.map_or(0, |f| f.raw + u64::from(f.lengths.raw));
         Ok(Frames {
             blob,
             compression,
@@ -129,6 +133,15 @@ impl Frames {
             Some(last) => self.frame(last).await,
             None => Err(Error::damaged("open the archive", "it is empty")),
         }
+    }
+
+    /// What stands before the first frame is what stands there in every file of this compression.
+    pub(super) async fn check_head(&self) -> Result<()> {
+        let head = self.compression.codec().map_or(&[][..], |codec| codec.head());
+        if self.blob.read_at(0, head.len()).await? != head {
+            return Err(Error::damaged("read the beginning", "it is not that of this compression"));
+        }
+        Ok(())
     }
 
     /// Every frame in its order, for a complete check.
@@ -242,16 +255,17 @@ impl Frames {
                 return slot;
             }
         }
-        let (blob, at, compression) = (self.blob.clone(), self.table.at(index), self.compression);
+        let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
         let task = tokio::spawn(async move {
-            fetched.fetch_add(u64::from(at.packed_length), Relaxed);
-            let packed = blob.read_at(at.packed, at.packed_length as usize).await?;
-            if compression == Compression::None {
-                return Ok(packed);
-            }
+            let stored = codec.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
+            fetched.fetch_add(u64::from(stored), Relaxed);
+            let packed = blob.read_at(at.packed, stored as usize).await?;
+            let Some(codec) = codec else { return Ok(packed) };
             let decompress = move || {
-                let bytes = compression::decompress(&packed, at.raw_length as usize, home.take())?;
+                let mut bytes = home.take();
+                bytes.clear();
+                codec.decode(&packed, at.lengths, &mut bytes)?;
                 Ok(home.lend(bytes))
             };
             tokio::task::spawn_blocking(decompress)
@@ -264,10 +278,10 @@ impl Frames {
             .boxed()
             .shared();
         cache.push_back((index, slot.clone()));
-        let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.table.at(*i).raw_length)).sum();
+        let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.table.at(*i).lengths.raw)).sum();
         while kept > KEPT && cache.len() > 1 {
             if let Some((old, _)) = cache.pop_front() {
-                kept -= u64::from(self.table.at(old).raw_length);
+                kept -= u64::from(self.table.at(old).lengths.raw);
             }
         }
         slot

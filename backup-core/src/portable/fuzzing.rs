@@ -1,6 +1,6 @@
 //! Ways into the readers for the fuzz targets: no promise, and nothing for anybody else.
 
-use super::{index::Line, locator::Locator, reader::PortableReader, seek_table};
+use super::{Compression, compression::frames_of, index::Line, locator::Locator, reader::PortableReader};
 use crate::{BackupReader, Error, Result, destination::Blob};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -22,10 +22,14 @@ pub fn index_line(body: &[u8]) {
     assert_eq!(Line::decode(&again).ok(), Some(line));
 }
 
-/// A seek table of a file of any length.
-pub fn seek_table(bytes: &[u8]) {
-    let _ = seek_table::length_from_footer(bytes);
-    let _ = seek_table::parse(bytes, bytes.len() as u64);
+/// A table of frames of every compression, of a file that is as long as the frames are.
+pub fn table_of_frames(bytes: &[u8]) {
+    for codec in Compression::ALL.into_iter().filter_map(Compression::codec) {
+        let _ = codec.table_length(bytes);
+        let Ok(lengths) = codec.read_table(bytes) else { continue };
+        let frames: u64 = lengths.iter().map(|one| u64::from(codec.stored(one.packed))).sum();
+        let _ = frames_of(codec, bytes, codec.head().len() as u64 + frames);
+    }
 }
 
 /// The last frame.

@@ -1,5 +1,5 @@
-//! The portable archive: one tar with everything in it, compressed as independent frames, readable with `tar`, `zstd` and
-//! `sha256sum` alone. The stored format is specified in docs/format.md.
+//! The portable archive: one tar with everything in it, compressed as independent frames, readable with `tar`, `zstd` (or
+//! `gzip`, `xz`) and `sha256sum` alone. The stored format is specified in docs/format.md.
 
 mod check;
 mod compression;
@@ -20,7 +20,6 @@ mod pipe;
 mod put;
 mod reader;
 mod restore_guide;
-mod seek_table;
 mod sidecar;
 mod source;
 mod writer;

@@ -9,11 +9,11 @@ use crate::Result;
 pub struct PortableOptions {
     /// Of new backups in a folder; a single file tells by its name.
     pub compression: Compression,
-    /// Of the compression; `None`: its default (zstd: 3).
+    /// Of the compression; `None`: its default (zstd: 3, gzip and xz: 6).
     pub level: Option<i32>,
     /// Of file names in a folder: `{module}`, `{date}`, `{time}` (UTC), `{id}`.
     pub name_template: String,
-    /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream.
+    /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream of zstd.
     pub(super) frame: usize,
     /// Bytes of a segment of a stream of unknown length.
     pub(super) segment: usize,

@@ -1,9 +1,6 @@
 //! From frames of tar bytes to the destination: compressed in parallel, written in order.
 
-use super::{
-    compression::{Compression, Compressors},
-    seek_table::SeekTable,
-};
+use super::compression::{Compression, Compressors, Packed, TableOfFrames};
 use crate::{Error, ErrorKind, Reservation, Result, destination::Upload};
 use bytes::Bytes;
 use std::{
@@ -11,7 +8,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -45,13 +42,16 @@ impl Output {
         let (sender, receiver) = mpsc::unbounded_channel();
         let failed = Arc::new(OnceLock::new());
         let compressors = Arc::new(Compressors::new(compression, level));
+        let threads = threads.max(1);
+        let (encoders, most) = compression.codec().map_or((1, threads), |codec| codec.at_once(threads));
         let worker = Worker {
             upload: Some(upload),
             compression,
-            threads: threads.max(1),
+            encoders: Arc::new(Semaphore::new(encoders)),
+            most,
             compressors: compressors.clone(),
             failed: failed.clone(),
-            table: SeekTable::default(),
+            table: TableOfFrames::default(),
             written: 0,
         };
         tokio::spawn(worker.run(receiver));
@@ -79,7 +79,7 @@ impl Output {
         }
     }
 
-    /// Everything sent so far is written, the seek table after it, and it becomes durable and visible. Says its name and length.
+    /// Everything sent so far is written, the table of frames after it, and it becomes durable and visible. Says its name and length.
     pub(super) async fn end(&self) -> Result<(String, u64)> {
         let (reply, answer) = oneshot::channel();
         self.sender.send(Message::End { reply }).map_err(|_| gone())?;
@@ -101,42 +101,45 @@ fn gone() -> Error {
     Error::new(ErrorKind::Panicked, "write the archive", "the writing task is gone")
 }
 
-struct Packed {
+struct Done {
+    packed: Packed,
     raw_length: usize,
-    bytes: Vec<u8>,
     holds: Vec<Reservation>,
 }
 
 struct Worker {
     upload: Option<Box<dyn Upload>>,
     compression: Compression,
-    threads: usize,
+    /// Frames are compressed as many at a time as it has permits.
+    encoders: Arc<Semaphore>,
+    /// Frames that are compressed, wait for an encoder, or for the one before them.
+    most: usize,
     compressors: Arc<Compressors>,
     failed: Arc<OnceLock<Error>>,
-    table: SeekTable,
+    table: TableOfFrames,
     written: u64,
 }
 
 impl Worker {
     async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Message>) {
-        let mut running: VecDeque<JoinHandle<Result<Packed>>> = VecDeque::new();
+        let mut running: VecDeque<JoinHandle<Result<Done>>> = VecDeque::new();
         let last = loop {
             tokio::select! {
                 // Written as soon as it is ready: the memory that it holds is waited for.
-                packed = oldest(&mut running) => {
+                done = oldest(&mut running) => {
                     running.pop_front();
-                    self.write(packed).await;
+                    self.write(done).await;
                 }
-                message = receiver.recv(), if running.len() <= self.threads => match message {
+                message = receiver.recv(), if running.len() < self.most => match message {
                     Some(Message::Frame(frame)) => running.push_back(self.compress(frame)),
                     other => break other,
                 },
             }
         };
         while !running.is_empty() {
-            let packed = oldest(&mut running).await;
+            let done = oldest(&mut running).await;
             running.pop_front();
-            self.write(packed).await;
+            self.write(done).await;
         }
         // Whoever asked may have been cancelled meanwhile: an answer that nobody takes is no failure.
         match last {
@@ -147,20 +150,27 @@ impl Worker {
         }
     }
 
-    fn compress(&self, frame: Frame) -> JoinHandle<Result<Packed>> {
+    fn compress(&self, frame: Frame) -> JoinHandle<Result<Done>> {
         let (compressors, failed) = (self.compressors.clone(), self.failed.clone());
-        tokio::task::spawn_blocking(move || {
-            let Frame { raw, holds } = frame;
-            if let Some(e) = failed.get() {
-                return Err(e.clone());
-            }
-            Ok(Packed { raw_length: raw.len(), bytes: compressors.compress(raw)?, holds })
+        let encoders = self.encoders.clone();
+        tokio::spawn(async move {
+            // It is never closed.
+            let _permit = encoders.acquire_owned().await.map_err(|_| gone())?;
+            let compress = move || {
+                let Frame { raw, holds } = frame;
+                if let Some(e) = failed.get() {
+                    return Err(e.clone());
+                }
+                Ok(Done { raw_length: raw.len(), packed: compressors.compress(raw)?, holds })
+            };
+            let done = tokio::task::spawn_blocking(compress).await;
+            done.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)))
         })
     }
 
-    async fn write(&mut self, packed: Result<Packed>) {
-        let written = match packed {
-            Ok(packed) => self.write_frame(packed).await,
+    async fn write(&mut self, done: Result<Done>) {
+        let written = match done {
+            Ok(done) => self.write_frame(done).await,
             Err(e) => Err(e),
         };
         if let Err(e) = written {
@@ -169,11 +179,16 @@ impl Worker {
         }
     }
 
-    async fn write_frame(&mut self, packed: Packed) -> Result<()> {
-        let Packed { raw_length, bytes, holds } = packed;
+    async fn write_frame(&mut self, done: Done) -> Result<()> {
+        let Done { packed: Packed { bytes, listed }, raw_length, holds } = done;
         let (Some(upload), None) = (&mut self.upload, self.failed.get()) else { return Ok(()) };
-        if self.compression != Compression::None {
-            self.table.push(bytes.len(), raw_length)?;
+        if let Some(codec) = self.compression.codec() {
+            let head = codec.head();
+            if self.written == 0 && !head.is_empty() {
+                self.written = head.len() as u64;
+                upload.write(Bytes::from_static(head)).await?;
+            }
+            self.table.push(listed, raw_length)?;
         }
         self.written += bytes.len() as u64;
         let bytes = Bytes::from(bytes);
@@ -199,10 +214,16 @@ impl Worker {
             return Err(e);
         }
         let Some(mut upload) = self.upload.take() else { return Err(gone()) };
-        if self.compression != Compression::None {
-            let table = std::mem::take(&mut self.table).into_bytes();
-            self.written += table.len() as u64;
-            if let Err(e) = upload.write(table.into()).await {
+        if let Some(codec) = self.compression.codec() {
+            let written = match std::mem::take(&mut self.table).into_bytes(codec) {
+                Ok(table) => {
+                    self.written += table.len() as u64;
+                    upload.write(table.into()).await
+                }
+                Err(e) => Err(e),
+            };
+            if let Err(e) = written {
+                // The failure is what is told.
                 let _ = upload.abort().await;
                 return Err(e);
             }
@@ -212,7 +233,7 @@ impl Worker {
 }
 
 /// The frame that comes next in the file, once it is compressed; for ever if none is running.
-async fn oldest(running: &mut VecDeque<JoinHandle<Result<Packed>>>) -> Result<Packed> {
+async fn oldest(running: &mut VecDeque<JoinHandle<Result<Done>>>) -> Result<Done> {
     match running.front_mut() {
         Some(task) => task.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e))),
         None => std::future::pending().await,

@@ -5,17 +5,20 @@ use crate::BackupHeader;
 
 /// The guide of one backup, with the exact commands for what is in it.
 pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
-    let (unpack, file) = match compression {
-        Compression::Zstd => ("zstd -dc BACKUP.tar.zst | tar -x", "BACKUP.tar.zst"),
-        Compression::None => ("tar -xf BACKUP.tar", "BACKUP.tar"),
+    let (unpack, tool) = match compression {
+        Compression::Zstd => ("zstd -dc BACKUP.tar.zst | tar -x", ", zstd"),
+        Compression::Gzip => ("gzip -dc BACKUP.tar.gz | tar -x", ", gzip"),
+        Compression::Xz => ("xz -dc BACKUP.tar.xz | tar -x", ", xz"),
+        Compression::None => ("tar -xf BACKUP.tar", ""),
     };
+    let file = format!("BACKUP.{}", compression.extension());
     let mut out = format!(
         "# How to restore this backup by hand\n\n\
          Module {}, made {} on {}. `{file}` below stands for the file that this text was in.\n\
          Everything is plain tar; all you need is GNU tar 1.29 or newer{}, and sha256sum.\n\n\
          1. Unpack into an empty folder, as root to get owners and devices back:\n\n\
          \x20      mkdir restored && cd restored\n\
-         \x20      {}{} -p --xattrs --xattrs-include='*' --acls --numeric-owner\n\n\
+         \x20      {} -p --xattrs --xattrs-include='*' --acls --numeric-owner\n\n\
          2. Compare with the checksums (no output means that all is well):\n\n\
          \x20      cat SHA256SUMS/* | sha256sum --check --quiet\n\n\
          \x20  A file that is listed as missing or empty, and has `\"discarded\"` in its line of `index/`, failed while the\n\
@@ -26,9 +29,8 @@ pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
         header.module,
         header.created,
         header.host,
-        if compression == Compression::Zstd { ", zstd" } else { "" },
+        tool,
         unpack.replace("BACKUP", "../BACKUP"),
-        "",
     );
     for c in &header.components {
         let origin = match c.origin.get("path").and_then(serde_json::Value::as_str) {

@@ -100,8 +100,8 @@ pub(crate) fn is_journal_home(name: &[u8]) -> bool {
         && name[name.len() - 26..].iter().all(|b| b.is_ascii_digit() || b.is_ascii_lowercase())
 }
 
-/// An archive that is being written, or whose run crashed: `.STEM.tar.zst.SERIES.ID.incomplete` (or `.tar`), with a series of
-/// twelve hexadecimal digits and an id of 26 characters.
+/// An archive that is being written, or whose run crashed: `.STEM.tar.zst.SERIES.ID.incomplete` (or `.tar.gz`, `.tar.xz`, `.tar`), with
+/// a series of twelve hexadecimal digits and an id of 26 characters.
 fn is_unfinished_archive(name: &[u8]) -> bool {
     let mut parts = name.rsplitn(4, |b| *b == b'.');
     let (Some(b"incomplete"), Some(id), Some(series), Some(archive)) =
@@ -109,9 +109,8 @@ fn is_unfinished_archive(name: &[u8]) -> bool {
     else {
         return false;
     };
-    let stem = archive
-        .strip_prefix(b".")
-        .and_then(|archive| archive.strip_suffix(b".zst").unwrap_or(archive).strip_suffix(b".tar"));
+    let compressed = [&b".zst"[..], b".gz", b".xz"].into_iter().find_map(|c| archive.strip_suffix(c));
+    let stem = compressed.unwrap_or(archive).strip_suffix(b".tar").and_then(|stem| stem.strip_prefix(b"."));
     stem.is_some_and(|stem| !stem.is_empty())
         && series.len() == 12
         && series.iter().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -167,7 +166,7 @@ mod tests {
         let unfinished = ".x-backup-1.tar.zst.0123456789ab.01hzzzzzzzzzzzzzzzzzzzzzzz.incomplete";
         assert!(
             ours(unfinished, false)
-                && ours(&unfinished.replace(".zst", ""), false)
+                && ["", ".gz", ".xz"].iter().all(|c| ours(&unfinished.replace(".zst", c), false))
                 && !ours(unfinished, true)
         );
         for users_own in [

@@ -1,0 +1,69 @@
+//! What a compression does for an archive.
+
+use crate::{Error, Result};
+
+/// The largest frame, compressed or not: a reader must bound what it holds at once.
+pub(in crate::portable) const LARGEST_FRAME: u32 = 16 << 20;
+
+/// Both lengths of one frame, as its table says them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::portable) struct Lengths {
+    /// Compressed.
+    pub(in crate::portable) packed: u32,
+    /// Of the tar.
+    pub(in crate::portable) raw: u32,
+}
+
+/// One way to write frames of a tar, each readable without the others, and behind them a table of them.
+///
+/// A reader takes nothing that a writer would not have written so: where a format leaves a choice, `read_table` followed by
+/// `write_table` must give the same bytes, and `decode` compares what surrounds the compressed data.
+pub(in crate::portable) trait Codec: Send + Sync {
+    /// What stands before the first frame.
+    fn head(&self) -> &'static [u8] {
+        &[]
+    }
+
+    /// Compresses frames one after another.
+    fn encoder(&self, level: i32) -> Result<Box<dyn Encoder>>;
+
+    /// Encoders that run at once where frames may wait for `threads` cores, and how many frames may wait for each other. One more
+    /// than there are cores bridges the moment between two frames, where an encoder costs little memory.
+    fn at_once(&self, threads: usize) -> (usize, usize) {
+        (threads + 1, threads + 1)
+    }
+
+    /// Decompresses one frame into `raw`, which is empty. Anything but exactly one frame of exactly these lengths is an error.
+    fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()>;
+
+    /// How many bytes of the file a frame takes that the table lists with this length.
+    fn stored(&self, packed: u32) -> u32 {
+        packed
+    }
+
+    /// How long the table is, from the last bytes of a file; `None` if this is another compression's file.
+    fn table_length(&self, tail: &[u8]) -> Option<u64>;
+
+    /// The table of these frames.
+    fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>>;
+
+    /// What a table of `table_length` bytes says. No length in it is believed before there are bytes for it.
+    fn read_table(&self, table: &[u8]) -> Result<Vec<Lengths>>;
+}
+
+/// Compresses frames, on a thread that may be blocked.
+pub(in crate::portable) trait Encoder: Send {
+    /// One frame of `raw` into `packed`, which is empty. Returns the length that the table lists for it.
+    fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize>;
+}
+
+pub(super) fn damaged_table(text: &str) -> Error {
+    Error::damaged("read the table of frames", text)
+}
+
+pub(super) fn damaged_frame(text: &str) -> Error {
+    Error::damaged("decompress a frame", text)
+}
+
+pub(super) const OTHER_LENGTH: &str = "its length is not what the table of frames says";
+pub(super) const OTHER_CONTENT: &str = "it does not hold what the table of frames says";

@@ -1,0 +1,61 @@
+//! Encoders and buffers that are used again.
+
+use super::{Compression, codec::Encoder};
+use crate::Result;
+use std::sync::{Mutex, PoisonError};
+
+/// A frame as it goes into the file.
+pub(in crate::portable) struct Packed {
+    pub(in crate::portable) bytes: Vec<u8>,
+    /// The length that the table lists for it.
+    pub(in crate::portable) listed: usize,
+}
+
+/// Compresses frames; encoders and buffers are used again.
+pub(in crate::portable) struct Compressors {
+    compression: Compression,
+    level: i32,
+    idle: Mutex<Vec<Box<dyn Encoder>>>,
+    buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Compressors {
+    pub(in crate::portable) fn new(compression: Compression, level: i32) -> Self {
+        Compressors { compression, level, idle: Mutex::default(), buffers: Mutex::default() }
+    }
+
+    /// An empty buffer.
+    pub(in crate::portable) fn buffer(&self, capacity: usize) -> Vec<u8> {
+        let mut buffer =
+            self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        buffer.clear();
+        buffer.reserve(capacity);
+        buffer
+    }
+
+    /// Gives a buffer back.
+    pub(in crate::portable) fn recycle(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        if buffers.len() < 8 {
+            buffers.push(buffer);
+        }
+    }
+
+    /// One independent frame. Blocks the thread.
+    pub(in crate::portable) fn compress(&self, raw: Vec<u8>) -> Result<Packed> {
+        let Some(codec) = self.compression.codec() else {
+            return Ok(Packed { listed: raw.len(), bytes: raw });
+        };
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut encoder = match idle {
+            Some(encoder) => encoder,
+            None => codec.encoder(self.level)?,
+        };
+        // A little more than it holds: what cannot be compressed grows.
+        let mut bytes = self.buffer(raw.len() + raw.len() / 128 + 1024);
+        let listed = encoder.encode(&raw, &mut bytes)?;
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
+        self.recycle(raw);
+        Ok(Packed { bytes, listed })
+    }
+}

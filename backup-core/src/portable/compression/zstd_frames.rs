@@ -1,0 +1,116 @@
+//! zstd: independent frames, and the standard seek table of zstd's seekable format. zeekstd reads and writes the table.
+
+use super::codec::{Codec, Encoder, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table};
+use crate::{Error, ErrorKind, Result};
+use zstd::zstd_safe;
+
+/// Fixed end of a table: number of frames (4 bytes), descriptor (1), magic (4).
+const FOOTER: usize = 9;
+/// Magic and length of the skippable frame around it.
+const HEADER: usize = 8;
+const MAGIC: u32 = 0x8F92_EAB1;
+
+pub(super) struct ZstdFrames;
+
+struct ZstdEncoder(zstd::bulk::Compressor<'static>);
+
+fn failed(e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Destination, "compress", e)
+}
+
+impl Encoder for ZstdEncoder {
+    fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
+        packed.reserve(zstd_safe::compress_bound(raw.len()));
+        self.0.compress_to_buffer(raw, packed).map_err(failed)
+    }
+}
+
+impl Codec for ZstdFrames {
+    fn encoder(&self, level: i32) -> Result<Box<dyn Encoder>> {
+        let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
+        compressor.set_parameter(zstd_safe::CParameter::ChecksumFlag(true)).map_err(failed)?;
+        Ok(Box::new(ZstdEncoder(compressor)))
+    }
+
+    fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()> {
+        let (packed_length, raw_length) = (lengths.packed as usize, lengths.raw as usize);
+        match zstd_safe::find_frame_compressed_size(packed) {
+            Ok(n) if n == packed.len() && n == packed_length => {}
+            _ => return Err(damaged_frame(OTHER_LENGTH)),
+        }
+        let promised = zstd_safe::get_frame_content_size(packed).ok().flatten();
+        if promised != Some(raw_length as u64) {
+            return Err(damaged_frame(OTHER_CONTENT));
+        }
+        raw.reserve_exact(raw_length);
+        let fail = |e: std::io::Error| damaged_frame(&e.to_string());
+        let mut context = zstd::bulk::Decompressor::new().map_err(fail)?;
+        match context.decompress_to_buffer(packed, raw).map_err(fail)? {
+            n if n == raw_length => Ok(()),
+            _ => Err(damaged_frame(OTHER_CONTENT)),
+        }
+    }
+
+    fn table_length(&self, tail: &[u8]) -> Option<u64> {
+        let footer = &tail[tail.len().checked_sub(FOOTER)?..];
+        if footer[5..] != MAGIC.to_le_bytes() || footer[4] != 0 {
+            return None;
+        }
+        let frames = u32::from_le_bytes(footer[..4].try_into().ok()?);
+        Some(u64::from(frames) * 8 + (HEADER + FOOTER) as u64)
+    }
+
+    fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>> {
+        let mut table = zeekstd::SeekTable::new();
+        for frame in frames {
+            table.log_frame(frame.packed, frame.raw).map_err(|_| {
+                let text = "the archive has too many frames";
+                Error::new(ErrorKind::Destination, "write the seek table", text)
+            })?;
+        }
+        let mut serializer = table.into_serializer();
+        let mut out = vec![0; serializer.encoded_len()];
+        let mut at = 0;
+        while at < out.len() {
+            match serializer.write_into(&mut out[at..]) {
+                0 => break,
+                n => at += n,
+            }
+        }
+        Ok(out)
+    }
+
+    fn read_table(&self, bytes: &[u8]) -> Result<Vec<Lengths>> {
+        // Checked before the library believes a number of frames.
+        if self.table_length(bytes) != Some(bytes.len() as u64) {
+            return Err(damaged_table("it is not as long as its number of frames wants it"));
+        }
+        let table = zeekstd::SeekTable::from_seekable(&mut zeekstd::BytesWrapper::new(bytes))
+            .map_err(|e| damaged_table(&e.to_string()))?;
+        let length = |n: zeekstd::Result<u64>| n.ok().and_then(|n| u32::try_from(n).ok());
+        (0..table.num_frames())
+            .map(|i| {
+                let (packed, raw) = (length(table.frame_size_comp(i)), length(table.frame_size_decomp(i)));
+                match (packed, raw) {
+                    (Some(packed), Some(raw)) => Ok(Lengths { packed, raw }),
+                    _ => Err(damaged_table("a frame is missing")),
+                }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_frames_is_not_believed() {
+        let bytes = [&[0x5E, 0x2A, 0x4D, 0x18, 0x21, 0, 0, 0][..], &[0; 25], &[0, 0, 0, 8]].concat();
+        for descriptor in [0, 3] {
+            let table = [&bytes[..], &[descriptor], &MAGIC.to_le_bytes()].concat();
+            assert!(ZstdFrames.read_table(&table).is_err());
+        }
+        assert!(ZstdFrames.read_table(&[]).is_err());
+    }
+}
