@@ -1,9 +1,12 @@
 //! Places that keep named byte sequences: what an archive needs of a disk, a bucket, a server.
 
 mod local;
+mod remote;
 
 pub use local::LocalFolder;
 pub(crate) use local::{is_temporary_name, local_blob};
+pub(crate) use remote::RemoteFolder;
+pub use remote::{RemotePlace, RemoteSettings};
 
 use crate::Result;
 use async_trait::async_trait;
@@ -59,6 +62,11 @@ pub trait Destination: Display + Send + Sync {
     /// Removes; nothing of this name is no error.
     async fn remove(&self, name: &str) -> Result<()>;
 
+    /// Removes what an upload has left under this provisional name, and all that belongs to it. Only for uploads whose run is over.
+    async fn discard(&self, provisional: &str) -> Result<()> {
+        self.remove(provisional).await
+    }
+
     /// The folder, if it is one of this machine's.
     fn local_path(&self) -> Option<&std::path::Path> {
         None
@@ -68,7 +76,7 @@ pub trait Destination: Display + Send + Sync {
 /// A byte sequence that is being written.
 #[async_trait]
 pub trait Upload: Send {
-    /// Appends. When it returns, nothing holds these bytes any more: their memory can be used again.
+    /// Appends. When it returns, at most a small fixed number of bytes is still on its way.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
     /// Makes it durable and visible under the first of its names that is free, and says which; none free is an error of

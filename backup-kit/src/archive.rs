@@ -2,7 +2,8 @@
 
 use crate::config::{ArchiveConfig, Format};
 use backup_core::{
-    Archive, MemoryArchive, Result,
+    Archive, Error, ErrorKind, MemoryArchive, Result, Secret,
+    destination::{RemotePlace, RemoteSettings},
     portable::{Compression, PipeIn, PipeOut, PipeWriter, PortableArchive, PortableOptions},
     without_secrets,
 };
@@ -20,6 +21,7 @@ pub struct ArchiveSpec {
     format: Format,
     level: Option<i32>,
     name: Option<String>,
+    remote: RemoteSettings,
 }
 
 #[derive(Clone)]
@@ -46,7 +48,8 @@ pub fn memory() -> ArchiveSpec {
     Arc::new(MemoryArchive::new()).into()
 }
 
-/// A place as it is named on the command line: a folder, or exactly one file if it ends like one.
+/// A place as it is named on the command line: a path, or the URL of a bucket or server (`s3://bucket/prefix?endpoint=…`,
+/// `sftp://user@host/path`, `webdavs://user@host/path`); a folder of backups, or exactly one file if it ends like one.
 pub fn at(text: impl Into<String>) -> ArchiveSpec {
     ArchiveSpec::new(Place::Text(text.into()))
 }
@@ -76,6 +79,7 @@ pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {
         format: archive.format,
         level: archive.level,
         name: archive.name.clone(),
+        remote: archive.remote(),
         ..at(&archive.url)
     }
 }
@@ -89,7 +93,42 @@ impl<A: Archive + 'static> From<Arc<A>> for ArchiveSpec {
 
 impl ArchiveSpec {
     fn new(place: Place) -> Self {
-        ArchiveSpec { place, format: Format::default(), level: None, name: None }
+        ArchiveSpec {
+            place,
+            format: Format::default(),
+            level: None,
+            name: None,
+            remote: RemoteSettings::default(),
+        }
+    }
+
+    /// S3: URL of a server that is not AWS.
+    #[must_use]
+    pub fn endpoint(mut self, url: impl Into<String>) -> Self {
+        self.remote.endpoint = Some(url.into());
+        self
+    }
+
+    /// S3: the region.
+    #[must_use]
+    pub fn region(mut self, region: impl Into<String>) -> Self {
+        self.remote.region = Some(region.into());
+        self
+    }
+
+    /// S3: the access key and its secret; without them the standard chain of AWS is asked (environment, profile, role).
+    #[must_use]
+    pub fn credentials(mut self, access_key_id: impl Into<String>, secret_access_key: Secret) -> Self {
+        self.remote.access_key_id = Some(access_key_id.into());
+        self.remote.secret_access_key = Some(secret_access_key);
+        self
+    }
+
+    /// WebDAV: the password of the user in the URL.
+    #[must_use]
+    pub fn password(mut self, password: Secret) -> Self {
+        self.remote.password = Some(password);
+        self
     }
 
     /// Level of compression; zstd: 1 to 19, gzip: 1 to 9, xz: 0 to 9.
@@ -125,12 +164,28 @@ impl ArchiveSpec {
             options.name_template.clone_from(name);
         }
         Ok(match &self.place {
-            Place::Text(text) => Arc::new(PortableArchive::from_place(text, options)?),
+            Place::Text(text) => match self.remote_place()? {
+                Some(place) => Arc::new(PortableArchive::remote(place, options)?),
+                None => Arc::new(PortableArchive::from_place(text, options)?),
+            },
             Place::File(path) => Arc::new(PortableArchive::file(path, options)?),
             Place::Folder(path) => Arc::new(PortableArchive::folder(path, options)?),
             Place::Open(archive) => archive.clone(),
             Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), options)?),
         })
+    }
+
+    /// The place, if it is a remote one.
+    pub(crate) fn remote_place(&self) -> Result<Option<RemotePlace>> {
+        let Place::Text(text) = &self.place else { return Ok(None) };
+        match RemotePlace::parse(text)? {
+            Some(place) => place.configured(self.remote.clone()).map(Some),
+            None if self.remote == RemoteSettings::default() => Ok(None),
+            None => {
+                let message = "it is on this machine, and has no endpoint, region or credentials";
+                Err(Error::new(ErrorKind::Usage, "use the archive", message).on(self))
+            }
+        }
     }
 
     /// The file or folder, if it is on this machine.
@@ -159,7 +214,10 @@ impl ArchiveSpec {
 impl fmt::Display for ArchiveSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            Place::Text(text) => f.write_str(&without_secrets(text)),
+            Place::Text(text) => match RemotePlace::parse(text) {
+                Ok(Some(place)) => place.fmt(f),
+                _ => f.write_str(&without_secrets(text)),
+            },
             Place::File(path) | Place::Folder(path) => path.display().fmt(f),
             Place::Open(archive) => archive.fmt(f),
             Place::Pipe(_) => f.write_str("-"),

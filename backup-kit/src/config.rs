@@ -1,5 +1,6 @@
 //! `backup.toml`: one serde struct per kind, strict, with line numbers in every complaint.
 
+mod credentials;
 mod env_file;
 mod interpolate;
 mod place;
@@ -9,7 +10,7 @@ pub use env_file::EnvFile;
 pub use schema::schema;
 
 use crate::{ArchiveSpec, Module, Registry, SourceSpec};
-use backup_core::{Error, ErrorKind, Result, is_component_name};
+use backup_core::{Error, ErrorKind, Result, Secret, is_component_name};
 use place::{Text, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -55,7 +56,8 @@ pub(crate) struct ModuleConfig {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ArchiveConfig {
-    /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar.gz`, `x.tar.xz`, `x.tar`).
+    /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar.gz`, `x.tar.xz`, `x.tar`): a path, `s3://bucket/prefix`,
+    /// `sftp://user@host/path`, `webdavs://user@host/path`.
     pub url: String,
     /// How a backup is written.
     #[serde(default)]
@@ -67,6 +69,29 @@ pub struct ArchiveConfig {
     /// ending is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// S3: URL of a server that is not AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// S3: the region; `us-east-1` with an endpoint, else $AWS_REGION, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// S3: the bucket in the path of requests instead of the host name; true with an endpoint, else false, if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_style: Option<bool>,
+    /// S3: the access key; $BACKUP_<NAME>_ACCESS_KEY_ID if not given, else the standard chain of AWS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_key_id: Option<String>,
+    /// S3: the secret of the access key, only as "${VARIABLE}"; $BACKUP_<NAME>_SECRET_ACCESS_KEY if not given.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub secret_access_key: Option<Secret>,
+    /// WebDAV: the password of the user in the URL, only as "${VARIABLE}"; $BACKUP_<NAME>_PASSWORD if not given.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub password: Option<Secret>,
+    /// A file whose first line is the password, or the secret of the access key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
 }
 
 /// How a backup is written.
@@ -104,6 +129,7 @@ impl Config {
     ) -> Result<Self> {
         let text = Text { file, text };
         let mut table = toml::de::DeTable::parse(text.text).map_err(|e| text.toml_error(&e))?;
+        credentials::refuse_plain(table.get_ref(), &text)?;
         interpolate::table(table.get_mut(), &text, var)?;
         let raw =
             ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
@@ -130,6 +156,8 @@ impl Config {
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
             archive.url = from_folder(folder, &archive.url);
+            credentials::complete(name, archive, folder, var)
+                .map_err(|e| text.error_at(&["archives", name], e.message()))?;
             crate::archive::configured(archive).open().map_err(|e| {
                 text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
             })?;

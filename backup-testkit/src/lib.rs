@@ -5,7 +5,9 @@ pub mod faults;
 pub mod make;
 pub mod memory;
 mod run;
+#[cfg(feature = "servers")]
+pub mod servers;
 #[cfg(feature = "services")]
 pub mod services;
 
-pub use run::{Must, not_applicable, run, skip};
+pub use run::{Must, not_applicable, run, run_again_with, skip};

@@ -29,6 +29,7 @@ pub fn run(promise: &str, test: impl Future<Output = ()>) {
         Ok(()) => {}
         Err(panic) => match panic.downcast_ref::<Skipped>() {
             Some(Skipped(why)) => eprintln!("SKIPPED: {promise}: {why}"),
+            None if panic.is::<PassedElsewhere>() => {}
             None => resume_unwind(panic),
         },
     }
@@ -40,6 +41,21 @@ pub fn skip(why: &str) -> ! {
     // Not `panic_any`: the hook would print it as a failure.
     resume_unwind(skipped)
 }
+
+/// Makes the test that runs now in a process of its own instead, with these variables in its environment, and ends it here as it
+/// ended there. What a program can set for another only.
+pub fn run_again_with(variables: &[(&str, std::ffi::OsString)]) -> ! {
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main");
+    let test = test.must("the name of a test is that of its thread: not with one thread for all");
+    let mut again = std::process::Command::new(std::env::current_exe().must("find this program"));
+    again.args(["--exact", test, "--nocapture"]).envs(variables.iter().map(|(name, value)| (name, value)));
+    let status = again.stdin(std::process::Stdio::null()).status().must("start this program again");
+    assert!(status.success(), "{test} failed in a process of its own: {status}");
+    resume_unwind(Box::new(PassedElsewhere))
+}
+
+struct PassedElsewhere;
 
 /// A skip travels as a panic, through whatever stands between a fixture and `run`.
 struct Skipped(String);

@@ -8,7 +8,7 @@ use crate::{Failure, Outcome, required};
 /// The Windows target that can be checked from Linux with packaged tools.
 pub(crate) const WINDOWS_TARGET: &str = "x86_64-pc-windows-gnu";
 
-/// (program, its Debian package). What users restore with is what the tests use as oracles.
+/// (program, its Debian packages). What users restore with is what the tests use as oracles.
 const FOR_TESTS: &[(&str, &str)] = &[
     ("cc", "gcc"),
     ("git", "git"),
@@ -21,6 +21,10 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("getfattr", "attr"),
     ("getfacl", "acl"),
+    // Servers that archives are kept on.
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("lighttpd", "lighttpd lighttpd-mod-webdav"),
 ];
 /// For the C code (SQLite, zstd) of a Windows build.
 const FOR_WINDOWS: (&str, &str) = ("x86_64-w64-mingw32-gcc", "gcc-mingw-w64-x86-64");
@@ -60,7 +64,7 @@ pub(crate) fn system_programs(programs: &[(&str, &str)]) -> Outcome {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    let packages: Vec<&str> = missing.iter().flat_map(|(_, packages)| packages.split(' ')).collect();
     if !is_there("apt-get") {
         let programs: Vec<&str> = missing.iter().map(|(program, _)| *program).collect();
         return Err(Failure::Usage(format!("these programs are missing: {}", programs.join(" "))));
@@ -134,7 +138,8 @@ fn has_target() -> bool {
 /// Whether a program of this name is in PATH.
 pub(crate) fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+    let mut folders = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
+    folders.any(|folder| folder.join(program).is_file())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::prerequisites::{self, WINDOWS_TARGET};
 use crate::step::Step;
 use crate::tally::Tally;
-use crate::{Failure, Outcome, containers, fuzz};
+use crate::{Failure, Outcome, containers, fuzz, servers};
 
 /// For each target: enough to meet the seeds and their neighbours. Longer runs are `cargo xtask fuzz`.
 const FUZZ_SECONDS: u64 = 5;
@@ -16,6 +16,8 @@ pub(crate) fn run(fast: bool) -> Outcome {
     let started = Instant::now();
     let windows = prerequisites::for_tests(fast)?;
     let without_containers = if fast { Some("--fast".to_owned()) } else { containers::ready()? };
+    // What takes minutes to build is left out, unless it was built before.
+    let without_minio = if fast { None } else { servers::for_tests()? };
     let mut failures = Vec::new();
     for check in checks(fast) {
         failures.extend(why(check.run()));
@@ -47,6 +49,9 @@ pub(crate) fn run(fast: bool) -> Outcome {
         }
         Some(why) => println!("NOT TESTED, because there are no containers here: {why}"),
         None => containers::sweep(),
+    }
+    if let Some(why) = without_minio {
+        println!("NOT TESTED with MinIO: {why}");
     }
     for failure in &failures {
         println!("FAILED: {failure}");

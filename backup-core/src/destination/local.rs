@@ -109,7 +109,7 @@ fn create_private(path: &Path) -> io::Result<File> {
 }
 
 /// Under what something small is written before it takes its name.
-fn temporary_name(name: &str) -> String {
+pub(super) fn temporary_name(name: &str) -> String {
     format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate())
 }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Manifest, Result, RunLock, Series, State,
-    destination::{Destination, LocalFolder, Stored, is_temporary_name},
+    destination::{Destination, LocalFolder, RemoteFolder, RemotePlace, Stored, is_temporary_name},
     without_secrets,
 };
 use async_trait::async_trait;
@@ -73,12 +73,25 @@ impl PortableArchive {
         Ok(PortableArchive { destination, exact: Some(file.to_owned()), options })
     }
 
+    /// A folder of a server or a prefix of a bucket; or exactly one file, if the place ends like one. Nothing is read or written.
+    pub fn remote(mut place: RemotePlace, mut options: PortableOptions) -> Result<Self> {
+        let exact = place.split_file(|name| Compression::of_name(name).is_some());
+        if let Some(compression) = exact.as_deref().and_then(Compression::of_name) {
+            options.compression = compression;
+        }
+        options.check()?;
+        Ok(PortableArchive { destination: Arc::new(RemoteFolder::new(&place)?), exact, options })
+    }
+
     /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
     /// write is an error that says so.
     pub fn from_place(place: &str, options: PortableOptions) -> Result<Self> {
         let refuse = |text: String| {
             Err(Error::new(ErrorKind::Usage, "use the archive", text).on(without_secrets(place)))
         };
+        if let Some(place) = RemotePlace::parse(place)? {
+            return Self::remote(place, options);
+        }
         if let Some((scheme, _)) = place.split_once("://") {
             return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
         }
@@ -240,7 +253,7 @@ impl PortableArchive {
                 None => !lock::is_held(&*self.destination, short).await?,
             };
             if dead {
-                self.destination.remove(&stored.name).await?;
+                self.destination.discard(&stored.name).await?;
                 cleared.push(stored.name);
             }
         }
@@ -387,6 +400,10 @@ impl Archive for PortableArchive {
             names.push(&found.location);
         }
         for name in names {
+            if name::parse_provisional(name).is_some() {
+                self.destination.discard(name).await?;
+                continue;
+            }
             // The archive first: a sidecar without its archive is nothing, an archive without its sidecar is a backup.
             self.destination.remove(name).await?;
             self.destination.remove(&name::manifest_sidecar(name)).await?;
@@ -446,8 +463,7 @@ mod tests {
 
     #[test]
     fn a_place_that_this_version_cannot_reach_is_never_taken_for_a_folder() {
-        for place in ["", " ", "-", "s3://bucket/x", "host:backups", "rclone:remote/x", "b.tar.bz2", "x.age"]
-        {
+        for place in ["", " ", "-", "ftp://host/x", "host:backups", "rclone:remote/x", "b.tar.bz2", "x.age"] {
             let refused = PortableArchive::from_place(place, PortableOptions::default());
             assert_eq!(refused.err().map(|e| e.kind()), Some(ErrorKind::Usage), "{place:?}");
         }

@@ -172,12 +172,21 @@ impl RunLock for SeriesLock {
 
 impl Drop for SeriesLock {
     fn drop(&mut self) {
-        // As far as a drop can; else it is found stale when this process is gone.
-        if let (false, Some(folder)) = (self.released, self.destination.local_path())
-            && let Ok(ours) = self.ours.try_lock()
-            && std::fs::read(folder.join(&self.name)).is_ok_and(|found| found == *ours)
-        {
-            let _ = std::fs::remove_file(folder.join(&self.name));
+        if self.released {
+            return;
+        }
+        self.renewal.abort();
+        if let Some(folder) = self.destination.local_path() {
+            if let Ok(ours) = self.ours.try_lock()
+                && std::fs::read(folder.join(&self.name)).is_ok_and(|found| found == *ours)
+            {
+                let _ = std::fs::remove_file(folder.join(&self.name));
+            }
+        } else if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let (destination, name, ours) = (self.destination.clone(), self.name.clone(), self.ours.clone());
+            // As far as a drop can; else it is found stale when this process is gone.
+            runtime
+                .spawn(async move { destination.swap_small(&name, Some(&*ours.lock().await), None).await });
         }
     }
 }

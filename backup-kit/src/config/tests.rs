@@ -15,10 +15,8 @@ fn complaint(text: &str) -> String {
 fn the_example_is_a_valid_configuration() {
     let c = parse(EXAMPLE).unwrap();
     assert_eq!(c.module_names().collect::<Vec<_>>(), ["wiki"]);
-    assert_eq!(
-        c.archives().map(|(n, a)| (n, a.url.as_str())).collect::<Vec<_>>(),
-        [("local", "/share/backups")]
-    );
+    assert_eq!(c.archives().map(|(n, _)| n).collect::<Vec<_>>(), ["local", "nas", "offsite", "server"]);
+    assert_eq!(c.archives().next().unwrap().1.url, "/share/backups");
 }
 
 #[test]
@@ -92,7 +90,7 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
 fn a_name_that_is_not_configured_lists_those_that_are() {
     let c = parse(EXAMPLE).unwrap();
     assert!(c.module("wikki").unwrap_err().to_string().contains("there are: wiki"));
-    assert!(c.archive("nas").unwrap_err().to_string().contains("there are: local"));
+    assert!(c.archive("nass").unwrap_err().to_string().contains("there are: local, nas, offsite, server"));
 }
 
 #[test]
@@ -126,4 +124,34 @@ fn no_complaint_shows_a_password() {
     let opened = crate::archive::at(place).open().map(|_| ()).unwrap_err();
     let shown = format!("{e} {opened} {}", crate::archive::at(place));
     assert!(!shown.contains("hunter2") && shown.contains("postgres://***@h/db"), "{shown}");
+}
+
+#[test]
+fn credentials_of_an_archive_come_from_its_own_variables() {
+    let var = |name: &str| match name {
+        "BACKUP_OFF_SITE_ACCESS_KEY_ID" => Some("key".to_owned()),
+        "BACKUP_OFF_SITE_SECRET_ACCESS_KEY" => Some("hunter2".to_owned()),
+        "NAS" => Some("s3cret".to_owned()),
+        _ => None,
+    };
+    let text = "[archives.off-site]\nurl = \"s3://b/p\"\nendpoint = \"http://127.0.0.1:9\"\n\
+                [archives.nas]\nurl = \"webdav://me@nas/b\"\npassword = \"${NAS}\"\n";
+    let c = Config::parse(Path::new("backup.toml"), text, &Registry::default(), &var).unwrap();
+    let by_name = |name: &str| c.archives().find(|(n, _)| *n == name).unwrap().1.clone();
+    let (s3, dav) = (by_name("off-site"), by_name("nas"));
+    assert_eq!(s3.access_key_id.as_deref(), Some("key"));
+    assert_eq!(s3.secret_access_key.as_ref().unwrap().expose(), "hunter2");
+    assert_eq!(dav.password.as_ref().unwrap().expose(), "s3cret");
+    let shown = format!("{c:?} {}", serde_json::to_string(&[s3, dav]).unwrap());
+    assert!(!shown.contains("hunter2") && !shown.contains("s3cret"), "{shown}");
+}
+
+#[test]
+fn a_secret_in_the_configuration_itself_is_refused_and_not_repeated() {
+    for value in ["hunter2", "${X:-hunter2}", "hunter2${X}"] {
+        let c = complaint(&format!("[archives.a]\nurl = \"s3://b\"\nsecret_access_key = \"{value}\"\n"));
+        assert!(c.contains("backup.toml:3:") && !c.contains("hunter2"), "{c}");
+    }
+    assert!(complaint("[archives.a]\nurl = \"/b\"\nregion = \"eu\"\n").contains("on this machine"));
+    assert!(complaint("[archives.a]\nurl = \"s3://key:hunter2@b\"\n").contains("a secret stands in the URL"));
 }

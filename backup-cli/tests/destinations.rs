@@ -1,0 +1,202 @@
+//! The built program and archives on servers: MinIO, OpenSSH's SFTP, lighttpd's WebDAV.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
+
+mod support;
+
+use backup_testkit::servers::{Minio, Sshd, Webdav};
+use std::{
+    fs,
+    process::{Command, Stdio},
+    sync::OnceLock,
+    time::Duration,
+};
+use support::{Place, Ran, could_not_run, noise, trial::Random};
+
+/// A place whose program has what it needs to reach a server.
+struct Client {
+    place: Place,
+    variables: Vec<(&'static str, std::ffi::OsString)>,
+}
+
+impl Client {
+    fn new(variables: Vec<(&'static str, std::ffi::OsString)>) -> Self {
+        Client { place: Place::with_tree(), variables }
+    }
+
+    fn of_minio() -> Self {
+        Self::new(vec![
+            ("AWS_ACCESS_KEY_ID", Minio::KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", Minio::SECRET.into()),
+        ])
+    }
+
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = self.place.command(line);
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn run(&self, line: &[&str]) -> Ran {
+        self.command(line).output().unwrap().into()
+    }
+
+    fn expect(&self, code: i32, line: &[&str]) -> Ran {
+        let ran = self.run(line);
+        assert_eq!(ran.code, code, "backup {}\n{}{}", line.join(" "), ran.stdout, ran.stderr);
+        ran
+    }
+
+    fn json(&self, line: &[&str]) -> serde_json::Value {
+        serde_json::from_str(&self.expect(0, &[line, &["--json"]].concat()).stdout).unwrap()
+    }
+
+    /// Id and state of all backups, oldest first.
+    fn list(&self, from: &str) -> Vec<(String, String)> {
+        let list = self.json(&["list", "--from", from]);
+        let text = |b: &serde_json::Value, key: &str| b[key].as_str().unwrap().to_owned();
+        list["backups"].as_array().unwrap().iter().map(|b| (text(b, "id"), text(b, "state"))).collect()
+    }
+}
+
+/// The server, shared by the tests of this program; `None` after it was said that there is none.
+fn minio() -> Option<&'static Minio> {
+    static SERVER: OnceLock<Result<Minio, String>> = OnceLock::new();
+    let server = SERVER.get_or_init(Minio::start);
+    server.as_ref().map_err(|why| could_not_run("minio", why)).ok()
+}
+
+/// What one does with a place, from the first backup to its removal.
+fn a_life(client: &Client, to: &str) {
+    client.place.write("tree/large", &"0123456789abcdef".repeat(70_000));
+    client.expect(0, &["create", "tree", "--to", to]);
+    client.place.write("tree/a.txt", "second");
+    client.expect(0, &["create", "tree", "--to", to, "--tag", "t"]);
+    let made = client.list(to);
+    assert_eq!(made.iter().map(|(_, state)| state.as_str()).collect::<Vec<_>>(), ["complete", "complete"]);
+    client.expect(0, &["verify", "--from", to]);
+    client.expect(0, &["restore", "latest", "--from", to, "--only", "tree/sub", "--to", "part"]);
+    assert_eq!(client.place.read("part/sub/b.txt"), "beta");
+    assert!(!client.place.path("part/a.txt").exists());
+    client.expect(0, &["restore", "latest~1", "--from", to, "--to", "whole"]);
+    assert_eq!(client.place.read("whole/a.txt"), "alpha");
+    assert_eq!(client.expect(0, &["dump", "latest", "a.txt", "--from", to]).stdout, "second");
+    client.expect(0, &["remove", &made[0].0, "--from", to]);
+    assert_eq!(client.list(to), made[1..]);
+    client.expect(0, &["heal", "--from", to]);
+}
+
+#[test]
+fn a_bucket_keeps_backups_from_the_first_to_the_last() {
+    let Some(minio) = minio() else { return };
+    let client = Client::of_minio();
+    let to = minio.url("life/of it");
+    a_life(&client, &to);
+    let one = minio.url("life/one.tar.zst");
+    client.expect(0, &["create", "tree", "--to", &one]);
+    client.expect(6, &["create", "tree", "--to", &one]);
+    client.expect(0, &["verify", "--from", &one]);
+}
+
+#[test]
+fn a_configured_bucket_has_credentials_of_its_own() {
+    let Some(minio) = minio() else { return };
+    let client = Client::new(vec![
+        ("BACKUP_OFFSITE_ACCESS_KEY_ID", Minio::KEY.into()),
+        ("BACKUP_OFFSITE_SECRET_ACCESS_KEY", Minio::SECRET.into()),
+    ]);
+    let text = format!(
+        "[modules.m.sources.files]\nkind = \"files\"\npath = \"tree\"\n\
+         [archives.offsite]\nurl = \"s3://{}/configured\"\nendpoint = \"{}\"\n",
+        Minio::BUCKET,
+        minio.endpoint()
+    );
+    client.place.write("backup.toml", &text);
+    let ran = client.expect(0, &["create"]);
+    assert!(ran.stdout.contains("s3://bucket/configured/m-backup-"), "{}", ran.stdout);
+    client.expect(0, &["verify"]);
+    // A wrong key, a missing bucket, nobody there: errors of the destination, with a way out.
+    let wrong =
+        Client::new(vec![("AWS_ACCESS_KEY_ID", Minio::KEY.into()), ("AWS_SECRET_ACCESS_KEY", "no".into())]);
+    for (who, to, says) in [
+        (&wrong, minio.url("p"), "does not accept the access key"),
+        (&Client::of_minio(), minio.url("p").replace("bucket/p", "missing/p"), "the bucket does not exist"),
+    ] {
+        let ran = who.expect(4, &["create", "tree", "--to", &to]);
+        assert!(ran.stderr.contains(says) && ran.stderr.contains("hint:"), "{}", ran.stderr);
+        assert!(who.expect(4, &["list", "--from", &to]).stderr.contains(says));
+    }
+}
+
+#[test]
+fn a_server_with_sftp_keeps_backups_from_the_first_to_the_last() {
+    let server = match Sshd::start() {
+        Ok(server) => server,
+        Err(why) => return could_not_run("sshd", &why),
+    };
+    let client = Client::new(vec![("PATH", server.path())]);
+    a_life(&client, &server.url("backups"));
+    let ran = Client::new(vec![]).expect(4, &["create", "tree", "--to", &server.url("backups")]);
+    assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_server_with_webdav_keeps_backups_from_the_first_to_the_last() {
+    let server = match Webdav::start() {
+        Ok(server) => server,
+        Err(why) => return could_not_run("webdav", &why),
+    };
+    let client = Client::new(vec![("BACKUP_NAS_PASSWORD", Webdav::PASSWORD.into())]);
+    let configured = format!("[archives.nas]\nurl = \"{}\"\n", server.url("backups"));
+    client.place.write("backup.toml", &configured);
+    a_life(&client, "nas");
+    let wrong = Client::new(vec![("BACKUP_NAS_PASSWORD", "no".into())]);
+    wrong.place.write("backup.toml", &configured);
+    let ran = wrong.expect(4, &["create", "tree", "--to", "nas"]);
+    assert!(ran.stderr.contains("user and password") && !ran.stderr.contains("'a\\s"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_killed_upload_is_never_a_backup_and_heal_leaves_nothing_of_it_on_the_server() {
+    // Of its own: what lies on its disk is of this test.
+    let minio = match Minio::start() {
+        Ok(minio) => minio,
+        Err(why) => return could_not_run("minio", &why),
+    };
+    let client = Client::of_minio();
+    let to = minio.url("killed");
+    client.expect(0, &["create", "tree", "--to", &to]);
+    let first = client.list(&to);
+    // More than one part, and long enough to be met in the middle.
+    fs::write(client.place.path("tree/large"), noise(100 << 20)).unwrap();
+    let (mut random, mut met) = (Random::new("killed uploads"), 0);
+    for round in 0..8 {
+        let mut command = client.command(&["create", "tree", "--to", &to]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(random.point(round, 8, Duration::from_millis(1200)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        met += usize::from(!minio.uploads().is_empty());
+        for (id, state) in client.list(&to) {
+            match state.as_str() {
+                "complete" => drop(client.expect(0, &["verify", &id, "--from", &to])),
+                other => assert_eq!(other, "incomplete"),
+            }
+        }
+        // By heal, or by the next run of the series.
+        if round % 2 == 0 {
+            client.expect(0, &["heal", "--from", &to]);
+        } else {
+            client.expect(0, &["create", "tree", "--to", &to, "--exclude", "large"]);
+        }
+        assert_eq!(minio.uploads(), [""; 0], "round {round}: uploads that were not completed");
+        let list = client.list(&to);
+        assert!(list.iter().all(|(_, state)| state == "complete"), "round {round}: {list:?}");
+        assert_eq!(list[0], first[0], "round {round}: the earlier backup has changed");
+    }
+    client.expect(0, &["verify", "--from", &to]);
+    let debris: Vec<_> =
+        fs::read_dir(minio.bucket().join("killed")).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(debris.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{debris:?}");
+    assert!(met >= 2, "only {met} of 8 runs were met in the middle of an upload");
+}

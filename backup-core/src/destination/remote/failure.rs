@@ -1,0 +1,111 @@
+//! What a remote server says, as an error of ours: kind, cause in plain words, the way out.
+
+use crate::{Error, ErrorKind};
+use opendal::ErrorKind as Remote;
+
+/// An error of an operation on a place.
+pub(super) fn error(operation: &'static str, subject: impl std::fmt::Display, e: &opendal::Error) -> Error {
+    let reads = matches!(operation, "open" | "list" | "read");
+    let (message, hint) = explain(e);
+    let kind = match e.kind() {
+        Remote::NotFound if reads => ErrorKind::NotFound,
+        _ => ErrorKind::Destination,
+    };
+    let error = Error::new(kind, operation, message).on(subject).retry(e.is_temporary());
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+/// Message and hint.
+fn explain(e: &opendal::Error) -> (String, Option<&'static str>) {
+    let text = everything(e);
+    let code = between(&text, "code: \"", "\"");
+    let said = between(&text, "message: \"", "\"").filter(|m| !m.is_empty());
+    let with = |plain: &str| match said {
+        Some(said) => format!("{plain} (the server says: {said})"),
+        None => plain.to_owned(),
+    };
+    match code.unwrap_or_default() {
+        "NoSuchBucket" => {
+            (with("the bucket does not exist"), Some("make it first, or check its name and the endpoint"))
+        }
+        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" => (
+            with("the server does not accept the access key"),
+            Some("check the access key and its secret: `backup config example` shows where they come from"),
+        ),
+        "AccessDenied" => (
+            with("access is denied"),
+            Some(
+                "the key must be allowed to list the bucket, its uploads, and to read, write and delete objects",
+            ),
+        ),
+        "RequestTimeTooSkewed" => (
+            with("the clocks of this machine and of the server differ too much"),
+            Some("set the clock of this machine"),
+        ),
+        "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
+            (with("the bucket is in another region"), Some("name its region: `region` or ?region="))
+        }
+        "SlowDown" | "ServiceUnavailable" => {
+            (with("the server is too busy; it was tried again several times"), Some("try again later"))
+        }
+        c if c.contains("StorageFull") || c.contains("Quota") || c.contains("InsufficientStorage") => (
+            with("the server has no space left"),
+            Some("free some space there, or choose another destination"),
+        ),
+        "" => plain(e, text),
+        code => (said.map_or_else(|| code.to_owned(), |said| format!("{code}: {said}")), None),
+    }
+}
+
+fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
+    if text.contains("failed to load signing credential") {
+        let hint = "give BACKUP_<NAME>_ACCESS_KEY_ID and _SECRET_ACCESS_KEY for a configured archive, or AWS_ACCESS_KEY_ID \
+                    and AWS_SECRET_ACCESS_KEY";
+        return ("there are no credentials for it".to_owned(), Some(hint));
+    }
+    let status = e.to_string();
+    if status.contains("status: 507") || text.contains("No space left") {
+        return (
+            "the server has no space left".to_owned(),
+            Some("free some space there, or choose another destination"),
+        );
+    }
+    if status.contains("status: 401") {
+        let message = "the server does not accept user and password".to_owned();
+        return (message, Some("give the user in the URL and the password as BACKUP_<NAME>_PASSWORD"));
+    }
+    let hint = match e.kind() {
+        Remote::PermissionDenied => Some("check the credentials, and what they allow"),
+        _ if text.contains("onnection refused") || text.contains("dns") || text.contains("connect") => {
+            Some("check the address, and whether the server is up")
+        }
+        _ => None,
+    };
+    (text, hint)
+}
+
+/// The message and all that is under it, each said once, on one line.
+fn everything(e: &opendal::Error) -> String {
+    let mut out = match e.message().trim() {
+        "" => e.kind().to_string(),
+        message => message.to_owned(),
+    };
+    let mut under = std::error::Error::source(e);
+    while let Some(inner) = under {
+        let text = inner.to_string();
+        if !out.contains(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        under = inner.source();
+    }
+    out.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn between<'a>(text: &'a str, before: &str, after: &str) -> Option<&'a str> {
+    let rest = &text[text.find(before)? + before.len()..];
+    Some(&rest[..rest.find(after)?])
+}

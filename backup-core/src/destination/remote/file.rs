@@ -1,0 +1,166 @@
+//! A file that is written under its provisional name and gets its own at its end: SFTP and WebDAV.
+
+use super::{RemoteFolder, dav, transport::STALL};
+use crate::{Error, ErrorKind, Result, destination::Upload};
+use async_trait::async_trait;
+use bytes::Bytes;
+use opendal::{Buffer, Writer};
+use std::io;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+/// So much is written in one call: each must come to its end in time.
+const PIECE: usize = 256 << 10;
+
+/// The end is said: a body that stops without it is cut off, and the server throws it away.
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+enum Way {
+    Sftp(Writer),
+    Dav { sender: mpsc::Sender<Piece>, sending: AbortOnDropHandle<Result<()>> },
+}
+
+pub(super) struct FileUpload {
+    folder: RemoteFolder,
+    provisional: String,
+    names: Vec<String>,
+    way: Option<Way>,
+    written: u64,
+}
+
+pub(super) async fn begin(folder: &RemoteFolder, provisional: &str, names: &[String]) -> Result<FileUpload> {
+    let path = folder.path(provisional);
+    let way = match &folder.dav {
+        None => {
+            let writer = folder.plain.writer_with(&path).if_not_exists(true).await;
+            Way::Sftp(writer.map_err(|e| folder.error("create", provisional, &e))?)
+        }
+        Some(dav) => {
+            // A server shows a file when it has it whole; this one is seen from the beginning.
+            folder.put(provisional, Bytes::new()).await?;
+            let (sender, receiver) = mpsc::channel(2);
+            let pieces = futures::stream::unfold(receiver, |mut receiver| async {
+                match receiver.recv().await {
+                    Some(Piece::Bytes(bytes)) => Some((Ok(bytes), receiver)),
+                    Some(Piece::End) => None,
+                    None => Some((Err(io::Error::other("it was given up")), receiver)),
+                }
+            });
+            let (dav, shown) = (dav.clone(), folder.shown(provisional));
+            let body = reqwest::Body::wrap_stream(pieces);
+            let sending = tokio::spawn(async move { dav.put_stream(&path, body, &shown).await });
+            Way::Dav { sender, sending: AbortOnDropHandle::new(sending) }
+        }
+    };
+    let (folder, provisional, names) = (folder.clone(), provisional.to_owned(), names.to_vec());
+    Ok(FileUpload { folder, provisional, names, way: Some(way), written: 0 })
+}
+
+impl FileUpload {
+    fn error(&self, operation: &'static str, message: &str) -> Error {
+        Error::new(ErrorKind::Destination, operation, message).on(self.folder.shown(&self.provisional))
+    }
+
+    /// Everything is sent, and the server has said that it has it.
+    async fn close(&mut self) -> Result<()> {
+        match self.way.take() {
+            None => Err(Error::contract("a commit after the end").on(&self.provisional)),
+            Some(Way::Sftp(mut writer)) => {
+                let closed = writer.close().await;
+                closed.map(drop).map_err(|e| self.folder.error("write", &self.provisional, &e))
+            }
+            Some(Way::Dav { sender, sending }) => {
+                // A request that is over already says why itself.
+                let _ = timeout(STALL, sender.send(Piece::End)).await;
+                match timeout(dav::ANSWER, sending).await {
+                    Ok(sent) => sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "write", e))),
+                    Err(_) => Err(self.error("write", "the server does not answer")),
+                }
+            }
+        }
+    }
+
+    async fn name(&mut self) -> Result<String> {
+        self.close().await?;
+        let there = self.folder.length_of(&self.provisional).await?;
+        if there != Some(self.written) {
+            let there = there.map_or("nothing is".to_owned(), |n| format!("{n} bytes are"));
+            return Err(self.error(
+                "check what was written",
+                &format!("{} bytes were sent, {there} there", self.written),
+            ));
+        }
+        for name in std::mem::take(&mut self.names) {
+            if self.folder.length_of(&name).await?.is_some() {
+                continue;
+            }
+            match self.folder.rename_to_free(&self.provisional, &name).await {
+                Ok(true) => return Ok(name),
+                Ok(false) => {}
+                Err(e) => {
+                    // The answer may have been lost: then it has gone from its old name to the new one.
+                    let gone = self.folder.length_of(&self.provisional).await?.is_none();
+                    match gone && self.folder.length_of(&name).await? == Some(self.written) {
+                        true => return Ok(name),
+                        false => return Err(e),
+                    }
+                }
+            }
+        }
+        Err(Error::new(ErrorKind::Refused, "name the backup", "the name is taken").on(&self.provisional))
+    }
+}
+
+#[async_trait]
+impl Upload for FileUpload {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.written += bytes.len() as u64;
+        let (folder, provisional) = (&self.folder, &self.provisional);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            match &mut self.way {
+                None => return Err(Error::contract("a write after the end").on(provisional)),
+                Some(Way::Sftp(writer)) => {
+                    let written = writer.write(Buffer::from(piece)).await;
+                    written.map_err(|e| folder.error("write", provisional, &e))?;
+                }
+                Some(Way::Dav { sender, .. }) => match timeout(STALL, sender.send(Piece::Bytes(piece))).await
+                {
+                    Ok(Ok(())) => {}
+                    // The server has answered before the end: it says why.
+                    Ok(Err(_)) => {
+                        self.close().await?;
+                        return Err(self.error("write", "the server took it for whole before its end"));
+                    }
+                    Err(_) => {
+                        let text = format!("nothing moved for {} seconds", STALL.as_secs());
+                        return Err(self.error("write", &text));
+                    }
+                },
+            }
+        }
+        Ok(())
+    }
+
+    async fn commit(mut self: Box<Self>) -> Result<String> {
+        let named = self.name().await;
+        if named.is_err() {
+            // The failure is what is told; what could not be removed, the next run clears.
+            let _ = self.folder.remove_now(&self.provisional).await;
+        }
+        named
+    }
+
+    async fn abort(mut self: Box<Self>) -> Result<()> {
+        if let Some(Way::Dav { sending, .. }) = self.way.take() {
+            sending.abort();
+            // Only that it is over matters.
+            let _ = sending.await;
+        }
+        self.folder.remove_now(&self.provisional).await
+    }
+}

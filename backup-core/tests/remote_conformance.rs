@@ -1,0 +1,127 @@
+//! Archives on servers keep what every archive promises: MinIO, OpenSSH's SFTP, lighttpd's WebDAV.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
+
+use async_trait::async_trait;
+use backup_core::{
+    Archive, Secret,
+    destination::{RemotePlace, RemoteSettings},
+    portable::{PortableArchive, PortableOptions},
+};
+use backup_testkit::{
+    conformance::archive::{ArchiveFixture, Fresh, RawFolder},
+    run_again_with,
+    servers::{Minio, Sshd, Webdav, or_skip},
+};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
+};
+
+#[derive(Clone, Copy)]
+enum Kind {
+    S3,
+    Sftp,
+    Webdav,
+}
+
+struct Remote {
+    kind: Kind,
+}
+
+/// A place of its own on the server: its URL and, if the server keeps files as they are, its folder.
+fn place(kind: Kind) -> (String, Option<PathBuf>) {
+    static MINIO: OnceLock<Result<Minio, String>> = OnceLock::new();
+    static SSHD: OnceLock<Result<Sshd, String>> = OnceLock::new();
+    static WEBDAV: OnceLock<Result<Webdav, String>> = OnceLock::new();
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let folder = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+    let made = |files: PathBuf| {
+        let path = files.join(&folder);
+        std::fs::create_dir_all(&path).unwrap();
+        Some(path)
+    };
+    match kind {
+        Kind::S3 => {
+            let server = or_skip("minio", MINIO.get_or_init(Minio::start).as_ref().map_err(String::clone));
+            (server.url(&folder), None)
+        }
+        Kind::Webdav => {
+            let server = or_skip("webdav", WEBDAV.get_or_init(Webdav::start).as_ref().map_err(String::clone));
+            (server.url(&folder), made(server.files()))
+        }
+        Kind::Sftp => {
+            if let (Ok(url), Ok(files)) = (std::env::var("TEST_SFTP_URL"), std::env::var("TEST_SFTP_FILES")) {
+                return (format!("{url}{folder}"), made(files.into()));
+            }
+            let server = or_skip("sshd", SSHD.get_or_init(Sshd::start).as_ref().map_err(String::clone));
+            // The `ssh` that knows this server must be the first in PATH.
+            run_again_with(&[
+                ("PATH", server.path()),
+                ("TEST_SFTP_URL", server.url("").into()),
+                ("TEST_SFTP_FILES", server.files().into()),
+            ])
+        }
+    }
+}
+
+fn open(url: &str) -> Arc<dyn Archive> {
+    let place = RemotePlace::parse(url).unwrap().unwrap();
+    let mut settings = RemoteSettings::default();
+    if place.is_s3() {
+        settings.access_key_id = Some(Minio::KEY.to_owned());
+        settings.secret_access_key = Some(Secret::new(Minio::SECRET));
+    } else if place.has_password() {
+        settings.password = Some(Secret::new(Webdav::PASSWORD));
+    }
+    let options = PortableOptions::default().with_sizes(64 << 10, 128 << 10);
+    Arc::new(PortableArchive::remote(place.configured(settings).unwrap(), options).unwrap())
+}
+
+#[async_trait]
+impl ArchiveFixture for Remote {
+    async fn fresh(&self) -> Fresh {
+        let (url, folder) = place(self.kind);
+        let fresh = Fresh::new(move || open(&url));
+        match folder {
+            Some(folder) => fresh.with_raw(RawFolder::new(folder)),
+            None => fresh,
+        }
+    }
+
+    fn least_budget(&self) -> usize {
+        4 * (64 << 10) + (128 << 10) + (1 << 20)
+    }
+
+    fn ranged(&self) -> bool {
+        true
+    }
+
+    /// It would have to read what lies beside every backup.
+    fn compares_ids(&self) -> bool {
+        false
+    }
+
+    async fn unreachable(&self) -> Option<Arc<dyn Archive>> {
+        let (url, _) = place(self.kind);
+        Some(open(&match self.kind {
+            Kind::S3 => url.replace("s3://bucket/", "s3://no-such-bucket/"),
+            Kind::Sftp | Kind::Webdav => format!("{url}/gone"),
+        }))
+    }
+}
+
+mod s3 {
+    backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::S3 });
+}
+
+mod sftp {
+    backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::Sftp });
+}
+
+mod webdav {
+    backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::Webdav });
+}

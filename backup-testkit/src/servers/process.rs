@@ -1,0 +1,116 @@
+//! A server's process, its folder, its port.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+const UP_WITHIN: Duration = Duration::from_secs(30);
+
+/// Ends the server and removes its folder when its own stdin ends: that of whoever started it, however that ended.
+const KEEPER: &str = r#""$@" >"$BACKUP_TEST_DIR/log" 2>&1 & pid=$!; read line; kill "$pid" 2>/dev/null
+wait "$pid"; rm -rf "$BACKUP_TEST_DIR""#;
+
+/// A folder in the place for temporary ones, and a port that is free now.
+pub(super) struct Place {
+    pub(super) dir: PathBuf,
+    pub(super) port: u16,
+}
+
+impl Place {
+    pub(super) fn new(name: &str) -> Result<Self, String> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("backup-test-{name}-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let dir = std::env::temp_dir().join(unique);
+        let fail = |e: std::io::Error| format!("{}: {e}", dir.display());
+        fs::create_dir(&dir).map_err(fail)?;
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(fail)?.port();
+        Ok(Place { dir, port })
+    }
+
+    pub(super) fn write(&self, name: &str, text: &str) -> Result<PathBuf, String> {
+        let path = self.dir.join(name);
+        let written = fs::write(&path, text).and_then(|()| private(&path));
+        written.map(|()| path.clone()).map_err(|e| format!("{}: {e}", path.display()))
+    }
+
+    pub(super) fn folder(&self, name: &str) -> Result<PathBuf, String> {
+        let path = self.dir.join(name);
+        fs::create_dir_all(&path).map(|()| path.clone()).map_err(|e| format!("{}: {e}", path.display()))
+    }
+}
+
+fn private(path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    }
+    let _ = path;
+    Ok(())
+}
+
+/// A running server; ended when dropped.
+pub(super) struct Server {
+    keeper: Child,
+    pub(super) place: Place,
+}
+
+impl Server {
+    /// Starts it and waits until `answers` says that it is up.
+    pub(super) fn start(
+        place: Place,
+        command: &mut Command,
+        answers: impl Fn(u16) -> bool,
+    ) -> Result<Self, String> {
+        let mut keeper = Command::new("sh");
+        keeper.args(["-c", KEEPER, "sh"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            keeper.env(name, value.unwrap_or_default());
+        }
+        keeper.env("BACKUP_TEST_DIR", &place.dir).stdin(Stdio::piped()).stdout(Stdio::null());
+        let keeper = keeper.spawn().map_err(|e| format!("cannot start: {e}"))?;
+        let server = Server { keeper, place };
+        let begin = Instant::now();
+        while !answers(server.place.port) {
+            if begin.elapsed() > UP_WITHIN {
+                let log = fs::read_to_string(server.place.dir.join("log")).unwrap_or_default();
+                return Err(format!("it is not up after {} s: {log}", UP_WITHIN.as_secs()));
+            }
+            std::thread::sleep(Duration::from_millis(30));
+        }
+        Ok(server)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.keeper.stdin.take());
+        let _ = self.keeper.wait();
+    }
+}
+
+/// A program: in PATH, where daemons are, or where `cargo xtask test` puts what it builds.
+pub(super) fn program(name: &str) -> Result<PathBuf, String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), cache.join("backup/tools")]);
+    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.ok_or_else(|| format!("the program {name} is not here (`cargo xtask test` installs it)"))
+}
+
+/// The beginning of what the server answers to a GET.
+pub(super) fn get(port: u16, path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\n\r\n").ok()?;
+    let mut answer = vec![0; 512];
+    let n = stream.read(&mut answer).ok()?;
+    Some(String::from_utf8_lossy(&answer[..n]).into_owned())
+}
