@@ -1,8 +1,8 @@
 //! A place and a format where backups are kept.
 
 use crate::{
-    BackupHeader, BackupId, BackupSummary, Content, Context, Entry, Error, Manifest, Notes, Poured, Result,
-    Series, Sink, Source, State,
+    BackupHeader, BackupId, BackupSummary, Content, Context, Entry, Error, ErrorKind, Manifest, Notes,
+    Poured, Result, Series, Sink, Source, State,
 };
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -30,6 +30,13 @@ pub trait Archive: fmt::Display + Send + Sync {
 
     /// Opens a complete or partial backup for reading.
     async fn open(&self, id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>>;
+
+    /// Opens what is intact of a backup that may be damaged, after reading all of it: what is lost is noted in `cx` and in the
+    /// manifest, which is partial then. Archives that cannot do that say so.
+    async fn salvage(&self, id: &BackupId, _cx: &Context) -> Result<Arc<dyn BackupReader>> {
+        let message = "an archive of this kind can only be read as a whole";
+        Err(Error::new(ErrorKind::Unsupported, "salvage the backup", message).on(id))
+    }
 
     /// All backups, oldest first, incomplete ones included. A listing that failed is an error, never an empty list.
     async fn list(&self, cx: &Context) -> Result<Vec<BackupSummary>>;

@@ -17,6 +17,8 @@ pub enum Error {
     Partial(Box<Report>),
     /// The restore took effect, but not everything could be restored as it was.
     RestoredPartly(Box<RestoreReport>),
+    /// What is intact of a damaged backup is restored; the notes of the report name what is lost.
+    Salvaged(Box<RestoreReport>),
     /// Of several backups some could not be copied; the others are at their new place.
     CopiedPartly(Box<CopyReport>),
 }
@@ -27,6 +29,7 @@ impl Error {
         match self {
             Error::Failed(e) => e.kind(),
             Error::Partial(_) | Error::RestoredPartly(_) => ErrorKind::Partial,
+            Error::Salvaged(_) => ErrorKind::Damaged,
             Error::CopiedPartly(report) => {
                 report.failures().next().map_or(ErrorKind::Partial, |(_, e)| e.kind())
             }
@@ -48,6 +51,7 @@ impl fmt::Display for Error {
             Error::Failed(e) => e.fmt(f),
             Error::Partial(report) => write!(f, "{}: the backup {} is partial", report.module, report.id),
             Error::RestoredPartly(report) => write!(f, "the restore of {} is partial", report.backup),
+            Error::Salvaged(report) => write!(f, "only a part of {} is intact and restored", report.backup),
             Error::CopiedPartly(report) => {
                 write!(f, "{} backups could not be copied to {}", report.failures().count(), report.to)
             }

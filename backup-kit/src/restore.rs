@@ -30,6 +30,7 @@ pub struct Restore {
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
     merge: bool,
+    salvage: bool,
     settle: bool,
     keep_previous: Option<Duration>,
     state_dir: Option<PathBuf>,
@@ -49,6 +50,7 @@ impl Restore {
             to: Vec::new(),
             no_owner: false,
             merge: false,
+            salvage: false,
             settle: false,
             keep_previous: None,
             state_dir: None,
@@ -123,6 +125,13 @@ impl Restore {
         self
     }
 
+    /// Restores what is intact of a damaged backup, after reading all of it: `apply` ends with `Error::Salvaged`, whose report
+    /// names what is lost, or like any other restore if nothing is.
+    pub fn salvage(mut self, yes: bool) -> Self {
+        self.salvage = yes;
+        self
+    }
+
     /// What the backup lacks stays; of both, the backup's. Without it everything that is there is replaced.
     pub fn merge(mut self, yes: bool) -> Self {
         self.merge = yes;
@@ -175,7 +184,10 @@ impl Restore {
                 .hint("latest, an id, a date or a file: `backup list` shows those that there are")
         })?;
         let chosen = choose(&backups, &which, self.module_name.as_deref(), &TimeZone::system())?.clone();
-        let reader = archive.open(&chosen.id, &cx).await?;
+        let reader = match self.salvage {
+            true => archive.salvage(&chosen.id, &cx).await?,
+            false => archive.open(&chosen.id, &cx).await?,
+        };
         self.plan_of(chosen, reader, &which, cx).await
     }
 
@@ -211,7 +223,8 @@ impl Restore {
         let mut options = RestoreOptions::new(state_dir, &manifest.header.module);
         options.settle = self.settle;
         // A partial backup is restored only when it was named; the confirmation is asked for by the plan.
-        options.accept_partial = matches!(which, Which::Named(_));
+        options.accept_partial = self.salvage || matches!(which, Which::Named(_));
+        let salvage = self.salvage;
         if let Some(time) = self.keep_previous {
             options.keep_previous = time;
         }
@@ -221,7 +234,7 @@ impl Restore {
             selections.all_matched()?;
         }
         let prepared = prepared?;
-        RestorePlan::new(prepared, chosen, cx)
+        RestorePlan::new(prepared, chosen, salvage, cx)
     }
 
     /// The member, and whether its store knows owners.

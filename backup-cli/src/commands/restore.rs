@@ -41,6 +41,10 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
             (exit::COMPLETE, report)
         }
         Err(Error::RestoredPartly(report)) => (exit::PARTIAL, *report),
+        Err(Error::Salvaged(report)) => {
+            output.warning(format!("{}: only what is intact is restored: it is NOT complete", report.module));
+            (exit::VERIFICATION, *report)
+        }
         Err(e) => return Err(e.into()),
     };
     output.result(&human::restored(&report))?;
@@ -68,6 +72,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .settle(args.settle)
         .no_owner(args.no_owner)
         .merge(args.merge)
+        .salvage(args.salvage)
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
     // What is disposable is said by the configuration of the backup's own module.

@@ -64,5 +64,8 @@ fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
     for defect in &r.defects {
         out.push_str(&format!("  {defect}\n"));
     }
+    out.push_str(
+        "  restore another backup; or what is intact of this one, elsewhere: `backup restore --salvage`\n",
+    );
     out
 }

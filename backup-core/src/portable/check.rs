@@ -26,6 +26,18 @@ pub(super) async fn check(archive: &Arc<Inner>, depth: Depth, cx: &Context) -> R
     Ok(defects.0)
 }
 
+/// What the lines say together: of an archive of which nothing else is whole.
+pub(super) async fn lines_only(archive: &Arc<Inner>, cx: &Context) -> Result<Vec<Error>> {
+    let (mut defects, mut work) = (Defects::default(), paths::Work::default());
+    let mut lines = archive.lines();
+    while let Some(line) = lines.next().await {
+        alive(cx)?;
+        work.add(&line?);
+    }
+    paths::check(archive, work, cx, &mut defects).await?;
+    Ok(defects.0)
+}
+
 #[derive(Default)]
 pub(super) struct Defects(Vec<Error>);
 

@@ -198,6 +198,16 @@ impl PortableArchive {
         PortableReader::open(blob, place).await
     }
 
+    /// What is intact of a damaged archive.
+    async fn salvage_named(&self, name: &str, cx: &Context) -> Result<PortableReader> {
+        let copy = match self.exact {
+            None => sidecar::read_manifest(&*self.destination, name, None).await,
+            Some(_) => None,
+        };
+        let blob = self.destination.open(name).await?;
+        super::salvage::open(blob, format!("{}/{name}", self.destination), copy, cx).await
+    }
+
     async fn find(&self, id: &BackupId) -> Result<BackupSummary> {
         let all = self.list(&Context::default()).await?;
         self.only(&all, id, "find the backup").cloned()
@@ -380,6 +390,11 @@ impl Archive for PortableArchive {
         }
         out.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(out)
+    }
+
+    async fn salvage(&self, id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>> {
+        let found = self.find(id).await?;
+        Ok(Arc::new(self.salvage_named(&found.location, cx).await?))
     }
 
     async fn remove(&self, ids: &[BackupId], cx: &Context) -> Result<()> {

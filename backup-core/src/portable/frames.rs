@@ -122,6 +122,36 @@ impl Frames {
         })
     }
 
+    /// Frames that were found without a seek table; for a plain tar none are needed.
+    pub(super) fn found(blob: Arc<dyn Blob>, compression: Compression, frames: Vec<FrameAt>) -> Self {
+        let (table, bytes) = match compression {
+            Compression::None => {
+                // The end may be anywhere: nothing is a frame of its own.
+                let bytes = blob.bytes();
+                (Table::Plain { data: bytes }, bytes)
+            }
+            _ => {
+                let bytes = frames.last().map_or(0, |f| f.raw + u64::from(f.lengths.raw));
+                (Table::Listed(frames), bytes)
+            }
+        };
+        Frames {
+            blob,
+            compression,
+            table,
+            bytes,
+            cache: Mutex::default(),
+            fetched: Arc::default(),
+            buffers: Buffers::new(AHEAD + 2),
+        }
+    }
+
+    /// Where the frame ends that holds this byte of the tar.
+    pub(super) fn after_frame(&self, at: u64) -> u64 {
+        let frame = self.table.at(self.table.index_of(at));
+        (frame.raw + u64::from(frame.lengths.raw)).max(at + 1)
+    }
+
     /// Bytes read from the place so far.
     pub(super) fn fetched(&self) -> u64 {
         self.fetched.load(Relaxed)

@@ -6,6 +6,7 @@ use super::{
     json_bound,
     layout::{Layout, OwnMember},
     locator::Locator,
+    salvage::KeptLines,
     sidecar::LARGEST_MANIFEST,
     source::{self, ArchiveSource},
 };
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 /// An open backup. A clone is the same one.
 #[derive(Clone)]
-pub(super) struct PortableReader(Arc<Inner>);
+pub(super) struct PortableReader(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub(super) frames: Arc<Frames>,
@@ -31,6 +32,8 @@ pub(super) struct Inner {
     pub(super) manifest_length: u64,
     /// Where it is, for people.
     pub(super) place: String,
+    /// Of a damaged archive the lines of what is intact, instead of its shards.
+    pub(super) salvaged: Option<KeptLines>,
 }
 
 impl PortableReader {
@@ -39,7 +42,9 @@ impl PortableReader {
             let incomplete = e.kind() == ErrorKind::Damaged;
             let e = e.on(place);
             if incomplete {
-                e.hint("if its run was killed, `heal` clears it; else restore from another copy")
+                e.hint(
+                    "if its run was killed, `heal` clears it; else restore from another copy, or what is intact: `restore --salvage`",
+                )
             } else {
                 e
             }
@@ -74,6 +79,7 @@ impl PortableReader {
             layout,
             manifest_length: locator.length,
             place,
+            salvaged: None,
         })))
     }
 }
@@ -105,8 +111,12 @@ impl Inner {
     }
 
     /// All lines of the index, a shard at a time; decoded as they are taken.
-    pub(super) fn lines(self: &Arc<Self>) -> impl Stream<Item = Result<Line>> + Send + use<> {
+    pub(super) fn lines(self: &Arc<Self>) -> BoxStream<'static, Result<Line>> {
         let me = self.clone();
+        if let Some(kept) = &self.salvaged {
+            let lines = move |piece| me.clone().shard_lines(piece, "salvaged".to_owned());
+            return kept.pieces().map_ok(lines).try_flatten().boxed();
+        }
         let shards: Vec<OwnMember> = self.layout.index_shards().cloned().collect();
         stream::iter(shards)
             .then(move |shard| {
@@ -116,6 +126,7 @@ impl Inner {
                 }
             })
             .try_flatten()
+            .boxed()
     }
 
     fn shard_lines(
@@ -142,7 +153,7 @@ impl Inner {
     }
 
     /// A line that fits this archive.
-    fn checked(&self, line: Line) -> Result<Line> {
+    pub(super) fn checked(&self, line: Line) -> Result<Line> {
         if line.component as usize >= self.manifest.components.len() {
             return Err(Error::damaged("read the index", "it is of no component").on(self.display(&line)));
         }
@@ -231,6 +242,9 @@ impl BackupReader for PortableReader {
     }
 
     async fn check_structure(&self, depth: Depth, cx: &Context) -> Result<Vec<Error>> {
+        if self.0.salvaged.is_some() {
+            return super::check::lines_only(&self.0, cx).await;
+        }
         super::check::check(&self.0, depth, cx).await
     }
 

@@ -231,12 +231,20 @@ struct Outside {
 }
 
 /// The entry and its content, which is whole only if it has the digest of the index.
-async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Content) {
+pub(super) async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Content) {
+    let sha = line.sha256.unwrap_or_default();
+    let is_file = line.entry.kind == Kind::File;
+    let (entry, content) = unproven(archive, line, through).await;
+    let content = if is_file { content.expecting(sha, &entry) } else { content };
+    (entry, content)
+}
+
+/// The same, compared with nothing.
+pub(super) async fn unproven(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Content) {
     if line.entry.kind != Kind::File {
         return (line.entry, Content::empty());
     }
     let display = archive.display(&line);
-    let sha = line.sha256.unwrap_or_default();
     let (mut entry, skip) = match sparse(archive, &line).await {
         Ok(found) => found,
         Err(e) => return (line.entry, Content::failed(e.on(display))),
@@ -262,7 +270,6 @@ async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Conten
             Content::stream(bytes.chain(stream::once(async { Ok(Part::End(line.facts)) })))
         }
     };
-    let content = content.expecting(sha, &entry);
     (entry, content)
 }
 

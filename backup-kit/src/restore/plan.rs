@@ -2,7 +2,8 @@
 
 use crate::{Error, Result};
 use backup_core::{
-    BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport, State,
+    BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport, Severity,
+    State,
 };
 use std::fmt;
 
@@ -11,11 +12,17 @@ use std::fmt;
 pub struct RestorePlan {
     prepared: PreparedRestore,
     chosen: BackupSummary,
+    salvage: bool,
     cx: Context,
 }
 
 impl RestorePlan {
-    pub(super) fn new(prepared: PreparedRestore, chosen: BackupSummary, cx: Context) -> Result<Self> {
+    pub(super) fn new(
+        prepared: PreparedRestore,
+        chosen: BackupSummary,
+        salvage: bool,
+        cx: Context,
+    ) -> Result<Self> {
         // A selection would take the place of all that is there: what was not selected would be gone.
         if let Some(m) =
             prepared.plan().members.iter().find(|m| m.selective && m.survey.replaces && !m.survey.merges)
@@ -29,7 +36,7 @@ impl RestorePlan {
             .hint("restore it elsewhere (--to ELSEWHERE), or keep what is there (--merge)")
             .into());
         }
-        Ok(RestorePlan { prepared, chosen, cx })
+        Ok(RestorePlan { prepared, chosen, salvage, cx })
     }
 
     /// Its name: what a confirmation is made from. Changes whenever anything that matters in the plan does.
@@ -54,14 +61,19 @@ impl RestorePlan {
 
     /// Whether `apply` takes a confirmation: something is replaced, or the backup is partial.
     pub fn needs_consent(&self) -> bool {
-        self.plan().needs_consent() || self.plan().backup.state == State::Partial
+        self.plan().needs_consent() || self.is_partial()
+    }
+
+    /// Whether it takes consent that the backup is partial; whoever salvages has said so.
+    fn is_partial(&self) -> bool {
+        !self.salvage && self.plan().backup.state == State::Partial
     }
 
     /// Does it: everything is restored, or everything is as it was (`RolledBack`). `None` will do where nothing is replaced.
-    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report.
+    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`.
     pub async fn apply(self, confirmation: impl Into<Option<Confirmation>>) -> Result<RestoreReport> {
         let confirmation = confirmation.into();
-        if self.plan().backup.state == State::Partial && confirmation != Some(Confirmation::of(self.id())) {
+        if self.is_partial() && confirmation != Some(Confirmation::of(self.id())) {
             return Err(backup_core::Error::new(
                 ErrorKind::Refused,
                 "restore a partial backup",
@@ -71,6 +83,9 @@ impl RestorePlan {
             .into());
         }
         let report = self.prepared.apply(confirmation, &self.cx).await?;
+        if self.salvage && self.cx.notes().worst() == Some(Severity::Lost) {
+            return Err(Error::Salvaged(Box::new(report)));
+        }
         match report.state {
             State::Complete => Ok(report),
             _ => Err(Error::RestoredPartly(Box::new(report))),

@@ -47,6 +47,18 @@ pub(in crate::portable) trait Codec: Send + Sync {
     /// The table of these frames.
     fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>>;
 
+    /// Where in these bytes a frame may begin: to find frames of a file whose table is lost.
+    fn find_frame(&self, bytes: &[u8]) -> Option<usize>;
+
+    /// The lengths of the frame at the beginning of these bytes, as it tells them itself; `None`: it is none, or not whole. That its
+    /// content is right only `decode` says.
+    fn lengths_at(&self, bytes: &[u8]) -> Option<Lengths>;
+
+    /// The length of the content that a frame promises whose data may be damaged.
+    fn promised(&self, bytes: &[u8]) -> Option<u32> {
+        self.lengths_at(bytes).map(|lengths| lengths.raw)
+    }
+
     /// What a table of `table_length` bytes says. No length in it is believed before there are bytes for it.
     fn read_table(&self, table: &[u8]) -> Result<Vec<Lengths>>;
 }
@@ -55,6 +67,11 @@ pub(in crate::portable) trait Codec: Send + Sync {
 pub(in crate::portable) trait Encoder: Send {
     /// One frame of `raw` into `packed`, which is empty. Returns the length that the table lists for it.
     fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize>;
+}
+
+/// Where a text begins in others.
+pub(super) fn find(text: &[u8], bytes: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|there| there == text)
 }
 
 pub(super) fn damaged_table(text: &str) -> Error {

@@ -1,7 +1,10 @@
 //! gzip: every frame is a member; the table of them is in the extra fields of empty members behind them.
 
 use super::{
-    codec::{Codec, Encoder, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table},
+    codec::{
+        Codec, Encoder, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table,
+        find,
+    },
     incompressible::Probe,
 };
 use crate::{Error, ErrorKind, Result};
@@ -114,6 +117,32 @@ impl Codec for GzipMembers {
         let at = AROUND - NOTHING.len();
         let number = last[at..at + 4].try_into().ok()?;
         (last == empty_member(NUMBER, &[number])).then(|| table_length(u32::from_le_bytes(number).into()))
+    }
+
+    fn find_frame(&self, bytes: &[u8]) -> Option<usize> {
+        find(&HEADER, bytes)
+    }
+
+    /// Only its content tells where a member ends.
+    fn lengths_at(&self, bytes: &[u8]) -> Option<Lengths> {
+        let body = bytes.strip_prefix(&HEADER)?;
+        let mut inflate = Decompress::new(false);
+        let mut room = vec![0; 64 << 10];
+        loop {
+            let before = (inflate.total_in(), inflate.total_out());
+            let rest = body.get(usize::try_from(before.0).ok()?..)?;
+            let status = inflate.decompress(rest, &mut room, FlushDecompress::None).ok()?;
+            let raw = u32::try_from(inflate.total_out()).ok().filter(|n| *n <= LARGEST_FRAME)?;
+            if status == Status::StreamEnd {
+                let packed = HEADER.len() + usize::try_from(inflate.total_in()).ok()? + TRAILER;
+                let packed =
+                    u32::try_from(packed).ok().filter(|n| *n <= LARGEST_FRAME && packed <= bytes.len())?;
+                return Some(Lengths { packed, raw });
+            }
+            if before == (inflate.total_in(), inflate.total_out()) {
+                return None;
+            }
+        }
     }
 
     fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>> {

@@ -134,6 +134,15 @@ mod tests {
                     let mut raw = Vec::new();
                     codec.decode(&packed, lengths, &mut raw).unwrap();
                     assert!(raw == *content);
+                    // Without a table, between other bytes.
+                    let among = [&b"\0\0x\0"[..], &packed, &codec.write_table(&[lengths]).unwrap()].concat();
+                    let at = (0..among.len()).find(|at| {
+                        codec.find_frame(&among[*at..]) == Some(0)
+                            && codec.lengths_at(&among[*at..]).is_some()
+                    });
+                    assert_eq!(at.map(|at| codec.lengths_at(&among[at..])), Some(Some(lengths)));
+                    assert_eq!((at, codec.find_frame(&among)), (Some(4), Some(4)));
+                    assert_eq!(codec.lengths_at(&packed[..packed.len() - 1]), None);
                     for at in (0..packed.len()).step_by(1 + packed.len() / 300) {
                         let mut flipped = packed.clone();
                         flipped[at] ^= 1 << (at % 8);

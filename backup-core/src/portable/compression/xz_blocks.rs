@@ -206,6 +206,27 @@ impl Codec for XzBlocks {
         (footer == footer_of(stored)).then_some(index + FOOTER as u64)
     }
 
+    /// A block's header ends with a checksum of its own.
+    fn find_frame(&self, bytes: &[u8]) -> Option<usize> {
+        (0..bytes.len()).find(|at| bytes.get(at + 1) == Some(&0xC0) && self.promised(&bytes[*at..]).is_some())
+    }
+
+    fn lengths_at(&self, bytes: &[u8]) -> Option<Lengths> {
+        let raw = self.promised(bytes)?;
+        let (header, data, _) = parse_block_header(bytes, raw)?;
+        let packed = u32::try_from(header.len() as u64 + u64::from(data).next_multiple_of(4) + CHECK as u64);
+        let padding = data.next_multiple_of(4) - data;
+        let packed = packed.ok().filter(|n| *n <= LARGEST_FRAME && *n as usize <= bytes.len())?;
+        Some(Lengths { packed: packed - padding, raw })
+    }
+
+    fn promised(&self, bytes: &[u8]) -> Option<u32> {
+        let mut rest = bytes.get(2..)?;
+        read_number(&mut rest)?;
+        let raw = u32::try_from(read_number(&mut rest)?).ok()?;
+        parse_block_header(bytes, raw).map(|_| raw).filter(|n| (1..=LARGEST_FRAME).contains(n))
+    }
+
     fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>> {
         let mut out = vec![0];
         write_number(frames.len() as u64, &mut out);

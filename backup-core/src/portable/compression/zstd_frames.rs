@@ -1,6 +1,8 @@
 //! zstd: independent frames, and the standard seek table of zstd's seekable format. zeekstd reads and writes the table.
 
-use super::codec::{Codec, Encoder, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table};
+use super::codec::{
+    Codec, Encoder, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table, find,
+};
 use crate::{Error, ErrorKind, Result};
 use zstd::zstd_safe;
 
@@ -58,6 +60,21 @@ impl Codec for ZstdFrames {
         }
         let frames = u32::from_le_bytes(footer[..4].try_into().ok()?);
         Some(u64::from(frames) * 8 + (HEADER + FOOTER) as u64)
+    }
+
+    fn find_frame(&self, bytes: &[u8]) -> Option<usize> {
+        find(&zstd_safe::zstd_sys::ZSTD_MAGICNUMBER.to_le_bytes(), bytes)
+    }
+
+    fn lengths_at(&self, bytes: &[u8]) -> Option<Lengths> {
+        let packed = zstd_safe::find_frame_compressed_size(bytes).ok()?;
+        let packed = u32::try_from(packed).ok().filter(|n| *n <= LARGEST_FRAME)?;
+        Some(Lengths { packed, raw: self.promised(bytes)? })
+    }
+
+    fn promised(&self, bytes: &[u8]) -> Option<u32> {
+        let raw = zstd_safe::get_frame_content_size(bytes).ok().flatten()?;
+        u32::try_from(raw).ok().filter(|n| (1..=LARGEST_FRAME).contains(n))
     }
 
     fn write_table(&self, frames: &[Lengths]) -> Result<Vec<u8>> {

@@ -1,0 +1,155 @@
+//! `backup restore --salvage`: what is intact of a damaged archive, and what is lost.
+
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+mod support;
+
+use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
+use support::{
+    Place, noise,
+    trial::{Fingerprint, fingerprint},
+};
+
+/// Forty files of half a megabyte, small ones, links, a hole: five frames and more.
+fn tree(place: &Place) -> Fingerprint {
+    fs::create_dir_all(place.path("tree/small/deep")).unwrap();
+    let bytes = noise(40 << 19);
+    for i in 0..40 {
+        fs::write(place.path(&format!("tree/large {i:02}")), &bytes[i << 19..(i + 1) << 19]).unwrap();
+    }
+    for i in 0..300 {
+        fs::write(place.path(&format!("tree/small/deep/{i}")), format!("{i}")).unwrap();
+    }
+    fs::write(place.path("tree/a long name ".to_owned().as_str()).with_file_name("n".repeat(180)), "long")
+        .unwrap();
+    fs::hard_link(place.path("tree/large 00"), place.path("tree/same as 00")).unwrap();
+    fs::hard_link(place.path("tree/large 39"), place.path("tree/same as 39")).unwrap();
+    symlink("nowhere", place.path("tree/link")).unwrap();
+    fs::File::create(place.path("tree/hole")).unwrap().set_len(3 << 20).unwrap();
+    fingerprint(&place.path("tree"))
+}
+
+/// Salvages into `to` and says what is there and what the report calls lost.
+fn salvage(place: &Place, file: &str, to: &str) -> (Fingerprint, serde_json::Value) {
+    place.expect(7, &["verify", file]);
+    let ran = place.json(7, &["restore", file, "--salvage", "--to", to]);
+    let report = &ran["report"];
+    assert_eq!(report["state"], "partial", "{ran}");
+    let lost = report["notes"]["list"].as_array().unwrap().iter().filter(|n| n["severity"] == "lost");
+    assert!(lost.count() > 0, "{ran}");
+    (fingerprint(&place.path(to)), ran)
+}
+
+/// Everything that is there is as it was; folders that could not be told of have attributes of their own.
+fn is_a_part_of(there: &Fingerprint, all: &Fingerprint, with_folders: bool) {
+    for (path, text) in there {
+        if with_folders || !text.starts_with("folder") {
+            assert_eq!(Some(text), all.get(path), "{}", path.display());
+        }
+    }
+}
+
+fn lost_paths(ran: &serde_json::Value) -> BTreeSet<String> {
+    let list = ran["report"]["notes"]["list"].as_array().unwrap().iter();
+    let lost = list.filter(|n| n["severity"] == "lost" && n["path"].is_string());
+    lost.map(|n| n["path"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn of_an_archive_with_a_flipped_byte_everything_else_is_restored() {
+    for file in ["x.tar.zst", "x.tar.gz", "x.tar.xz", "x.tar"] {
+        let place = Place::new();
+        let all = tree(&place);
+        place.expect(0, &["create", "tree", "--to", file]);
+        let mut bytes = fs::read(place.path(file)).unwrap();
+        bytes[9_000_000] ^= 4;
+        fs::write(place.path(file), bytes).unwrap();
+        let plain = place.expect(1, &["restore", file, "--to", "plain"]);
+        assert!(plain.stderr.contains("damaged"), "{}", plain.stderr);
+        let (there, ran) = salvage(&place, file, "out");
+        is_a_part_of(&there, &all, true);
+        let lost = lost_paths(&ran);
+        let most = if file == "x.tar" { 1 } else { 11 };
+        assert!((1..=most).contains(&lost.len()), "{file}: {lost:?}");
+        let missing: BTreeSet<String> =
+            all.keys().filter(|p| !there.contains_key(*p)).map(|p| p.to_str().unwrap().to_owned()).collect();
+        assert_eq!(missing, lost, "{file}");
+    }
+}
+
+#[test]
+fn of_an_archive_that_was_cut_everything_before_the_cut_is_restored() {
+    for file in ["x.tar.zst", "x.tar.gz", "x.tar.xz", "x.tar"] {
+        let place = Place::new();
+        let all = tree(&place);
+        place.expect(0, &["create", "tree", "--to", file]);
+        let length = fs::metadata(place.path(file)).unwrap().len();
+        fs::OpenOptions::new().write(true).open(place.path(file)).unwrap().set_len(length * 2 / 3).unwrap();
+        let (there, ran) = salvage(&place, file, "out");
+        is_a_part_of(&there, &all, false);
+        let files = there.values().filter(|t| t.starts_with("file")).count();
+        assert!(files > 15, "{file}: only {files} files");
+        let text = ran["report"]["notes"].to_string();
+        assert!(text.contains("what else was in the backup is not known"), "{text}");
+        assert!(text.contains("known by their headers only"), "{text}");
+    }
+}
+
+#[test]
+fn a_cut_archive_in_a_folder_is_known_by_the_copy_of_its_manifest() {
+    let place = Place::new();
+    let all = tree(&place);
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let names = fs::read_dir(place.path("b")).unwrap().map(|e| e.unwrap().path());
+    let archive = names.into_iter().find(|p| p.extension().is_some_and(|e| e == "zst")).unwrap();
+    let length = fs::metadata(&archive).unwrap().len();
+    fs::OpenOptions::new().write(true).open(&archive).unwrap().set_len(length - 3_000_000).unwrap();
+    place.expect(7, &["verify", "--from", "b"]);
+    let id = place.json(0, &["list", "--from", "b"])["backups"][0]["id"].as_str().unwrap().to_owned();
+    let ran = place.json(7, &["restore", &id, "--from", "b", "--salvage", "--to", "out"]);
+    is_a_part_of(&fingerprint(&place.path("out")), &all, false);
+    let lost = ran["report"]["components"][0]["lost"].as_u64().unwrap();
+    assert!(lost > 0, "{ran}");
+    // Nothing that is there is replaced without consent.
+    place.write("out/large 01", "precious");
+    place.expect(6, &["restore", &id, "--from", "b", "--salvage", "--to", "out"]);
+    assert_eq!(place.read("out/large 01"), "precious");
+}
+
+#[test]
+fn of_a_sound_archive_salvage_is_a_restore() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "x.tar.zst"]);
+    place.expect(0, &["restore", "x.tar.zst", "--salvage", "--to", "out"]);
+    assert_eq!(fingerprint(&place.path("out")), fingerprint(&place.path("tree")));
+}
+
+#[test]
+fn an_archive_that_is_damaged_anywhere_gives_what_is_intact_and_never_anything_else() {
+    let place = Place::new();
+    let all = tree(&place);
+    place.expect(0, &["create", "tree", "--to", "x.tar.zst"]);
+    let bytes = fs::read(place.path("x.tar.zst")).unwrap();
+    // Head, frames, index, manifest, locator, seek table; one byte and many.
+    let end = bytes.len();
+    let places =
+        [0, 3, 200, 5000, 4_200_000, end - 5000, end - 2000, end - 400, end - 100, end - 20, end - 3];
+    for (i, at) in places.into_iter().enumerate() {
+        let mut damaged = bytes.clone();
+        let many = if i % 2 == 0 { 1 } else { 40.min(end - at) };
+        damaged[at..at + many].iter_mut().for_each(|b| *b ^= 0x55);
+        fs::write(place.path("d.tar.zst"), damaged).unwrap();
+        let to = format!("out{i}");
+        let ran = place.run(&["restore", "d.tar.zst", "--salvage", "--to", &to]);
+        assert_eq!(ran.code, 7, "byte {at}: {}{}", ran.stdout, ran.stderr);
+        if place.path(&to).exists() {
+            let there = fingerprint(&place.path(&to));
+            is_a_part_of(&there, &all, false);
+            assert!(there.contains_key(Path::new("large 30")), "byte {at}");
+            fs::remove_dir_all(place.path(&to)).unwrap();
+        } else {
+            assert!(at < 5000, "byte {at}: {}", ran.stderr);
+        }
+    }
+}
