@@ -28,6 +28,9 @@ pub(crate) struct Global {
     /// Events as lines of JSON on stderr
     #[arg(long, value_name = "HOW", global = true)]
     pub(crate) progress: Option<ProgressFormat>,
+    /// Takes orders: `stdin` takes lines there; `cancel`, or the end of it, ends the run like Ctrl-C
+    #[arg(long, value_name = "HOW", global = true)]
+    pub(crate) control: Option<Control>,
     /// Prints nothing unless something is wrong
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -39,6 +42,11 @@ pub(crate) struct Global {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressFormat {
     Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Control {
+    Stdin,
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +77,8 @@ pub(crate) enum Command {
     Config(Config),
     /// Prints completions for a shell
     Completions(Completions),
+    /// Prints the man page, or writes those of all commands into a folder
+    Man(Man),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -291,6 +301,12 @@ pub(crate) enum ConfigCommand {
     Schema,
     /// Prints a commented example
     Example,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Man {
+    /// A folder for the pages of all commands; it is made if it is missing
+    pub(crate) folder: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -8,6 +8,7 @@ mod dump;
 mod heal;
 mod list;
 mod ls;
+mod man;
 mod remove;
 mod restore;
 mod session;
@@ -16,8 +17,8 @@ mod show;
 mod verify;
 
 use crate::{
-    args::{Args, Command},
-    exit,
+    args::{Args, Command, Control},
+    control, exit,
     failure::{Failure, Result},
     render::{self, Output},
     settings::Settings,
@@ -64,6 +65,7 @@ pub(crate) fn wrong_arguments(e: &clap::Error) -> u8 {
 fn dispatch(args: &Args, output: Output) -> Result<u8> {
     match &args.command {
         Command::Completions(c) => return completions::run(c, output),
+        Command::Man(c) => return man::run(c, output),
         Command::Config(c) => return config::run(c, &args.global, output),
         _ => {}
     }
@@ -77,7 +79,8 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
             Command::Restore(_) | Command::Settle(_) | Command::Heal(_) => exit::NOT_UNDONE,
             _ => exit::INTERRUPTED,
         };
-        let cancel = signals::listen(output, unfinished)
+        let control = args.global.control.map(|Control::Stdin| control::cancelled(output));
+        let cancel = signals::listen(output, unfinished, control)
             .map_err(|e| CoreError::io(ErrorKind::Usage, "listen to signals", e))?;
         let session = Session::new(settings, cancel);
         let result = match &args.command {
@@ -92,7 +95,7 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
             Command::Settle(c) => settle::run(c, &session).await,
             Command::Remove(c) => remove::run(c, &session).await,
             Command::Heal(c) => heal::run(c, &session).await,
-            Command::Config(_) | Command::Completions(_) => Ok(exit::COMPLETE),
+            Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(exit::COMPLETE),
         };
         session.progress.finish();
         interrupted(result, &session, &args.command)

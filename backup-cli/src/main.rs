@@ -4,6 +4,7 @@ mod allocator;
 mod args;
 mod commands;
 mod consent;
+mod control;
 mod exit;
 mod failure;
 mod render;

@@ -17,6 +17,8 @@ pub(crate) struct Settings {
     pub(crate) config: Option<Config>,
     pub(crate) registry: Registry,
     pub(crate) output: Output,
+    /// stdin is for orders.
+    pub(crate) controlled: bool,
 }
 
 impl Settings {
@@ -45,7 +47,7 @@ impl Settings {
             Some(file) => Some(Config::load(&file, &registry, &|name| env_file.get(name))?),
             None => None,
         };
-        Ok(Settings { config, registry, output })
+        Ok(Settings { config, registry, output, controlled: global.control.is_some() })
     }
 
     /// The configuration, or an explanation of how to have one.
@@ -66,7 +68,7 @@ impl Settings {
         if let Some(text) = named {
             return match (text.as_str(), name_of_flag) {
                 ("-", "--to") => self.stdout(),
-                ("-", _) => stdin(),
+                ("-", _) => self.stdin(),
                 (text, _) => self.named_archive(text),
             };
         }
@@ -102,6 +104,21 @@ impl Settings {
         Ok(archive::pipe_to(std::io::stdout()))
     }
 
+    /// The archive that comes from stdin.
+    pub(crate) fn stdin(&self) -> Result<ArchiveSpec> {
+        let refuse = |text: &str, hint: &str| Err(Failure::usage("read an archive from stdin", text, hint));
+        if self.controlled {
+            return refuse("--control stdin takes orders there", "leave it out, or name the file");
+        }
+        if std::io::stdin().is_terminal() {
+            return refuse(
+                "it is a terminal",
+                "`ssh host 'cat x.tar.zst' | backup restore - --to ./elsewhere`, or name the file",
+            );
+        }
+        Ok(archive::pipe_from(std::io::stdin()))
+    }
+
     /// The archive that a flag or `BACKUP_ARCHIVE` names, else all that are configured.
     pub(crate) fn archives(&self, flag: Option<&str>) -> Result<Vec<ArchiveSpec>> {
         let named = flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty());
@@ -122,18 +139,6 @@ impl Settings {
         }
         Ok(archive::at(text))
     }
-}
-
-/// The archive that comes from stdin.
-pub(crate) fn stdin() -> Result<ArchiveSpec> {
-    if std::io::stdin().is_terminal() {
-        return Err(Failure::usage(
-            "read an archive from stdin",
-            "it is a terminal",
-            "`ssh host 'cat x.tar.zst' | backup restore - --to ./elsewhere`, or name the file",
-        ));
-    }
-    Ok(archive::pipe_from(std::io::stdin()))
 }
 
 fn config_file(global: &Global) -> Option<PathBuf> {

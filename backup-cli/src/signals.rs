@@ -3,21 +3,39 @@
 use crate::render::Output;
 use backup_kit::CancellationToken;
 use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
 
 /// A second signal so soon after the first is the same key pressed twice, or a closing terminal: not a wish to stop at once.
 const SAME_WISH: Duration = Duration::from_secs(1);
 /// A file system that hangs must not hold the program for ever.
 const CLEAN_UP_LIMIT: Duration = Duration::from_secs(60);
 
-/// Cancels the token at the first signal. A later second one, or a clean-up that does not come to an end, ends the process; what is
+/// Cancels the token at the first signal, or when `control` says so. A later second one, or a clean-up that does not come to an end, ends the process; what is
 /// left is found by `backup heal`. `unfinished` is the exit code of that: a restore that was not undone is worse than a backup that
 /// was not cleaned up.
-pub(crate) fn listen(output: Output, unfinished: u8) -> std::io::Result<CancellationToken> {
+pub(crate) fn listen(
+    output: Output,
+    unfinished: u8,
+    control: Option<oneshot::Receiver<()>>,
+) -> std::io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let mut signals = Signals::new()?;
     let cancel = token.clone();
     tokio::spawn(async move {
-        signals.next().await;
+        let ordered = async {
+            let given = match control {
+                Some(order) => order.await.is_ok(),
+                None => false,
+            };
+            // A sender that is gone has given no order.
+            if !given {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = signals.next() => {}
+            () = ordered => {}
+        }
         let first = Instant::now();
         cancel.cancel();
         output.warning("interrupted: cleaning up (once more ends at once)");

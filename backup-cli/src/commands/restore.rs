@@ -1,6 +1,8 @@
 //! `backup restore`
 
-use super::session::Session;
+mod guided;
+
+use super::session::{Located, Session};
 use crate::{
     args::Restore as Args,
     consent, exit,
@@ -52,16 +54,31 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
     Ok(code)
 }
 
-async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
+/// What is to be restored, and where to: as it was typed, or chosen on the terminal.
+struct Wanted {
+    located: Located,
+    only: Vec<String>,
+    to: Vec<String>,
+}
+
+async fn wanted(args: &Args, session: &Session) -> Result<Wanted> {
     let Some(text) = &args.which else {
+        if guided::is_possible(session) && args.only.is_empty() && args.to.is_empty() {
+            return guided::choose(&args.among, session).await;
+        }
         return Err(Failure::usage(
             "choose a backup",
             "none is named",
             "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
         ));
     };
-    let module = args.among.module.as_deref();
     let located = session.locate(text, &args.among).await?;
+    Ok(Wanted { located, only: args.only.clone(), to: args.to.clone() })
+}
+
+async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
+    let Wanted { located, only, to } = wanted(args, session).await?;
+    let module = args.among.module.as_deref();
     if let Some(warning) = human::distrust(&located.backup) {
         session.settings.output.warning(warning);
     }
@@ -82,10 +99,10 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
     } else if let Some(module) = module {
         restore = restore.of_name(module);
     }
-    for only in &args.only {
+    for only in &only {
         restore = restore.only(only.parse::<Only>()?);
     }
-    for to in &args.to {
+    for to in &to {
         restore = restore.to_place(to);
     }
     Ok(restore.plan().await?)

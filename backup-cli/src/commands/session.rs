@@ -1,11 +1,6 @@
 //! What every command needs: settings, cancellation, progress; and how a backup is named.
 
-use crate::{
-    args::Among,
-    failure::Result,
-    render::progress::Progress,
-    settings::{Settings, stdin},
-};
+use crate::{args::Among, failure::Result, render::progress::Progress, settings::Settings};
 use backup_kit::{
     Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed, Run,
     State, Which, archive, choose, heal, state_dir,
@@ -67,7 +62,7 @@ impl Session {
     /// The archive that is named where a backup may be: a file, or `-`.
     pub(super) fn archive_by_itself(&self, text: &str, among: &Among) -> Result<Option<ArchiveSpec>> {
         Ok(match among.from {
-            None if text == "-" => Some(stdin()?),
+            None if text == "-" => Some(self.settings.stdin()?),
             None if is_file(text) => Some(archive::at(text)),
             _ => None,
         })
