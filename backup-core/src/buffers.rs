@@ -29,7 +29,8 @@ impl Buffers {
         Bytes::from_owner(Lent { bytes, home: self.clone() })
     }
 
-    fn give_back(&self, buffer: Vec<u8>) {
+    /// For the next one who takes.
+    pub(crate) fn give_back(&self, buffer: Vec<u8>) {
         let mut buffers = self.0.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         if buffers.len() < self.0.most {
             buffers.push(buffer);

@@ -10,7 +10,7 @@ mod xz_blocks;
 mod xz_checks;
 mod zstd_frames;
 
-pub(super) use codec::{Codec, LARGEST_FRAME, Lengths};
+pub(super) use codec::{Codec, Holds, LARGEST_FRAME, Lengths};
 pub(super) use compressors::{Compressors, Packed};
 pub(super) use table::{FrameAt, TableOfFrames, frames_of};
 

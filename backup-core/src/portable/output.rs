@@ -1,6 +1,6 @@
 //! From frames of tar bytes to the destination: compressed in parallel, written in order.
 
-use super::compression::{Compression, Compressors, Packed, TableOfFrames};
+use super::compression::{Compression, Compressors, Holds, Packed, TableOfFrames};
 use crate::{Error, ErrorKind, Reservation, Result, destination::Upload};
 use bytes::Bytes;
 use std::{
@@ -15,6 +15,7 @@ use tokio::{
 /// A piece of the tar that becomes one frame.
 pub(super) struct Frame {
     pub(super) raw: Vec<u8>,
+    pub(super) what: Holds,
     /// What is reserved for these bytes: given back when they are written.
     pub(super) holds: Vec<Reservation>,
 }
@@ -157,11 +158,11 @@ impl Worker {
             // It is never closed.
             let _permit = encoders.acquire_owned().await.map_err(|_| gone())?;
             let compress = move || {
-                let Frame { raw, holds } = frame;
+                let Frame { raw, what, holds } = frame;
                 if let Some(e) = failed.get() {
                     return Err(e.clone());
                 }
-                Ok(Done { raw_length: raw.len(), packed: compressors.compress(raw)?, holds })
+                Ok(Done { raw_length: raw.len(), packed: compressors.compress(raw, what)?, holds })
             };
             let done = tokio::task::spawn_blocking(compress).await;
             done.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)))

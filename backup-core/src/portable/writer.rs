@@ -1,6 +1,7 @@
 //! Writes a portable archive: members are appended under one lock, frames go out behind it.
 
 use super::{
+    compression::Holds,
     index::{self, LARGEST_SHARD, Line, Place, SHARD},
     layout::{Layout, OwnMember},
     locator::{self, Locator},
@@ -52,6 +53,8 @@ pub(super) struct Abandoned {
 /// The tar so far.
 pub(super) struct TarState {
     frame: Vec<u8>,
+    /// What the frame holds.
+    what: Holds,
     holds: Vec<Reservation>,
     /// Bytes that `holds` were reserved for and that are not in a frame yet.
     awaited: usize,
@@ -159,7 +162,7 @@ impl Shared {
             kept += hold.bytes();
         }
         tar.holds.retain(|hold| hold.bytes() > 0);
-        self.output.send(Frame { raw, holds });
+        self.output.send(Frame { raw, what: tar.what, holds });
     }
 
     /// A line of the index, and with it a shard if there is enough for one. `false`: no reader would take a line of this length,
@@ -180,11 +183,20 @@ impl Shared {
             index::encode_sum(&name, &sha256, &mut tar.sums);
         }
         if tar.index.len() >= SHARD {
-            // Side by side in one frame, so that the digests, which both hold, cost their room once.
-            self.index_shard(tar);
-            self.sums_shard(tar);
+            self.shards(tar);
         }
         true
+    }
+
+    /// What the index and the sums have, side by side in a frame of its own: the digests, which both hold, cost their room once,
+    /// and whoever reads the index fetches nothing else.
+    fn shards(&self, tar: &mut TarState) {
+        self.flush(tar);
+        tar.what = Holds::Lists;
+        self.index_shard(tar);
+        self.sums_shard(tar);
+        self.flush(tar);
+        tar.what = Holds::Data;
     }
 
     fn index_shard(&self, tar: &mut TarState) {
@@ -308,6 +320,7 @@ impl PortableWriter {
         let output = Output::start(upload, options.compression, level, options.threads);
         let shared = Arc::new(Shared {
             state: Mutex::new(TarState {
+                what: Holds::Data,
                 frame: output.buffer(options.frame),
                 holds: Vec::new(),
                 awaited: 0,
@@ -371,9 +384,7 @@ impl PortableWriter {
         let shared = &self.shared;
         let mut tar = shared.lock().await?;
         shared.bury_abandoned(&mut tar);
-        shared.index_shard(&mut tar);
-        shared.sums_shard(&mut tar);
-        shared.flush(&mut tar);
+        shared.shards(&mut tar);
         let layout = Layout {
             compression: self.options.compression,
             own: std::mem::take(&mut tar.own),

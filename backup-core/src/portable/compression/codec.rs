@@ -63,10 +63,20 @@ pub(in crate::portable) trait Codec: Send + Sync {
     fn read_table(&self, table: &[u8]) -> Result<Vec<Lengths>>;
 }
 
+/// What a frame holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::portable) enum Holds {
+    /// Entries.
+    #[default]
+    Data,
+    /// Shards of the index and of the sums. An encoder may take less trouble with them.
+    Lists,
+}
+
 /// Compresses frames, on a thread that may be blocked.
 pub(in crate::portable) trait Encoder: Send {
     /// One frame of `raw` into `packed`, which is empty. Returns the length that the table lists for it.
-    fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize>;
+    fn encode(&mut self, raw: &[u8], what: Holds, packed: &mut Vec<u8>) -> Result<usize>;
 }
 
 /// Where a text begins in others.

@@ -1,7 +1,10 @@
 //! Encoders and buffers that are used again.
 
-use super::{Compression, codec::Encoder};
-use crate::Result;
+use super::{
+    Compression,
+    codec::{Encoder, Holds},
+};
+use crate::{Result, buffers::Buffers};
 use std::sync::{Mutex, PoisonError};
 
 /// A frame as it goes into the file.
@@ -16,18 +19,17 @@ pub(in crate::portable) struct Compressors {
     compression: Compression,
     level: i32,
     idle: Mutex<Vec<Box<dyn Encoder>>>,
-    buffers: Mutex<Vec<Vec<u8>>>,
+    buffers: Buffers,
 }
 
 impl Compressors {
     pub(in crate::portable) fn new(compression: Compression, level: i32) -> Self {
-        Compressors { compression, level, idle: Mutex::default(), buffers: Mutex::default() }
+        Compressors { compression, level, idle: Mutex::default(), buffers: Buffers::new(8) }
     }
 
     /// An empty buffer.
     pub(in crate::portable) fn buffer(&self, capacity: usize) -> Vec<u8> {
-        let mut buffer =
-            self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut buffer = self.buffers.take();
         buffer.clear();
         buffer.reserve(capacity);
         buffer
@@ -35,14 +37,11 @@ impl Compressors {
 
     /// Gives a buffer back.
     pub(in crate::portable) fn recycle(&self, buffer: Vec<u8>) {
-        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < 8 {
-            buffers.push(buffer);
-        }
+        self.buffers.give_back(buffer);
     }
 
     /// One independent frame. Blocks the thread.
-    pub(in crate::portable) fn compress(&self, raw: Vec<u8>) -> Result<Packed> {
+    pub(in crate::portable) fn compress(&self, raw: Vec<u8>, what: Holds) -> Result<Packed> {
         let Some(codec) = self.compression.codec() else {
             return Ok(Packed { listed: raw.len(), bytes: raw });
         };
@@ -53,7 +52,7 @@ impl Compressors {
         };
         // A little more than it holds: what cannot be compressed grows.
         let mut bytes = self.buffer(raw.len() + raw.len() / 128 + 1024);
-        let listed = encoder.encode(&raw, &mut bytes)?;
+        let listed = encoder.encode(&raw, what, &mut bytes)?;
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(encoder);
         self.recycle(raw);
         Ok(Packed { bytes, listed })

@@ -2,8 +2,8 @@
 
 use super::{
     codec::{
-        Codec, Encoder, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table,
-        find,
+        Codec, Encoder, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
+        damaged_table, find,
     },
     incompressible::Probe,
 };
@@ -38,7 +38,7 @@ struct GzipEncoder {
 }
 
 impl Encoder for GzipEncoder {
-    fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
+    fn encode(&mut self, raw: &[u8], _what: Holds, packed: &mut Vec<u8>) -> Result<usize> {
         packed.extend_from_slice(&HEADER);
         let stored = stored_length(raw.len());
         // What deflate makes larger than this is stored instead.

@@ -57,7 +57,10 @@ pub(in crate::portable) fn frames_of(codec: &dyn Codec, bytes: &[u8], end: u64) 
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Compression, *};
+    use super::{
+        super::{Compression, Holds},
+        *,
+    };
 
     fn codecs() -> impl Iterator<Item = &'static dyn Codec> {
         Compression::ALL.into_iter().filter_map(Compression::codec)
@@ -128,7 +131,7 @@ mod tests {
                 let mut encoder = codec.encoder(level).unwrap();
                 for content in &contents {
                     let mut packed = Vec::new();
-                    let listed = encoder.encode(content, &mut packed).unwrap() as u32;
+                    let listed = encoder.encode(content, Holds::Data, &mut packed).unwrap() as u32;
                     assert_eq!(codec.stored(listed) as usize, packed.len());
                     let lengths = Lengths { packed: listed, raw: content.len() as u32 };
                     let mut raw = Vec::new();

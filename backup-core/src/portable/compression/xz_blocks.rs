@@ -3,7 +3,8 @@
 
 use super::{
     codec::{
-        Codec, Encoder, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table,
+        Codec, Encoder, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
+        damaged_table,
     },
     incompressible::Probe,
     xz_checks::{crc32, crc64, read_number, write_number},
@@ -44,7 +45,7 @@ fn failed(e: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
 }
 
 impl Encoder for XzEncoder {
-    fn encode(&mut self, raw: &[u8], packed: &mut Vec<u8>) -> Result<usize> {
+    fn encode(&mut self, raw: &[u8], _what: Holds, packed: &mut Vec<u8>) -> Result<usize> {
         let property = dictionary_property(self.dictionary.min(raw.len() as u32));
         let stored = stored_length(raw.len());
         // Room for the header, whose length depends on that of the data.
