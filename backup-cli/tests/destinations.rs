@@ -200,3 +200,36 @@ fn a_killed_upload_is_never_a_backup_and_heal_leaves_nothing_of_it_on_the_server
     assert!(debris.iter().all(|name| !name.to_string_lossy().starts_with('.')), "{debris:?}");
     assert!(met >= 2, "only {met} of 8 runs were met in the middle of an upload");
 }
+
+#[test]
+fn several_places_get_one_backup_and_one_that_fails_fails_only_itself() {
+    let Some(minio) = minio() else { return };
+    let client = Client::of_minio();
+    client.place.write("tree/large", &"0123456789abcdef".repeat(700_000));
+    let bucket = minio.url("several");
+    client.expect(0, &["create", "tree", "--to", &bucket, "--to", "b", "--to", "c.tar.zst"]);
+    let ids = [client.list(&bucket), client.list("b"), client.list("c.tar.zst")];
+    assert!(ids[0] == ids[1] && ids[1] == ids[2], "{ids:?}");
+    for place in [bucket.as_str(), "b", "c.tar.zst"] {
+        client.expect(0, &["verify", "--from", place]);
+    }
+    let gone = bucket.replace("bucket/", "missing/");
+    let ran = client.run(&["create", "tree", "--to", &gone, "--to", "b", "--json"]);
+    assert_eq!(ran.code, 4, "{}", ran.stderr);
+    assert!(ran.stderr.contains("the bucket does not exist"), "{}", ran.stderr);
+    let object: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let report = &object["results"][0]["report"];
+    assert_eq!(report["state"], "complete");
+    assert!(report["places"][0]["error"]["message"].as_str().unwrap().contains("bucket"), "{object}");
+    assert!(report["places"][1]["location"].is_string(), "{object}");
+    assert_eq!(client.list("b").len(), 2);
+    client.expect(0, &["verify", "--from", "b"]);
+    let ran = client.expect(4, &["create", "tree", "--to", &gone, "--to", "no/such/folder"]);
+    assert!(ran.stderr.contains("nothing is stored"), "{}", ran.stderr);
+    let ran = client.expect(2, &["create", "tree", "--to", &bucket, "--to", "d.tar"]);
+    assert!(ran.stderr.contains("backup copy"), "{}", ran.stderr);
+    client.expect(2, &["create", "tree", "--to", "b", "--to", "b"]);
+    let elsewhere = bucket.replace("127.0.0.1", "localhost");
+    let ran = client.expect(2, &["create", "tree", "--to", &bucket, "--to", &elsewhere]);
+    assert!(ran.stderr.contains("several servers are in play"), "{}", ran.stderr);
+}

@@ -1,8 +1,10 @@
 //! Places that keep named byte sequences: what an archive needs of a disk, a bucket, a server.
 
+mod fan;
 mod local;
 mod remote;
 
+pub(crate) use fan::{Fan, Lane, Outcome, Outcomes};
 pub use local::LocalFolder;
 pub(crate) use local::{is_temporary_name, local_blob};
 pub(crate) use remote::RemoteFolder;

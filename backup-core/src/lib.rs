@@ -46,8 +46,8 @@ pub use manifest::{
 };
 pub use memory::MemoryArchive;
 pub use pipeline::{
-    ComponentReport, Copied, CreateComponent, CreateRequest, DigestSink, Pouring, Report, VerifiedComponent,
-    VerifyReport, copy, create, pour_all, put_stage, verify,
+    ComponentReport, Copied, CreateComponent, CreateRequest, DigestSink, PlaceReport, Pouring, Report,
+    VerifiedComponent, VerifyReport, copy, create, pour_all, put_stage, verify,
 };
 pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};

@@ -8,6 +8,7 @@ use backup_core::{
     without_secrets,
 };
 use std::{
+    collections::HashSet,
     fmt,
     io::{Read, Write},
     path::{Path, PathBuf},
@@ -152,6 +153,32 @@ impl ArchiveSpec {
 
     /// Makes the archive. Nothing is read or written.
     pub fn open(&self) -> Result<Arc<dyn Archive>> {
+        Ok(match &self.place {
+            Place::Open(archive) => archive.clone(),
+            Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), self.options())?),
+            _ => Arc::new(self.open_portable()?),
+        })
+    }
+
+    /// The same of one that can be written beside others.
+    pub(crate) fn open_portable(&self) -> Result<PortableArchive> {
+        let options = self.options();
+        match &self.place {
+            Place::Text(text) => match self.remote_place()? {
+                Some(place) => PortableArchive::remote(place, options),
+                None => PortableArchive::from_place(text, options),
+            },
+            Place::File(path) => PortableArchive::file(path, options),
+            Place::Folder(path) => PortableArchive::folder(path, options),
+            Place::Open(_) | Place::Pipe(_) => {
+                let message = "it cannot be written together with other archives";
+                let hint = "make the backup at one of them, and `backup copy` it to the other";
+                Err(Error::new(ErrorKind::Usage, "write to several archives", message).on(self).hint(hint))
+            }
+        }
+    }
+
+    fn options(&self) -> PortableOptions {
         let mut options = PortableOptions::default();
         options.compression = match self.format {
             Format::TarZst => Compression::Zstd,
@@ -163,16 +190,7 @@ impl ArchiveSpec {
         if let Some(name) = &self.name {
             options.name_template.clone_from(name);
         }
-        Ok(match &self.place {
-            Place::Text(text) => match self.remote_place()? {
-                Some(place) => Arc::new(PortableArchive::remote(place, options)?),
-                None => Arc::new(PortableArchive::from_place(text, options)?),
-            },
-            Place::File(path) => Arc::new(PortableArchive::file(path, options)?),
-            Place::Folder(path) => Arc::new(PortableArchive::folder(path, options)?),
-            Place::Open(archive) => archive.clone(),
-            Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), options)?),
-        })
+        options
     }
 
     /// The place, if it is a remote one.
@@ -208,6 +226,23 @@ impl ArchiveSpec {
                 && !path.is_dir();
         let folder = if is_file { path.parent()? } else { path };
         Some(folder.to_owned()).filter(|f| !f.as_os_str().is_empty())
+    }
+}
+
+/// The credentials of the environment open one server. Where several are in play, each needs its own.
+pub(crate) fn check_credentials<'a>(specs: impl IntoIterator<Item = &'a ArchiveSpec>) -> Result<()> {
+    let mut places = Vec::new();
+    for spec in specs {
+        places.extend(spec.remote_place()?.filter(RemotePlace::is_s3));
+    }
+    let servers: HashSet<&str> = places.iter().map(|p| p.s3_server()).collect();
+    match places.iter().find(|p| !p.has_own_credentials()) {
+        Some(place) if servers.len() > 1 => {
+            let message = "it would get the credentials of the environment, and several servers are in play";
+            let hint = "give each archive its own: [archives.NAME] with BACKUP_<NAME>_ACCESS_KEY_ID and _SECRET_ACCESS_KEY";
+            Err(Error::new(ErrorKind::Usage, "use the archive", message).on(place).hint(hint))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,12 @@
 //! A backup of a module, step by step to `run`.
 
-use crate::{ArchiveSpec, Error, Module, Result, Run, SourceSpec, guard, series::SeriesParts};
+use crate::{
+    ArchiveSpec, Error, Module, Result, Run, SourceSpec, archive::check_credentials, guard,
+    series::SeriesParts,
+};
 use backup_core::{
     ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
+    portable::Together,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -14,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 #[must_use]
 pub struct Backup {
     module: Module,
-    to: Option<ArchiveSpec>,
+    to: Vec<ArchiveSpec>,
     only: Vec<String>,
     metadata: BTreeMap<String, Value>,
     tags: Vec<String>,
@@ -58,7 +62,7 @@ impl Backup {
     pub(crate) fn new(module: Module) -> Self {
         Backup {
             module,
-            to: None,
+            to: Vec::new(),
             only: Vec::new(),
             metadata: BTreeMap::new(),
             tags: Vec::new(),
@@ -71,9 +75,10 @@ impl Backup {
         }
     }
 
-    /// Where the backup is kept.
+    /// Where the backup is kept. Called again it is kept there, too: read and compressed once, written to each. One place that
+    /// fails is `Err(Error::NotEverywhere)`; the backup stands at the others.
     pub fn to(mut self, archive: ArchiveSpec) -> Self {
-        self.to = Some(archive);
+        self.to.push(archive);
         self
     }
 
@@ -144,12 +149,20 @@ impl Backup {
         self
     }
 
-    /// Makes the backup. `Ok` is a complete one; a partial one is `Err(Error::Partial)` with its report.
+    /// Makes the backup. `Ok` is a complete one, at every place; a partial one is `Err(Error::Partial)` with its report.
     pub async fn run(self) -> Result<Report> {
-        let (request, archive) = self.prepare()?;
-        let archive = archive.open()?;
-        let report = backup_core::create(request, &*archive, &self.run.context()).await?;
+        let request = self.prepare()?;
+        let report = match self.to.as_slice() {
+            [one] => backup_core::create(request, &*one.open()?, &self.run.context()).await?,
+            several => {
+                let places = several.iter().map(ArchiveSpec::open_portable).collect::<Result<_, _>>()?;
+                Together::new(places)?.create(request, &self.run.context()).await?
+            }
+        };
         match report.state {
+            _ if report.places.iter().any(|p| p.error.is_some()) => {
+                Err(Error::NotEverywhere(Box::new(report)))
+            }
             State::Complete => Ok(report),
             _ => Err(Error::Partial(Box::new(report))),
         }
@@ -157,8 +170,8 @@ impl Backup {
 
     /// Connects every source and tries the destination; stores nothing. A folder that trying has made is removed again.
     pub async fn preflight(self) -> Result<Preflight> {
-        let (request, spec) = self.prepare()?;
-        let (archive, cx) = (spec.open()?, self.run.context());
+        let request = self.prepare()?;
+        let cx = self.run.context();
         let mut components = Vec::new();
         for c in &request.components {
             let ready = c.source.connect(&cx).await.map_err(|e| e.on(&c.header.name))?;
@@ -170,21 +183,30 @@ impl Backup {
             });
         }
         let estimate = components.iter().map(|c| c.estimate).sum();
-        let absent = guard::absent(spec.local_folder()).await;
-        let warnings = archive.preflight(estimate, &cx).await;
-        guard::remove_empty(absent).await;
+        let mut warnings = Vec::new();
+        for spec in &self.to {
+            let archive = spec.open()?;
+            let absent = guard::absent(spec.local_folder()).await;
+            let tried = archive.preflight(estimate, &cx).await;
+            guard::remove_empty(absent).await;
+            warnings.extend(tried?);
+        }
+        let archives: Vec<String> = self.to.iter().map(ToString::to_string).collect();
         Ok(Preflight {
-            warnings: warnings?,
+            warnings,
             module: request.module,
             series: request.series,
-            archive: archive.to_string(),
+            archive: archives.join(", "),
             components,
         })
     }
 
-    fn prepare(&self) -> Result<(CreateRequest, &ArchiveSpec)> {
+    fn prepare(&self) -> Result<CreateRequest> {
         self.module.check()?;
-        let archive = self.to.as_ref().ok_or_else(|| usage("no archive is given to keep it in"))?;
+        if self.to.is_empty() {
+            return Err(usage("no archive is given to keep it in").into());
+        }
+        check_credentials(&self.to)?;
         for name in &self.only {
             if !self.module.sources.iter().any(|(c, _)| c == name) {
                 let known: Vec<&str> = self.module.components().map(|(c, _)| c).collect();
@@ -196,7 +218,7 @@ impl Backup {
         let chosen = |name: &String| self.only.is_empty() || self.only.contains(name);
         let mut components = Vec::new();
         for (name, source) in self.module.sources.iter().filter(|(c, _)| chosen(c)) {
-            components.push(self.component(name, source, archive)?);
+            components.push(self.component(name, source)?);
         }
         let parts = SeriesParts {
             module: &self.module.name,
@@ -216,14 +238,16 @@ impl Backup {
             wait: self.wait,
             read_back: self.read_back,
         };
-        Ok((request, archive))
+        Ok(request)
     }
 
-    fn component(&self, name: &str, source: &SourceSpec, archive: &ArchiveSpec) -> Result<CreateComponent> {
+    fn component(&self, name: &str, source: &SourceSpec) -> Result<CreateComponent> {
         let backend = self.module.registry.get(&source.kind)?;
         let made = backend.source(name, source.config.clone()).map_err(|e| e.on(name))?;
         let origin = made.origin();
-        guard::destination_outside(archive.local_path(), &source.kind, &source.config)?;
+        for archive in &self.to {
+            guard::destination_outside(archive.local_path(), &source.kind, &source.config)?;
+        }
         let header = ComponentHeader {
             name: name.to_owned(),
             kind: source.kind.clone(),

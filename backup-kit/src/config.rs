@@ -195,7 +195,12 @@ impl Config {
     pub fn archive(&self, name: &str) -> Result<ArchiveSpec> {
         let archive =
             self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
-        Ok(crate::archive::configured(archive))
+        let chosen = crate::archive::configured(archive);
+        if chosen.remote_place()?.is_some_and(|place| place.is_s3() && !place.has_own_credentials()) {
+            let all: Vec<_> = self.archives.values().map(crate::archive::configured).collect();
+            crate::archive::check_credentials(&all)?;
+        }
+        Ok(chosen)
     }
 
     fn unknown<'a>(&self, what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {

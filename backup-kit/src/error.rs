@@ -15,6 +15,8 @@ pub enum Error {
     Failed(backup_core::Error),
     /// There is a backup, but not everything is in it.
     Partial(Box<Report>),
+    /// There is a backup, complete or partial as its report says, but not at every place where it was to be.
+    NotEverywhere(Box<Report>),
     /// The restore took effect, but not everything could be restored as it was.
     RestoredPartly(Box<RestoreReport>),
     /// What is intact of a damaged backup is restored; the notes of the report name what is lost.
@@ -30,6 +32,7 @@ impl Error {
             Error::Failed(e) => e.kind(),
             Error::Partial(_) | Error::RestoredPartly(_) => ErrorKind::Partial,
             Error::Salvaged(_) => ErrorKind::Damaged,
+            Error::NotEverywhere(_) => ErrorKind::Destination,
             Error::CopiedPartly(report) => {
                 report.failures().next().map_or(ErrorKind::Partial, |(_, e)| e.kind())
             }
@@ -50,6 +53,11 @@ impl fmt::Display for Error {
         match self {
             Error::Failed(e) => e.fmt(f),
             Error::Partial(report) => write!(f, "{}: the backup {} is partial", report.module, report.id),
+            Error::NotEverywhere(report) => {
+                let failed = report.places.iter().filter(|p| p.error.is_some()).count();
+                let all = report.places.len();
+                write!(f, "{}: the backup {} is not at {failed} of {all} places", report.module, report.id)
+            }
             Error::RestoredPartly(report) => write!(f, "the restore of {} is partial", report.backup),
             Error::Salvaged(report) => write!(f, "only a part of {} is intact and restored", report.backup),
             Error::CopiedPartly(report) => {

@@ -24,8 +24,8 @@ pub use backup_core::Error as CoreError;
 pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
     Content, Context, Depth, Entry, ErrorKind, Event, Fact, Healed, Kind, Listed, Manifest, Named, Note,
-    Notes, Observer, PendingRestore, Phase, Plan, PlanId, Posix, Report, RestoreReport, Secret, Series,
-    Severity, State, VerifyReport, display_path, without_secrets,
+    Notes, Observer, PendingRestore, Phase, PlaceReport, Plan, PlanId, Posix, Report, RestoreReport, Secret,
+    Series, Severity, State, VerifyReport, display_path, without_secrets,
 };
 pub use choose::{Which, choose};
 pub use config::Config;

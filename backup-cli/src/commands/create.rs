@@ -7,26 +7,13 @@ use crate::{
     failure::{Failure, Result},
     render::{human, json},
 };
-use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, State};
+use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, Report, State};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     let modules = modules(args, session)?;
-    let mut archive = session.settings.archive(args.to.as_deref(), "--to")?;
-    if let Some(level) = args.level {
-        archive = archive.level(level);
-    }
-    if let Some(format) = args.format {
-        if archive.open()?.holds_one() && !archive.is_pipe() {
-            return Err(Failure::usage(
-                "use the format",
-                "the archive is exactly one file, and its name says how it is written",
-                "leave --format out, or give the file another ending",
-            ));
-        }
-        archive = archive.format(format);
-    }
-    if archive.is_pipe() && modules.len() > 1 {
+    let archives = archives(args, session)?;
+    if modules.len() > 1 && archives.iter().any(ArchiveSpec::is_pipe) {
         return Err(Failure::usage(
             "write the archive to stdout",
             "a pipe takes one backup, and several modules are configured",
@@ -34,30 +21,41 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         ));
     }
     if args.dry_run {
-        return dry_run(args, modules, &archive, session).await;
+        return dry_run(args, modules, &archives, session).await;
     }
     session.heal_first().await?;
     let (mut code, mut results) = (exit::COMPLETE, Vec::new());
     let last = modules.len() - 1;
     for (i, module) in modules.into_iter().enumerate() {
         let name = module.name().to_owned();
-        let made = backup(args, module, &archive, session).run().await;
+        let made = backup(args, module, &archives, session).run().await;
         session.progress.finish();
         let (this, object) = match made {
             Ok(report) => {
                 session.settings.output.success(format!("{name}: the backup {} is complete", report.id));
-                session.settings.output.beside(&archive, &human::report(&report, &archive.to_string()))?;
+                session
+                    .settings
+                    .output
+                    .beside(&archives[0], &human::report(&report, &archives[0].to_string()))?;
                 (exit::COMPLETE, json!({ "module": name, "report": report }))
             }
             Err(Error::Partial(report)) => {
                 session.settings.output.warning(format!("{name}: the backup {} is partial", report.id));
-                session.settings.output.beside(&archive, &human::report(&report, &archive.to_string()))?;
+                session
+                    .settings
+                    .output
+                    .beside(&archives[0], &human::report(&report, &archives[0].to_string()))?;
                 (exit::PARTIAL, json!({ "module": name, "report": report }))
+            }
+            Err(Error::NotEverywhere(report)) => {
+                tell_not_everywhere(&report, &archives, session)?;
+                let partial = if report.state == State::Complete { exit::COMPLETE } else { exit::PARTIAL };
+                (exit::worse(exit::DESTINATION, partial), json!({ "module": name, "report": report }))
             }
             Err(e) => {
                 let state = match is_damaged_there(&e) {
                     true => "the backup is stored, and must not be trusted".to_owned(),
-                    false => state(&archive, &name, session).await,
+                    false => state(&archives[0], &name, session).await,
                 };
                 let failure = Failure::from(named(e, &name)).state(state);
                 let code = failure.code();
@@ -78,6 +76,53 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     }
     session.settings.output.object(code, json!({ "results": results }))?;
     Ok(code)
+}
+
+/// Where to: each `--to`, else the one that is known without it.
+fn archives(args: &Create, session: &Session) -> Result<Vec<ArchiveSpec>> {
+    let named: Vec<Option<&str>> = match args.to.as_slice() {
+        [] => vec![None],
+        several => several.iter().map(|to| Some(to.as_str())).collect(),
+    };
+    let mut archives = Vec::with_capacity(named.len());
+    for name in named {
+        let mut archive = session.settings.archive(name, "--to")?;
+        if let Some(level) = args.level {
+            archive = archive.level(level);
+        }
+        if let Some(format) = args.format {
+            if archive.open()?.holds_one() && !archive.is_pipe() {
+                return Err(Failure::usage(
+                    "use the format",
+                    "the archive is exactly one file, and its name says how it is written",
+                    "leave --format out, or give the file another ending",
+                ));
+            }
+            archive = archive.format(format);
+        }
+        archives.push(archive);
+    }
+    Ok(archives)
+}
+
+/// The places that failed, each with its error; then the report of the others.
+fn tell_not_everywhere(report: &Report, archives: &[ArchiveSpec], session: &Session) -> Result<()> {
+    let output = session.settings.output;
+    for place in &report.places {
+        if let Some(error) = &place.error {
+            let error = Error::from(error.clone());
+            crate::render::error::print(
+                output,
+                &error,
+                Some("the backup is not there; the other places have it"),
+            );
+        }
+    }
+    output.warning(format!(
+        "{}: the backup {} is {}, but not everywhere",
+        report.module, report.id, report.state
+    ));
+    output.beside(&archives[0], &human::report(report, ""))
 }
 
 /// What is to be backed up: the sources given, the module named, or all that are configured.
@@ -115,16 +160,18 @@ fn with_flags(args: &Create, mut module: Module) -> Result<Module> {
     Ok(module)
 }
 
-fn backup(args: &Create, module: Module, archive: &ArchiveSpec, session: &Session) -> Backup {
+fn backup(args: &Create, module: Module, archives: &[ArchiveSpec], session: &Session) -> Backup {
     let progress = session.progress.clone();
     let mut backup = module
         .backup()
-        .to(archive.clone())
         .strict(args.strict)
         .allow_partial(args.allow_partial)
-        .read_back(args.sources.is_empty() && !archive.is_pipe())
+        .read_back(args.sources.is_empty() && !archives.iter().any(ArchiveSpec::is_pipe))
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
+    for archive in archives {
+        backup = backup.to(archive.clone());
+    }
     for component in &args.only {
         backup = backup.only(component);
     }
@@ -143,18 +190,18 @@ fn backup(args: &Create, module: Module, archive: &ArchiveSpec, session: &Sessio
 async fn dry_run(
     args: &Create,
     modules: Vec<Module>,
-    archive: &ArchiveSpec,
+    archives: &[ArchiveSpec],
     session: &Session,
 ) -> Result<u8> {
     let mut found = Vec::new();
     for module in modules {
         let name = module.name().to_owned();
-        let preflight = backup(args, module, archive, session).preflight().await;
+        let preflight = backup(args, module, archives, session).preflight().await;
         let preflight = preflight.map_err(|e| Failure::from(named(e, &name)))?;
         for warning in &preflight.warnings {
             session.settings.output.warning(warning);
         }
-        session.settings.output.beside(archive, &preflight_text(&preflight))?;
+        session.settings.output.beside(&archives[0], &preflight_text(&preflight))?;
         found.push(preflight);
     }
     session.settings.output.object(exit::COMPLETE, json!({ "dry_run": found }))?;

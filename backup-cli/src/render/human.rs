@@ -77,7 +77,18 @@ pub(crate) fn report(r: &Report, archive: &str) -> String {
         data => format!(" ({:.0} %)", r.stored_bytes as f64 * 100.0 / data as f64),
     };
     let _ = writeln!(out, "  id       {}", r.id);
-    let _ = writeln!(out, "  file     {}", place(archive, &r.location));
+    match r.places.as_slice() {
+        [] => drop(writeln!(out, "  file     {}", place(archive, &r.location))),
+        several => {
+            for p in several {
+                let _ = match (&p.location, &p.error) {
+                    (Some(location), None) => writeln!(out, "  file     {}", place(&p.place, location)),
+                    (_, Some(_)) => writeln!(out, "  failed   {}", p.place),
+                    (None, None) => Ok(()),
+                };
+            }
+        }
+    }
     let _ = writeln!(out, "  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
     let _ = writeln!(out, "  entries  {}", r.entries);
     let _ = writeln!(out, "  time     {}", took(r.started, r.finished));

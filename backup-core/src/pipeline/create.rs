@@ -291,7 +291,7 @@ fn skew(moments: impl Iterator<Item = Moment>) -> u64 {
 }
 
 /// Whether every byte was read and is right. The backup is stored whatever happens here: only damage is an error.
-async fn read_back(archive: &dyn Archive, report: &Report, cx: &Context) -> Result<bool> {
+pub(crate) async fn read_back(archive: &dyn Archive, report: &Report, cx: &Context) -> Result<bool> {
     let verified = async { super::verify(archive.open(&report.id, cx).await?, Depth::Full, cx).await };
     let defect = match super::calmly("read the backup back", verified).await {
         Ok(verified) => verified.defects.into_iter().next(),

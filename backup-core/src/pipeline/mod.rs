@@ -8,11 +8,12 @@ mod report;
 mod verify;
 
 pub use copy::{Copied, copy};
+pub(crate) use create::read_back;
 pub use create::{CreateComponent, CreateRequest, create};
 pub use pour::{Pouring, pour_all};
 pub(crate) use pour::{calmly, pour_each, what_ended};
 pub use put_stage::put_stage;
-pub use report::{ComponentReport, Report};
+pub use report::{ComponentReport, PlaceReport, Report};
 pub use verify::{DigestSink, VerifiedComponent, VerifyReport, verify};
 
 use crate::{BackupReader, BackupWriter, Context, Error, Ready, Result, Selection, Severity, Source, View};

@@ -1,6 +1,6 @@
 //! What a run that made a backup says of it.
 
-use crate::{BackupId, BackupSummary, Difference, Moment, Notes, Poured, Series, State, Stillness};
+use crate::{BackupId, BackupSummary, Difference, Error, Moment, Notes, Poured, Series, State, Stillness};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -37,6 +37,20 @@ pub struct Report {
     pub skew_ms: u64,
     /// Whether every byte was read again and compared after the backup was written.
     pub read_back: bool,
+    /// Of a backup at several places, each of them; `location` is then that at the first where it stands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<PlaceReport>,
+}
+
+/// What has come of a backup at one of several places.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlaceReport {
+    /// The archive, without secrets.
+    pub place: String,
+    /// Where it is there; nowhere, if it could not be stored.
+    pub location: Option<String>,
+    /// Why it could not be stored there, or must not be trusted there.
+    pub error: Option<Error>,
 }
 
 /// One component of a backup that was made.
@@ -102,6 +116,7 @@ impl Report {
             finished: Timestamp::now(),
             skew_ms,
             read_back: false,
+            places: Vec::new(),
         }
     }
 }

@@ -133,6 +133,18 @@ impl PortableArchive {
         Some(self.destination.local_path()?.join(self.exact.as_ref()?))
     }
 
+    pub(super) fn destination(&self) -> Arc<dyn Destination> {
+        self.destination.clone()
+    }
+
+    pub(super) fn exact(&self) -> Option<&str> {
+        self.exact.as_deref()
+    }
+
+    pub(super) fn options(&self) -> &PortableOptions {
+        &self.options
+    }
+
     /// Whether something stands at the place of the one file that no listing shows: a link, a folder.
     fn is_taken(&self) -> bool {
         self.local_file().is_some_and(|file| file.symlink_metadata().is_ok())

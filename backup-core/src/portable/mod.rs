@@ -24,6 +24,7 @@ mod restore_guide;
 mod salvage;
 mod sidecar;
 mod source;
+mod together;
 mod writer;
 
 pub use compression::Compression;
@@ -31,6 +32,7 @@ pub use folder::PortableArchive;
 pub use name::DEFAULT_TEMPLATE;
 pub use options::PortableOptions;
 pub use pipe::{PipeIn, PipeOut, PipeWriter};
+pub use together::Together;
 
 use crate::{BackupHeader, BackupSummary, Manifest, tar::Member};
 use jiff::Timestamp;

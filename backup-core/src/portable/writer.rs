@@ -429,7 +429,7 @@ impl PortableWriter {
 }
 
 /// Names under which a backup in a folder may become visible, in the order of preference.
-fn names(stem: &str, extension: &str) -> Vec<String> {
+pub(super) fn names(stem: &str, extension: &str) -> Vec<String> {
     let numbered = (2..100).map(|n| format!("{stem}-{n}.{extension}"));
     std::iter::once(format!("{stem}.{extension}")).chain(numbered).collect()
 }

@@ -156,10 +156,14 @@ impl RemotePlace {
         matches!(self.scheme, Scheme::WebdavPlain | Scheme::WebdavTls)
     }
 
-    /// The server whose credentials the standard chain of AWS would give, if that is where they come from.
-    pub fn endpoint_with_credentials_of_the_environment(&self) -> Option<&str> {
-        let own = self.settings.access_key_id.is_some();
-        (self.scheme == Scheme::S3 && !own).then(|| self.settings.endpoint.as_deref().unwrap_or("AWS"))
+    /// The server of a bucket: its endpoint, or AWS.
+    pub fn s3_server(&self) -> &str {
+        self.settings.endpoint.as_deref().unwrap_or("AWS")
+    }
+
+    /// Whether an access key is given for it; otherwise that of the environment is taken.
+    pub fn has_own_credentials(&self) -> bool {
+        self.settings.access_key_id.is_some()
     }
 }
 
