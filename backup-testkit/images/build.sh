@@ -34,7 +34,7 @@ image() {
   local folder=$1 tag=$2 arguments=()
   shift 2
   for argument; do arguments+=(--build-arg "$argument"); done
-  docker build -q -t "backup-test/$folder:$tag" "${arguments[@]}" "$folder" >/dev/null
+  docker build -q -t "backup-test/$folder:$tag" -f "$folder/Dockerfile" "${arguments[@]}" . >/dev/null
 }
 
 # postgres MAJOR SUITE. Without just-in-time compilation: LLVM is larger than all the rest.
@@ -44,10 +44,25 @@ postgres() {
   image postgres "$1" "MAJOR=$1"
 }
 
+# mysql MAJOR SUITE, mariadb MAJOR SUITE. MariaDB from 11 on has no programs called mysql: so that tests do not rely on them.
+mysql() {
+  rootfs "mysql-$1" "$2" mysql 'mysql-server-core mysql-client-core'
+  image mysql "$1" "MAJOR=$1"
+}
+mariadb() {
+  local drop='usr/bin/mysql*'
+  [ "${1%%.*}" -ge 11 ] || drop=
+  rootfs "mariadb-$1" "$2" mysql 'mariadb-server-core mariadb-client' "$drop"
+  image mariadb "$1" "MAJOR=$1"
+}
+
 for wanted; do
   case $wanted in
     postgres:15) postgres 15 bookworm ;;
     postgres:17) postgres 17 trixie ;;
+    mysql:9) mysql 9 sid ;;
+    mariadb:10.11) mariadb 10.11 bookworm ;;
+    mariadb:11.8) mariadb 11.8 trixie ;;
     *) echo "no recipe for $wanted" >&2; exit 2 ;;
   esac
 done

@@ -6,8 +6,10 @@
 
 mod container;
 mod image;
+mod mysql;
 mod postgres;
 
 pub use container::{Container, Wanted, sweep};
 pub use image::image;
+pub use mysql::{Flavor, Mysql, mysql, own_mysql};
 pub use postgres::{Postgres, own_postgres, postgres};

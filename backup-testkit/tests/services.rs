@@ -22,6 +22,21 @@ fn servers_start_answer_and_are_shared_and_removed() {
 }
 
 #[test]
+fn servers_of_mysql_and_mariadb_start_and_answer() {
+    run("servers_of_mysql_and_mariadb_start_and_answer", async {
+        for flavor in services::Flavor::ALL {
+            let server = services::own_mysql(flavor, &[]).await;
+            let password = format!("-p{}", server.password());
+            let said = server
+                .container()
+                .exec(&[server.client(), "-uroot", &password, "-Ne", "select @@version"])
+                .await;
+            assert_eq!(said.contains("MariaDB"), flavor.is_mariadb(), "{said}");
+        }
+    });
+}
+
+#[test]
 fn the_servers_of_a_killed_process_are_swept() {
     run("the_servers_of_a_killed_process_are_swept", async {
         let server = services::own_postgres(15).await;

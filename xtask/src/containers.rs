@@ -9,7 +9,7 @@ use crate::step::{Step, output, succeeds};
 use crate::{Failure, Outcome, required, target_dir};
 
 /// Official images that tests start. Each has a recipe in `backup-testkit/images/build.sh` for where no registry answers.
-const IMAGES: &[&str] = &["postgres:15", "postgres:17"];
+const IMAGES: &[&str] = &["postgres:15", "postgres:17", "mariadb:10.11", "mariadb:11.8", "mysql:9"];
 
 const PROGRAMS: &[(&str, &str)] = &[
     ("docker", "docker.io"),
@@ -24,7 +24,7 @@ const PULL_SECONDS: &str = "10";
 /// Makes sure that an engine answers and that every image is here. Says why not, where containers are not required.
 pub(crate) fn ready() -> Outcome<Option<String>> {
     let made = engine().and_then(|()| IMAGES.iter().try_for_each(|image| get(image)));
-    let must = ["docker", "postgres"].into_iter().find(|what| required(what));
+    let must = ["docker", "postgres", "mysql", "mariadb"].into_iter().find(|what| required(what));
     match (made, must) {
         (Ok(()), _) => Ok(None),
         (Err(Failure::Failed(why) | Failure::Usage(why)), None) => Ok(Some(why)),
