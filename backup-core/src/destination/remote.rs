@@ -13,7 +13,7 @@ mod transport;
 pub use place::{RemotePlace, RemoteSettings};
 
 use super::{Blob, Destination, Stored, Upload, local::temporary_name};
-use crate::{Error, ErrorKind, Result, RetryPolicy};
+use crate::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt;
@@ -21,13 +21,6 @@ use jiff::Timestamp;
 use opendal::{ErrorKind as Remote, Operator, layers::RetryLayer};
 use place::Scheme;
 use std::{fmt, sync::Arc, time::Duration};
-
-/// Calls whose failure may pass are repeated: after 0.2, 0.4, 0.8, 1.6 and 3.2 s.
-const RETRY: RetryPolicy = RetryPolicy {
-    attempts: 6,
-    first_wait: Duration::from_millis(200),
-    longest_wait: Duration::from_secs(10),
-};
 
 /// A folder of a server, or a prefix of a bucket. A clone is the same place.
 #[derive(Clone)]
@@ -43,20 +36,22 @@ pub(crate) struct RemoteFolder {
     uploads: Option<s3::Uploads>,
     /// What it does not have for WebDAV.
     dav: Option<dav::Dav>,
+    patience: Duration,
 }
 
 impl RemoteFolder {
     /// The place; nothing is read or written.
     pub(crate) fn new(place: &RemotePlace) -> Result<Self> {
+        let policy = place.retry();
         let retry = RetryLayer::new()
-            .with_max_times(RETRY.attempts as usize - 1)
-            .with_min_delay(RETRY.first_wait)
-            .with_max_delay(RETRY.longest_wait)
+            .with_max_times(policy.attempts.saturating_sub(1) as usize)
+            .with_min_delay(policy.first_wait)
+            .with_max_delay(policy.longest_wait)
             .with_jitter();
         let (mut uploads, mut dav) = (None, None);
         let (plain, path) = match place.scheme {
             Scheme::S3 => {
-                let (operator, calls) = s3::open(place, RETRY)?;
+                let (operator, calls) = s3::open(place)?;
                 uploads = Some(calls);
                 (operator, place.path.clone())
             }
@@ -75,7 +70,15 @@ impl RemoteFolder {
         };
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         let operator = plain.clone().layer(retry);
-        Ok(RemoteFolder { operator, plain, prefix, shown: place.to_string().into(), uploads, dav })
+        Ok(RemoteFolder {
+            operator,
+            plain,
+            prefix,
+            shown: place.to_string().into(),
+            uploads,
+            dav,
+            patience: place.patience(),
+        })
     }
 
     /// Whether objects have no folders around them and no names before their end.

@@ -37,6 +37,11 @@ impl Minio {
         format!("http://127.0.0.1:{}", self.0.place.port)
     }
 
+    /// Its address and port.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.0.place.port)
+    }
+
     /// A prefix of the bucket, as the command line takes it.
     pub fn url(&self, prefix: &str) -> String {
         format!("s3://{}/{prefix}?endpoint={}", Self::BUCKET, self.endpoint())

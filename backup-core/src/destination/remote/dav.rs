@@ -30,7 +30,7 @@ pub(super) fn open(place: &RemotePlace) -> Result<(Operator, Dav)> {
     let port = place.port.map(|port| format!(":{port}")).unwrap_or_default();
     let scheme = if tls { "https" } else { "http" };
     let endpoint = format!("{scheme}://{}{port}", place.host);
-    let transport = Transport::new(tls)?;
+    let transport = Transport::new(tls, place.patience())?;
     let mut builder = services::Webdav::default().endpoint(&endpoint);
     let user = match (&place.user, &place.settings.password) {
         (Some(user), Some(password)) => {

@@ -1,6 +1,6 @@
 //! A file that is written under its provisional name and gets its own at its end: SFTP and WebDAV.
 
-use super::{RemoteFolder, dav, transport::STALL};
+use super::{RemoteFolder, dav};
 use crate::{Error, ErrorKind, Result, destination::Upload};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -74,7 +74,7 @@ impl FileUpload {
             }
             Some(Way::Dav { sender, sending }) => {
                 // A request that is over already says why itself.
-                let _ = timeout(STALL, sender.send(Piece::End)).await;
+                let _ = timeout(self.folder.patience, sender.send(Piece::End)).await;
                 match timeout(dav::ANSWER, sending).await {
                     Ok(sent) => sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "write", e))),
                     Err(_) => Err(self.error("write", "the server does not answer")),
@@ -128,19 +128,21 @@ impl Upload for FileUpload {
                     let written = writer.write(Buffer::from(piece)).await;
                     written.map_err(|e| folder.error("write", provisional, &e))?;
                 }
-                Some(Way::Dav { sender, .. }) => match timeout(STALL, sender.send(Piece::Bytes(piece))).await
-                {
-                    Ok(Ok(())) => {}
-                    // The server has answered before the end: it says why.
-                    Ok(Err(_)) => {
-                        self.close().await?;
-                        return Err(self.error("write", "the server took it for whole before its end"));
+                Some(Way::Dav { sender, .. }) => {
+                    match timeout(self.folder.patience, sender.send(Piece::Bytes(piece))).await {
+                        Ok(Ok(())) => {}
+                        // The server has answered before the end: it says why.
+                        Ok(Err(_)) => {
+                            self.close().await?;
+                            return Err(self.error("write", "the server took it for whole before its end"));
+                        }
+                        Err(_) => {
+                            let text =
+                                format!("nothing moved for {} seconds", self.folder.patience.as_secs());
+                            return Err(self.error("write", &text));
+                        }
                     }
-                    Err(_) => {
-                        let text = format!("nothing moved for {} seconds", STALL.as_secs());
-                        return Err(self.error("write", &text));
-                    }
-                },
+                }
             }
         }
         Ok(())

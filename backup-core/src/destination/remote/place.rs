@@ -1,7 +1,8 @@
 //! A remote place as it is named: `s3://bucket/prefix?endpoint=…`.
 
-use crate::{Error, ErrorKind, Result, Secret, without_secrets};
+use crate::{Error, ErrorKind, Result, RetryPolicy, Secret, without_secrets};
 use reqwest::Url;
+use std::time::Duration;
 
 /// Kinds of servers, by the scheme of their URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +42,10 @@ pub struct RemoteSettings {
     pub secret_access_key: Option<Secret>,
     /// WebDAV: the password of the user in the URL.
     pub password: Option<Secret>,
+    /// A connection on which nothing moves for so long is given up; 30 seconds.
+    pub patience: Option<Duration>,
+    /// How calls are repeated whose failure may pass; six calls, within about six seconds.
+    pub retry: Option<RetryPolicy>,
 }
 
 impl RemotePlace {
@@ -132,6 +137,8 @@ impl RemotePlace {
         mine.access_key_id = more.access_key_id.or(mine.access_key_id.take());
         mine.secret_access_key = more.secret_access_key.or(mine.secret_access_key.take());
         mine.password = more.password.or(mine.password.take());
+        mine.patience = more.patience.or(mine.patience);
+        mine.retry = more.retry.or(mine.retry);
         match same {
             true => Ok(self),
             false => Err(usage("an option of its URL is configured with another value, too").on(self)),
@@ -154,6 +161,15 @@ impl RemotePlace {
     /// Whether its user has a password.
     pub fn has_password(&self) -> bool {
         matches!(self.scheme, Scheme::WebdavPlain | Scheme::WebdavTls)
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        self.settings.patience.unwrap_or(Duration::from_secs(30))
+    }
+
+    pub(super) fn retry(&self) -> RetryPolicy {
+        let (attempts, first_wait, longest_wait) = (6, Duration::from_millis(200), Duration::from_secs(10));
+        self.settings.retry.unwrap_or(RetryPolicy { attempts, first_wait, longest_wait })
     }
 
     /// The server of a bucket: its endpoint, or AWS.

@@ -1,10 +1,6 @@
 //! S3: the operator, and the two calls that OpenDAL does not have: which uploads of an object were begun, and giving one up.
 
-use super::{
-    failure,
-    place::RemotePlace,
-    transport::{STALL, Transport},
-};
+use super::{failure, place::RemotePlace, transport::Transport};
 use crate::{Error, ErrorKind, Result, RetryPolicy};
 use http::{Method, Request, StatusCode};
 use opendal::{Buffer, HttpTransporter, Operator, services};
@@ -13,6 +9,7 @@ use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, Stati
 use reqsign_core::{Context, OsEnv, ProvideCredentialChain, Signer};
 use reqsign_file_read_tokio::TokioFileRead;
 use serde::Deserialize;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What stays as it is in a query.
@@ -28,6 +25,7 @@ pub(super) struct Uploads {
     /// The URL of the bucket, without a slash at its end.
     bucket: String,
     retry: RetryPolicy,
+    patience: Duration,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -113,9 +111,10 @@ fn credentials(place: &RemotePlace, aws: bool) -> Result<ProvideCredentialChain<
 }
 
 /// The operator of the bucket, without retries, and the calls that it does not have.
-pub(super) fn open(place: &RemotePlace, retry: RetryPolicy) -> Result<(Operator, Uploads)> {
+pub(super) fn open(place: &RemotePlace) -> Result<(Operator, Uploads)> {
     let server = Server::of(place)?;
-    let transport = HttpTransporter::new(Transport::new(server.endpoint.starts_with("https:"))?);
+    let transport =
+        HttpTransporter::new(Transport::new(server.endpoint.starts_with("https:"), place.patience())?);
     let mut builder = services::S3::default()
         .bucket(&place.host)
         .endpoint(&server.endpoint)
@@ -134,7 +133,7 @@ pub(super) fn open(place: &RemotePlace, retry: RetryPolicy) -> Result<(Operator,
     let bucket = server.bucket_url(&place.host);
     let operator =
         operator.with_context(opendal::OperationContext::new().with_http_transport(transport.clone()));
-    Ok((operator, Uploads { transport, signer, bucket, retry }))
+    Ok((operator, Uploads { transport, signer, bucket, retry: place.retry(), patience: place.patience() }))
 }
 
 impl Uploads {
@@ -194,7 +193,7 @@ impl Uploads {
             let request = Request::builder().method(method.clone()).uri(url).body(Buffer::new());
             let request = request.map_err(|e| Error::new(ErrorKind::Usage, operation, e).on(key))?;
             let (mut parts, body) = request.into_parts();
-            let signing = tokio::time::timeout(STALL, self.signer.sign(&mut parts, None)).await;
+            let signing = tokio::time::timeout(self.patience, self.signer.sign(&mut parts, None)).await;
             signing
                 .map_err(|_| Error::new(ErrorKind::Destination, operation, "no credentials came in time"))?
                 .map_err(|e| Error::new(ErrorKind::Destination, operation, e).on(key))?;

@@ -1,6 +1,6 @@
 //! SFTP through the `ssh` program: its configuration, its agent, its known hosts. It asks for nothing.
 
-use super::{failure, place::RemotePlace, transport::STALL};
+use super::{failure, place::RemotePlace};
 use crate::Result;
 use opendal::{Operator, layers::TimeoutLayer, services};
 
@@ -17,6 +17,6 @@ pub(super) fn open(place: &RemotePlace) -> Result<(Operator, String)> {
         _ => (builder.root("/"), place.path.as_str()),
     };
     let operator = Operator::new(builder).map_err(|e| failure::error("use the archive", place, &e))?;
-    let limits = TimeoutLayer::new().with_timeout(2 * STALL).with_io_timeout(STALL);
+    let limits = TimeoutLayer::new().with_timeout(2 * place.patience()).with_io_timeout(place.patience());
     Ok((operator.layer(limits), path.to_owned()))
 }

@@ -11,15 +11,13 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
 };
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-/// A connection on which nothing moves for this long is given up.
-pub(super) const STALL: Duration = Duration::from_secs(30);
 const CONNECT: Duration = Duration::from_secs(15);
 /// A body is given to the connection in pieces of this size, so that it is seen to move.
 const PIECE: usize = 64 << 10;
@@ -28,11 +26,13 @@ const PIECE: usize = 64 << 10;
 #[derive(Clone)]
 pub(super) struct Transport {
     client: reqwest::Client,
+    /// A connection on which nothing moves for this long is given up.
+    patience: Duration,
 }
 
 impl Transport {
     /// `tls`: whether the certificates of this system are needed.
-    pub(super) fn new(tls: bool) -> Result<Self> {
+    pub(super) fn new(tls: bool, patience: Duration) -> Result<Self> {
         let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, "prepare TLS", e);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
@@ -51,7 +51,7 @@ impl Transport {
             .user_agent(concat!("backup/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| fail(&e))?;
-        Ok(Transport { client })
+        Ok(Transport { client, patience })
     }
 
     /// Sends a request whose body comes while it is sent.
@@ -71,13 +71,15 @@ impl HttpTransport for Transport {
         }
         let mut sending = std::pin::pin!(builder.send().fuse());
         let mut response = loop {
-            let last = moved.last();
+            let (last, sent) = (moved.last(), moved.is_sent());
+            // What was handed over may still be on its way, and the server may have work to do with it.
+            let patience = if sent { 4 * self.patience } else { self.patience };
             tokio::select! {
                 biased;
                 sent = &mut sending => break sent.map_err(|e| failed("send the request", e))?,
-                () = sleep_until(last + STALL) => {
-                    if moved.last() == last {
-                        return Err(stalled());
+                () = sleep_until(last + patience) => {
+                    if moved.last() == last && moved.is_sent() == sent {
+                        return Err(stalled(patience));
                     }
                 }
             }
@@ -93,14 +95,15 @@ impl HttpTransport for Transport {
             .try_filter(|bytes| std::future::ready(!bytes.is_empty()))
             .map_ok(Buffer::from)
             .map_err(|e| failed("read the answer", e));
-        let stream = Watched { inner: Box::pin(stream), timer: Box::pin(sleep(STALL)) };
+        let (inner, timer) = (Box::pin(stream), Box::pin(sleep(self.patience)));
+        let stream = Watched { inner, timer, patience: self.patience };
         out.body(HttpBody::new(stream, length))
             .map_err(|e| opendal::Error::new(opendal::ErrorKind::Unexpected, "read the answer").set_source(e))
     }
 }
 
-fn stalled() -> opendal::Error {
-    let text = format!("nothing moved for {} seconds", STALL.as_secs());
+fn stalled(patience: Duration) -> opendal::Error {
+    let text = format!("nothing moved for {} seconds", patience.as_secs());
     opendal::Error::new(opendal::ErrorKind::Unexpected, text).set_temporary()
 }
 
@@ -115,15 +118,22 @@ fn failed(what: &'static str, e: reqwest::Error) -> opendal::Error {
 struct Moved {
     begin: Instant,
     after: AtomicU64,
+    /// A body, and all of it, was taken.
+    sent: AtomicBool,
 }
 
 impl Moved {
     fn now() -> Self {
-        Moved { begin: Instant::now(), after: AtomicU64::new(0) }
+        Moved { begin: Instant::now(), after: AtomicU64::new(0), sent: AtomicBool::new(false) }
     }
 
-    fn note(&self) {
+    fn note(&self, last: bool) {
         self.after.store(self.begin.elapsed().as_millis() as u64, Relaxed);
+        self.sent.store(last, Relaxed);
+    }
+
+    fn is_sent(&self) -> bool {
+        self.sent.load(Relaxed)
     }
 
     fn last(&self) -> Instant {
@@ -148,9 +158,9 @@ impl Body for Pieces {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
-        self.moved.note();
         let length = self.left.current().len().min(PIECE);
         let piece = self.left.split_to(length).to_bytes();
+        self.moved.note(self.left.is_empty());
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
@@ -167,6 +177,7 @@ impl Body for Pieces {
 struct Watched<S> {
     inner: Pin<Box<S>>,
     timer: Pin<Box<Sleep>>,
+    patience: Duration,
 }
 
 impl<S: Stream<Item = opendal::Result<Buffer>>> Stream for Watched<S> {
@@ -174,9 +185,13 @@ impl<S: Stream<Item = opendal::Result<Buffer>>> Stream for Watched<S> {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.inner.as_mut().poll_next(cx) {
-            Poll::Pending => self.timer.as_mut().poll(cx).map(|()| Some(Err(stalled()))),
+            Poll::Pending => {
+                let patience = self.patience;
+                self.timer.as_mut().poll(cx).map(|()| Some(Err(stalled(patience))))
+            }
             ready => {
-                self.timer.as_mut().reset(Instant::now() + STALL);
+                let next = Instant::now() + self.patience;
+                self.timer.as_mut().reset(next);
                 ready
             }
         }
