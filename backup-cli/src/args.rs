@@ -55,6 +55,8 @@ pub(crate) enum Command {
     Create(Create),
     /// Copies backups into another archive, whatever the two are written as
     Copy(Copy),
+    /// Takes files that other programs made as unproven backups
+    Import(Import),
     /// Lists backups
     List(List),
     /// Lists what is in a backup
@@ -256,6 +258,25 @@ pub(crate) struct Copy {
     /// Waits so long for another run of the same series at the other place, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Import {
+    /// Tars, also compressed, whose members become entries; anything else (x.sql.gz, x.dump) is kept byte for byte
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// The application that they are backups of [default: the name of the file]
+    #[arg(short, long, value_name = "MODULE")]
+    pub(crate) module: Option<String>,
+    /// A folder of backups, exactly one file, or the name of a configured archive
+    #[arg(long, value_name = "ARCHIVE")]
+    pub(crate) to: Option<String>,
+    /// A label
+    #[arg(long, value_name = "TAG")]
+    pub(crate) tag: Vec<String>,
+    /// A remark
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) note: Option<String>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -6,6 +6,7 @@ mod copy;
 mod create;
 mod dump;
 mod heal;
+mod import;
 mod list;
 mod ls;
 mod man;
@@ -86,6 +87,7 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         let result = match &args.command {
             Command::Create(c) => create::run(c, &session).await,
             Command::Copy(c) => copy::run(c, &session).await,
+            Command::Import(c) => import::run(c, &session).await,
             Command::List(c) => list::run(c, &session).await,
             Command::Ls(c) => ls::run(c, &session).await,
             Command::Show(c) => show::run(c, &session).await,

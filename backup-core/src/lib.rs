@@ -14,6 +14,7 @@ pub mod destination;
 mod entry;
 mod error;
 mod event;
+mod import;
 mod ledger;
 mod manifest;
 mod memory;
@@ -39,6 +40,7 @@ pub use context::{Context, Notes};
 pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Note, Observer, Phase, Severity};
+pub use import::ForeignFile;
 pub use ledger::Ledger;
 pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,

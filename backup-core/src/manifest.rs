@@ -79,10 +79,19 @@ pub enum State {
     Complete,
     /// Something is missing, and it says what. Never success.
     Partial,
+    /// It was imported: another program made it, and nobody counted anything then. Never success, never what `latest` means.
+    Unproven,
     /// It has no manifest: its run crashed, or goes on.
     Incomplete,
     /// It has the name of an archive and cannot be read as one: damaged, of another program, or of a newer one.
     Unknown,
+}
+
+impl State {
+    /// Whether there is a backup that can be read: it has a manifest.
+    pub fn is_readable(self) -> bool {
+        matches!(self, State::Complete | State::Partial | State::Unproven)
+    }
 }
 
 impl fmt::Display for State {
@@ -90,6 +99,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             State::Complete => "complete",
             State::Partial => "partial",
+            State::Unproven => "unproven",
             State::Incomplete => "incomplete",
             State::Unknown => "unknown",
         })

@@ -237,6 +237,7 @@ impl Backup {
             allow_partial: self.allow_partial,
             wait: self.wait,
             read_back: self.read_back,
+            made: None,
         };
         Ok(request)
     }

@@ -203,11 +203,8 @@ impl Copy {
         };
         let chosen = self.chosen(&all)?;
         let outcome = |backup: BackupSummary| {
-            let whole = |b: &&BackupSummary| {
-                b.id == backup.id
-                    && b.damaged.is_none()
-                    && matches!(b.state, State::Complete | State::Partial)
-            };
+            let whole =
+                |b: &&BackupSummary| b.id == backup.id && b.damaged.is_none() && b.state.is_readable();
             let result = match there.iter().find(whole) {
                 Some(copy) => CopyResult::AlreadyThere { copy: Box::new(copy.clone()) },
                 None if backup.state == State::Incomplete => CopyResult::Incomplete,

@@ -7,7 +7,11 @@ use std::fmt::Write;
 /// What is restored, where to, what is replaced and for how long it is kept.
 pub(crate) fn text(plan: &Plan) -> String {
     let b = &plan.backup;
-    let partial = if b.state == State::Partial { ", PARTIAL" } else { "" };
+    let partial = match b.state {
+        State::Partial => ", PARTIAL",
+        State::Unproven => ", UNPROVEN",
+        _ => "",
+    };
     let mut out =
         format!("{}: backup {} of {} ({} ago{partial})\n", b.module, b.id, time(b.created), age(b.created));
     for m in &plan.members {

@@ -3,7 +3,7 @@
 use super::{Member, MemoryArchive, Saved, Slot, hold};
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Content, Context, Entry, Error,
-    ErrorKind, Kind, Manifest, Poured, Proof, Put, Result, Sink, State, Tally,
+    ErrorKind, Kind, Manifest, Poured, Proof, Put, Result, Sink, Tally,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -64,7 +64,7 @@ impl Writer {
                 return refuse(name, "one result of pouring this component is needed");
             }
         }
-        if conclusion.state == State::Incomplete {
+        if !conclusion.state.is_readable() {
             return refuse(&self.header.module, "a conclusion cannot be incomplete");
         }
         match poured.iter().find(|p| !self.sinks.contains_key(&p.component)) {

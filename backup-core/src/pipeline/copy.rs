@@ -3,7 +3,7 @@
 use super::{Pouring, give_up, still_wanted};
 use crate::{
     Archive, BackupId, BackupReader, BackupSummary, BackupWriter, Conclusion, Content, Context, Depth, Entry,
-    Error, ErrorKind, Event, Manifest, Phase, Poured, Proof, Put, Result, Selection, Severity, Sink, State,
+    Error, ErrorKind, Event, Manifest, Phase, Poured, Proof, Put, Result, Selection, Severity, Sink,
 };
 use async_trait::async_trait;
 use serde::Serialize;
@@ -66,7 +66,7 @@ async fn find(to: &dyn Archive, id: &BackupId, cx: &Context) -> Result<Option<Co
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         all => all?,
     };
-    let there = all.into_iter().find(|b| b.id == *id && matches!(b.state, State::Complete | State::Partial));
+    let there = all.into_iter().find(|b| b.id == *id && b.state.is_readable());
     match there {
         Some(there) if there.damaged.is_some() => Err(Error::new(
             ErrorKind::Refused,

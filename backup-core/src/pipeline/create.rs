@@ -45,6 +45,8 @@ pub struct CreateRequest {
     pub wait: Duration,
     /// Reads every byte again after the backup is written, and marks it verified.
     pub read_back: bool,
+    /// What is read was made at this time by somebody else, and nobody counted anything then: the backup is unproven.
+    pub made: Option<Timestamp>,
 }
 
 /// Moments further apart than this are worth a note.
@@ -101,6 +103,7 @@ struct Run<'a> {
     open: Vec<Open>,
     ready: Vec<Box<dyn Ready>>,
     not_included: Vec<String>,
+    started: Timestamp,
     cx: &'a Context,
 }
 
@@ -122,14 +125,21 @@ impl<'a> Run<'a> {
             id: BackupId::generate(),
             module: request.module.clone(),
             series: request.series.clone(),
-            created: Timestamp::now(),
+            created: request.made.unwrap_or_else(Timestamp::now),
             host: ProcessStamp::current().host,
             components: Vec::new(),
             metadata: request.metadata.clone(),
             tags: request.tags.clone(),
             note: request.note.clone(),
         };
-        let mut run = Run { header, open: Vec::new(), ready: Vec::new(), not_included: Vec::new(), cx };
+        let mut run = Run {
+            header,
+            open: Vec::new(),
+            ready: Vec::new(),
+            not_included: Vec::new(),
+            started: Timestamp::now(),
+            cx,
+        };
         let mut first = None;
         for ((header, source), ready) in components.into_iter().zip(connected) {
             match ready {
@@ -192,7 +202,10 @@ impl<'a> Run<'a> {
             self.open.iter().zip(&poured).map(|(o, p)| ComponentReport::of(&o.header.kind, p)).collect();
         cx.emit(&Event::Phase { phase: Phase::Commit });
         let notes = cx.notes();
-        let state = self.state(&poured, notes.worst(), request.strict);
+        let state = match request.made {
+            Some(_) => State::Unproven,
+            None => self.state(&poured, notes.worst(), request.strict),
+        };
         let not_included = self.not_included.clone();
         let conclusion = Conclusion {
             poured,
@@ -203,6 +216,7 @@ impl<'a> Run<'a> {
         };
         let summary = super::calmly("commit", writer.commit(conclusion, cx)).await?;
         let mut report = Report::of(summary, components, not_included, skew_ms, notes);
+        report.started = self.started;
         if request.read_back {
             report.read_back = read_back(archive, &report, cx).await?;
         }

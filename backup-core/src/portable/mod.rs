@@ -34,6 +34,8 @@ pub use options::PortableOptions;
 pub use pipe::{PipeIn, PipeOut, PipeWriter};
 pub use together::Together;
 
+pub(crate) use member_entry::entry_of;
+
 use crate::{BackupHeader, BackupSummary, Manifest, tar::Member};
 use jiff::Timestamp;
 use serde_json::{Value, json};

@@ -71,7 +71,11 @@ pub(super) async fn apply(
     }
     plan.check(confirmation.as_ref())?;
     if plan.backup.state != State::Complete && !prepared.options.accept_partial {
-        let e = Error::new(ErrorKind::Refused, "restore", "the backup is partial, and that was not accepted");
+        let e = Error::new(
+            ErrorKind::Refused,
+            "restore",
+            format!("the backup is {}, and that was not accepted", plan.backup.state),
+        );
         return Err(e.on(&plan.backup.id));
     }
     if let Some(e) = plan.shortage() {

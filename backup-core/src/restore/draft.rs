@@ -148,6 +148,11 @@ fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
     if manifest.state == State::Partial {
         notes.push("the backup is partial: it does not hold everything".to_owned());
     }
+    if manifest.state == State::Unproven {
+        notes.push(
+            "the backup is UNPROVEN: it was imported, and nothing says that it is what there was".to_owned(),
+        );
+    }
     notes.extend(manifest.not_included.iter().map(|text| format!("not included: {text}")));
     for m in &plan.members {
         let name = &m.component;

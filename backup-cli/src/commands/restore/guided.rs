@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::human,
 };
-use backup_kit::{ArchiveSpec, BackupSummary, CancellationToken, CoreError, ErrorKind, State, Which};
+use backup_kit::{ArchiveSpec, BackupSummary, CancellationToken, CoreError, ErrorKind, Which};
 use dialoguer::{Input, MultiSelect, Select};
 use std::{collections::BTreeMap, io::IsTerminal};
 
@@ -25,7 +25,7 @@ pub(super) async fn choose(among: &Among, session: &Session) -> Result<Wanted> {
     let mut backups = archive.list(&session.context()).await?;
     session.progress.finish();
     let of_module = |b: &BackupSummary| among.module.as_ref().is_none_or(|m| b.module == *m);
-    backups.retain(|b| matches!(b.state, State::Complete | State::Partial) && of_module(b));
+    backups.retain(|b| b.state.is_readable() && of_module(b));
     let mut series: BTreeMap<(String, String), Vec<BackupSummary>> = BTreeMap::new();
     for b in backups {
         series.entry((b.module.clone(), b.series.to_string())).or_default().push(b);
