@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Remove(Remove),
     /// Cleans up after runs that crashed
     Heal(Heal),
+    /// Makes a place for backups, and keys to encrypt them; prints the recovery sheet
+    Init(Init),
     /// Checks the configuration, or helps to write one
     Config(Config),
     /// Prints completions for a shell
@@ -128,9 +130,18 @@ pub(crate) struct Create {
     /// How it is written into a folder or a pipe, such as tar [default: tar.zst, or as configured]
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(crate) format: Option<Format>,
-    /// Level of compression, 1 to 19
+    /// Level of compression: zstd 1 to 19, gzip 1 to 9, xz 0 to 9
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<i32>,
+    /// Encrypts to this public key (age1…, ssh-ed25519 …), or to those that a file lists
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase_file")]
+    pub(crate) recipient: Vec<String>,
+    /// Encrypts with the passphrase in the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// A file with the secret key: with it an encrypted backup is read back, if that is configured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -138,6 +149,17 @@ pub(crate) struct From {
     /// A folder of backups, one file, or the name of a configured archive
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) from: Option<String>,
+}
+
+/// With what encrypted backups are read.
+#[derive(Debug, Default, ClapArgs)]
+pub(crate) struct Keys {
+    /// A file with the secret key of encrypted backups: of age, or of ssh
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+    /// A file whose first line is the passphrase of encrypted backups
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
 }
 
 /// Among which backups one is meant.
@@ -149,6 +171,8 @@ pub(crate) struct Among {
     /// A folder of backups, one file, or the name of a configured archive
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) from: Option<String>,
+    #[command(flatten)]
+    pub(crate) keys: Keys,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -255,6 +279,12 @@ pub(crate) struct Copy {
     /// Says what would be copied, writes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Encrypts the copies to this public key (age1…, ssh-ed25519 …), or to those that a file lists
+    #[arg(long, value_name = "RECIPIENT", conflicts_with = "to_passphrase_file")]
+    pub(crate) recipient: Vec<String>,
+    /// Encrypts the copies with the passphrase in the first line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) to_passphrase_file: Option<PathBuf>,
     /// Waits so long for another run of the same series at the other place, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
@@ -307,6 +337,25 @@ pub(crate) struct Heal {
     pub(crate) places: Vec<std::path::PathBuf>,
     #[command(flatten)]
     pub(crate) from: From,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Init {
+    /// A folder of backups, exactly one file, or the name of a configured archive
+    #[arg(value_name = "ARCHIVE")]
+    pub(crate) archive: String,
+    /// How backups are written there, such as tar.xz [default: tar.zst, or as configured]
+    #[arg(long, value_name = "FORMAT", value_parser = format)]
+    pub(crate) format: Option<Format>,
+    /// Makes a new pair of keys; the secret one is printed, once, and kept nowhere
+    #[arg(long, conflicts_with = "recipient")]
+    pub(crate) encrypt: bool,
+    /// Encrypts to these keys, which you have already
+    #[arg(long, value_name = "RECIPIENT")]
+    pub(crate) recipient: Vec<String>,
+    /// Keeps the new secret key in this new file instead of printing it
+    #[arg(long, value_name = "FILE", requires = "encrypt")]
+    pub(crate) identity_file: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,6 +7,7 @@ mod create;
 mod dump;
 mod heal;
 mod import;
+mod init;
 mod list;
 mod ls;
 mod man;
@@ -97,6 +98,7 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
             Command::Settle(c) => settle::run(c, &session).await,
             Command::Remove(c) => remove::run(c, &session).await,
             Command::Heal(c) => heal::run(c, &session).await,
+            Command::Init(c) => init::run(c, &session).await,
             Command::Config(_) | Command::Completions(_) | Command::Man(_) => Ok(exit::COMPLETE),
         };
         session.progress.finish();

@@ -54,6 +54,12 @@ pub trait Archive: fmt::Display + Send + Sync {
         Ok(())
     }
 
+    /// Reads all that is stored of a backup and compares it with the digest that was taken when it was written: what can be checked of an
+    /// encrypted backup without its key. `false` if there is no such digest; a difference is an error of kind `Damaged`.
+    async fn compare_stored(&self, _id: &BackupId, _cx: &Context) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Clears what crashed runs left, of any series whose run is over. Returns what was removed, for people.
     async fn heal(&self, cx: &Context) -> Result<Vec<String>>;
 }

@@ -11,6 +11,7 @@ mod buffers;
 mod content;
 mod context;
 pub mod destination;
+pub mod encryption;
 mod entry;
 mod error;
 mod event;

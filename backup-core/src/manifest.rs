@@ -236,6 +236,8 @@ pub struct BackupSummary {
     pub tags: Vec<String>,
     /// A remark.
     pub note: Option<String>,
+    /// It is encrypted. A listing then knows nothing of what is in it: no bytes of data, entries, components, labels and remark.
+    pub encrypted: bool,
 }
 
 /// What came out of pouring one component.

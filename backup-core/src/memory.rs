@@ -244,6 +244,7 @@ fn summary(id: &BackupId, slot: &Slot) -> BackupSummary {
             damaged: None,
             tags: header.tags.clone(),
             note: header.note.clone(),
+            encrypted: false,
         },
         Slot::Saved { saved, verified, damaged } => saved.summary(*verified, *damaged),
     }
@@ -271,6 +272,7 @@ impl Saved {
             damaged,
             tags: header.tags.clone(),
             note: header.note.clone(),
+            encrypted: false,
         }
     }
 }

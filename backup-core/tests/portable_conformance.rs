@@ -1,9 +1,10 @@
-//! The portable archive keeps what every archive promises: in every compression and plain, in a folder and as one file.
+//! The portable archive keeps what every archive promises: in every compression and plain, encrypted, in a folder and as one file.
 #![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 use async_trait::async_trait;
 use backup_core::{
     Archive,
+    encryption::{Identities, NewIdentity, Recipients},
     portable::{Compression, PortableArchive, PortableOptions},
 };
 use backup_testkit::conformance::archive::{ArchiveFixture, Fresh, RawFolder};
@@ -12,12 +13,18 @@ use std::sync::Arc;
 struct Portable {
     compression: Compression,
     single: bool,
+    encrypted: bool,
 }
 
 impl Portable {
     fn options(&self) -> PortableOptions {
         let mut options = PortableOptions::default().with_sizes(64 << 10, 128 << 10);
         options.compression = self.compression;
+        if self.encrypted {
+            let key = NewIdentity::generate();
+            options.recipients = Recipients::keys([key.recipient]).unwrap();
+            options.identities = Identities::default().key(key.secret);
+        }
         options
     }
 }
@@ -31,8 +38,9 @@ impl ArchiveFixture for Portable {
         let open = move || -> Arc<dyn Archive> {
             let options = options.clone();
             Arc::new(if single {
-                PortableArchive::file(path.join(format!("one.{}", options.compression.extension())), options)
-                    .unwrap()
+                let age = if options.recipients.is_empty() { "" } else { ".age" };
+                let name = format!("one.{}{age}", options.compression.extension());
+                PortableArchive::file(path.join(name), options).unwrap()
             } else {
                 PortableArchive::folder(&path, options).unwrap()
             })
@@ -66,34 +74,55 @@ impl ArchiveFixture for Portable {
 mod compressed {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::Zstd,
-        single: false
+        single: false,
+        encrypted: false
     });
 }
 
 mod gzip {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::Gzip,
-        single: false
+        single: false,
+        encrypted: false
     });
 }
 
 mod xz {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::Xz,
-        single: false
+        single: false,
+        encrypted: false
+    });
+}
+
+mod encrypted {
+    backup_testkit::archive_conformance!(super::Portable {
+        compression: super::Compression::Zstd,
+        single: false,
+        encrypted: true
+    });
+}
+
+mod one_encrypted_file {
+    backup_testkit::archive_conformance!(super::Portable {
+        compression: super::Compression::None,
+        single: true,
+        encrypted: true
     });
 }
 
 mod plain {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::None,
-        single: false
+        single: false,
+        encrypted: false
     });
 }
 
 mod one_file {
     backup_testkit::archive_conformance!(super::Portable {
         compression: super::Compression::Zstd,
-        single: true
+        single: true,
+        encrypted: false
     });
 }

@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 use backup_core::{
+    encryption::{Identities, NewIdentity, Recipients},
     portable::{PortableArchive, PortableOptions},
     *,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, LazyLock},
+};
 
 fn entry(path: &str, kind: Kind) -> Entry {
     let mut e =
@@ -23,8 +27,19 @@ fn entry(path: &str, kind: Kind) -> Entry {
     e
 }
 
+/// For archives whose name ends in .age.
+fn options(path: &Path) -> PortableOptions {
+    static KEY: LazyLock<NewIdentity> = LazyLock::new(NewIdentity::generate);
+    let mut options = PortableOptions::default().with_sizes(4096, 4096);
+    if path.extension().is_some_and(|e| e == "age") {
+        options.recipients = Recipients::keys([&KEY.recipient]).unwrap();
+        options.identities = Identities::default().key(KEY.secret.clone());
+    }
+    options
+}
+
 async fn write(path: &Path, cx: &Context) {
-    let options = PortableOptions::default().with_sizes(4096, 4096);
+    let options = options(path);
     let archive = PortableArchive::file(path, options).unwrap();
     let header = BackupHeader {
         id: BackupId::generate(),
@@ -76,7 +91,7 @@ async fn write(path: &Path, cx: &Context) {
 /// Everything that a restore would see.
 async fn read(path: &Path, cx: &Context) -> Result<Vec<String>> {
     use futures::StreamExt;
-    let archive = PortableArchive::file(path, PortableOptions::default())?;
+    let archive = PortableArchive::file(path, options(path))?;
     let list = archive.list(cx).await?;
     let reader = archive.open(&list[0].id, cx).await?;
     let mut out = vec![format!("{:?}", reader.manifest())];
@@ -96,7 +111,7 @@ async fn read(path: &Path, cx: &Context) -> Result<Vec<String>> {
 
 /// `Ok` if the archive opens and verification finds nothing.
 async fn verified(path: &Path, cx: &Context) -> std::result::Result<(), Vec<Error>> {
-    let archive = PortableArchive::file(path, PortableOptions::default()).unwrap();
+    let archive = PortableArchive::file(path, options(path)).unwrap();
     let list = archive.list(cx).await.map_err(|e| vec![e])?;
     let reader = archive.open(&list[0].id, cx).await.map_err(|e| vec![e])?;
     let report = verify(reader, Depth::Full, cx).await.map_err(|e| vec![e])?;
@@ -153,6 +168,11 @@ async fn a_flipped_byte_or_a_cut_of_a_gzip_archive_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flipped_byte_or_a_cut_of_an_xz_archive_is_noticed() {
     damage("x.tar.xz", 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_or_a_cut_of_an_encrypted_archive_is_noticed() {
+    damage("x.tar.zst.age", 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,12 +1,15 @@
 //! Places where backups are kept, named but not yet opened.
 
-use crate::config::{ArchiveConfig, Format};
+mod encryption;
+
+use crate::config::{ArchiveConfig, EncryptConfig, Format};
 use backup_core::{
     Archive, Error, ErrorKind, MemoryArchive, Result, Secret,
     destination::{RemotePlace, RemoteSettings},
     portable::{Compression, PipeIn, PipeOut, PipeWriter, PortableArchive, PortableOptions},
     without_secrets,
 };
+use encryption::Encryption;
 use std::{
     collections::HashSet,
     fmt,
@@ -23,6 +26,7 @@ pub struct ArchiveSpec {
     level: Option<i32>,
     name: Option<String>,
     remote: RemoteSettings,
+    encryption: Encryption,
 }
 
 #[derive(Clone)]
@@ -32,6 +36,7 @@ enum Place {
     Folder(PathBuf),
     Open(Arc<dyn Archive>),
     Pipe(PipeWriter),
+    PipeFrom(Arc<PipeIn>),
 }
 
 /// Exactly this file: `x.tar.zst`, `x.tar.gz`, `x.tar.xz` or `x.tar`.
@@ -64,7 +69,7 @@ pub fn pipe_to(writer: impl Write + Send + 'static) -> ArchiveSpec {
 /// The backup that comes out of a pipe: `archive::pipe_from(std::io::stdin())`. It is read when it is needed, into a temporary
 /// file without a name in `$TMPDIR`, else in the system's folder for large temporary files.
 pub fn pipe_from(reader: impl Read + Send + 'static) -> ArchiveSpec {
-    Arc::new(PipeIn::new(reader, spool_folder())).into()
+    ArchiveSpec::new(Place::PipeFrom(Arc::new(PipeIn::new(reader, spool_folder()))))
 }
 
 fn spool_folder() -> PathBuf {
@@ -76,12 +81,21 @@ fn spool_folder() -> PathBuf {
 }
 
 pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {
-    ArchiveSpec {
+    let spec = ArchiveSpec {
         format: archive.format,
         level: archive.level,
         name: archive.name.clone(),
         remote: archive.remote(),
         ..at(&archive.url)
+    };
+    let spec = match &archive.identity {
+        Some(file) => spec.identity(file),
+        None => spec,
+    };
+    match &archive.encrypt {
+        None => spec,
+        Some(EncryptConfig::Recipients(recipients)) => spec.recipients(recipients.clone()),
+        Some(EncryptConfig::PassphraseFile(file)) => spec.passphrase_file(file),
     }
 }
 
@@ -100,6 +114,7 @@ impl ArchiveSpec {
             level: None,
             name: None,
             remote: RemoteSettings::default(),
+            encryption: Encryption::default(),
         }
     }
 
@@ -155,14 +170,18 @@ impl ArchiveSpec {
     pub fn open(&self) -> Result<Arc<dyn Archive>> {
         Ok(match &self.place {
             Place::Open(archive) => archive.clone(),
-            Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), self.options())?),
+            Place::PipeFrom(pipe) => {
+                pipe.read_with(self.encryption.identities());
+                pipe.clone()
+            }
+            Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), self.options()?)?),
             _ => Arc::new(self.open_portable()?),
         })
     }
 
     /// The same of one that can be written beside others.
     pub(crate) fn open_portable(&self) -> Result<PortableArchive> {
-        let options = self.options();
+        let options = self.options()?;
         match &self.place {
             Place::Text(text) => match self.remote_place()? {
                 Some(place) => PortableArchive::remote(place, options),
@@ -170,7 +189,7 @@ impl ArchiveSpec {
             },
             Place::File(path) => PortableArchive::file(path, options),
             Place::Folder(path) => PortableArchive::folder(path, options),
-            Place::Open(_) | Place::Pipe(_) => {
+            Place::Open(_) | Place::Pipe(_) | Place::PipeFrom(_) => {
                 let message = "it cannot be written together with other archives";
                 let hint = "make the backup at one of them, and `backup copy` it to the other";
                 Err(Error::new(ErrorKind::Usage, "write to several archives", message).on(self).hint(hint))
@@ -178,7 +197,7 @@ impl ArchiveSpec {
         }
     }
 
-    fn options(&self) -> PortableOptions {
+    fn options(&self) -> Result<PortableOptions> {
         let mut options = PortableOptions::default();
         options.compression = match self.format {
             Format::TarZst => Compression::Zstd,
@@ -187,10 +206,11 @@ impl ArchiveSpec {
             Format::Tar => Compression::None,
         };
         options.level = self.level;
+        self.encryption.apply(&mut options).map_err(|e| e.on(self))?;
         if let Some(name) = &self.name {
             options.name_template.clone_from(name);
         }
-        options
+        Ok(options)
     }
 
     /// The place, if it is a remote one.
@@ -212,7 +232,7 @@ impl ArchiveSpec {
             Place::Text(text) if text.contains("://") => None,
             Place::Text(text) => Some(Path::new(text)),
             Place::File(path) | Place::Folder(path) => Some(path),
-            Place::Open(_) | Place::Pipe(_) => None,
+            Place::Open(_) | Place::Pipe(_) | Place::PipeFrom(_) => None,
         }
     }
 }
@@ -255,7 +275,7 @@ impl fmt::Display for ArchiveSpec {
             },
             Place::File(path) | Place::Folder(path) => path.display().fmt(f),
             Place::Open(archive) => archive.fmt(f),
-            Place::Pipe(_) => f.write_str("-"),
+            Place::Pipe(_) | Place::PipeFrom(_) => f.write_str("-"),
         }
     }
 }

@@ -184,6 +184,7 @@ mod tests {
             damaged: None,
             tags: vec![],
             note: None,
+            encrypted: false,
         }
     }
 

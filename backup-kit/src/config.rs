@@ -10,7 +10,7 @@ pub use env_file::EnvFile;
 pub use schema::schema;
 
 use crate::{ArchiveSpec, Module, Registry, SourceSpec};
-use backup_core::{Error, ErrorKind, Result, Secret, is_component_name};
+use backup_core::{Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name};
 use place::{Text, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -69,6 +69,12 @@ pub struct ArchiveConfig {
     /// ending is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Encrypts new backups, so that their names end in `.age`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypt: Option<EncryptConfig>,
+    /// A file with the secret key that encrypted backups are read with. A host that only makes backups needs none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<PathBuf>,
     /// S3: URL of a server that is not AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -92,6 +98,16 @@ pub struct ArchiveConfig {
     /// A file whose first line is the password, or the secret of the access key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+}
+
+/// To whom new backups are encrypted: `{ recipients = [...] }` or `{ passphrase_file = "..." }`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EncryptConfig {
+    /// Public keys (`age1…`, `ssh-ed25519 …`, `ssh-rsa …`), or files that list some.
+    Recipients(Vec<String>),
+    /// A file whose first line is a passphrase, with which backups are read, too.
+    PassphraseFile(PathBuf),
 }
 
 /// How a backup is written.
@@ -158,6 +174,21 @@ impl Config {
             archive.url = from_folder(folder, &archive.url);
             credentials::complete(name, archive, folder, var)
                 .map_err(|e| text.error_at(&["archives", name], e.message()))?;
+            let own_path = |path: &Path| PathBuf::from(from_folder(folder, &path.to_string_lossy()));
+            archive.identity = archive.identity.as_deref().map(own_path);
+            match &mut archive.encrypt {
+                Some(EncryptConfig::Recipients(keys)) if keys.is_empty() => {
+                    let path = ["archives", name, "encrypt"];
+                    return Err(text.error_at(&path, "`recipients` is empty: nobody could read the backups"));
+                }
+                Some(EncryptConfig::Recipients(keys)) => {
+                    for key in keys.iter_mut().filter(|key| !Recipients::is_key(key)) {
+                        *key = from_folder(folder, key);
+                    }
+                }
+                Some(EncryptConfig::PassphraseFile(file)) => *file = own_path(file),
+                None => {}
+            }
             crate::archive::configured(archive).open().map_err(|e| {
                 text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
             })?;

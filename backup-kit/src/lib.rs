@@ -22,6 +22,8 @@ pub use archive::ArchiveSpec;
 pub use backup::{Backup, Preflight, PreflightComponent};
 /// The error of the library's own calls; `Error` wraps it.
 pub use backup_core::Error as CoreError;
+/// Keys for encrypted backups.
+pub use backup_core::encryption::{Identities, NewIdentity};
 pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
     Content, Context, Depth, Entry, ErrorKind, Event, Fact, Healed, Kind, Listed, Manifest, Named, Note,

@@ -14,6 +14,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("git", "git"),
     ("tar", "tar"),
     ("zstd", "zstd"),
+    ("age", "age"),
     ("gzip", "gzip"),
     ("pigz", "pigz"),
     ("xz", "xz-utils"),

@@ -26,8 +26,13 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
         _ => None,
     };
     let by_itself = itself.is_some();
-    let from = itself.map_or_else(|| settings.archive(args.among.from.as_deref(), "--from"), Ok)?;
+    let from = itself.map_or_else(|| session.archive(&args.among), Ok)?;
     let to = settings.archive(Some(&args.to), "--to")?;
+    let to = match (&args.recipient[..], &args.to_passphrase_file) {
+        (_, Some(file)) => to.passphrase_file(file),
+        ([], None) => to,
+        (recipients, None) => to.recipients(recipients),
+    };
     let progress = session.progress.clone();
     let mut copy = backup_kit::copy(from.clone(), to.clone())
         .cancel(session.cancel.clone())

@@ -87,6 +87,14 @@ fn archives(args: &Create, session: &Session) -> Result<Vec<ArchiveSpec>> {
     let mut archives = Vec::with_capacity(named.len());
     for name in named {
         let mut archive = session.settings.archive(name, "--to")?;
+        archive = match (&args.recipient[..], &args.passphrase_file) {
+            (_, Some(file)) => archive.passphrase_file(file),
+            ([], None) => archive,
+            (recipients, None) => archive.recipients(recipients),
+        };
+        for file in &args.identity {
+            archive = archive.identity(file);
+        }
         if let Some(level) = args.level {
             archive = archive.level(level);
         }

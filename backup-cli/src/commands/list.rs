@@ -6,7 +6,7 @@ use backup_kit::BackupSummary;
 use serde_json::json;
 
 pub(super) async fn run(args: &List, session: &Session) -> Result<u8> {
-    let archive = session.settings.archive(args.among.from.as_deref(), "--from")?.open()?;
+    let archive = session.archive(&args.among)?.open()?;
     let mut backups = archive.list(&session.context()).await?;
     backups.retain(|b| args.among.module.as_ref().is_none_or(|m| b.module == *m));
     session.settings.output.object(exit::COMPLETE, json!({ "backups": backups }))?;
@@ -24,6 +24,11 @@ pub(super) async fn run(args: &List, session: &Session) -> Result<u8> {
     Ok(exit::COMPLETE)
 }
 
+/// An encrypted backup says outside neither how much nor what is in it.
+fn is_hidden(b: &BackupSummary) -> bool {
+    b.encrypted && b.components.is_empty()
+}
+
 fn row(b: &BackupSummary) -> Vec<String> {
     vec![
         b.id.to_string(),
@@ -31,8 +36,8 @@ fn row(b: &BackupSummary) -> Vec<String> {
         b.module.clone(),
         human::state(b),
         human::bytes(b.stored_bytes),
-        b.entries.to_string(),
-        b.components.join(","),
+        if is_hidden(b) { "-".to_owned() } else { b.entries.to_string() },
+        if is_hidden(b) { "-".to_owned() } else { b.components.join(",") },
         b.tags.join(","),
     ]
 }

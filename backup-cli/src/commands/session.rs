@@ -1,9 +1,14 @@
 //! What every command needs: settings, cancellation, progress; and how a backup is named.
 
-use crate::{args::Among, failure::Result, render::progress::Progress, settings::Settings};
+use crate::{
+    args::{Among, Keys},
+    failure::Result,
+    render::progress::Progress,
+    settings::Settings,
+};
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed, Run,
-    State, Which, archive, choose, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed,
+    Identities, Run, State, Which, archive, choose, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -42,7 +47,7 @@ impl Session {
     pub(super) async fn locate(&self, text: &str, among: &Among) -> Result<Located> {
         let itself = self.archive_by_itself(text, among)?;
         let file = itself.is_some();
-        let spec = itself.map_or_else(|| self.settings.archive(among.from.as_deref(), "--from"), Ok)?;
+        let spec = itself.map_or_else(|| self.archive(among), Ok)?;
         let archive = spec.open()?;
         let backups = archive.list(&self.context()).await?;
         let which = match (file, backups.as_slice()) {
@@ -62,10 +67,16 @@ impl Session {
     /// The archive that is named where a backup may be: a file, or `-`.
     pub(super) fn archive_by_itself(&self, text: &str, among: &Among) -> Result<Option<ArchiveSpec>> {
         Ok(match among.from {
-            None if text == "-" => Some(self.settings.stdin()?),
-            None if is_file(text) => Some(archive::at(text)),
+            None if text == "-" => Some(read_with(self.settings.stdin()?, &among.keys)),
+            None if is_file(text) => Some(read_with(archive::at(text), &among.keys)),
             _ => None,
         })
+    }
+
+    /// The archive that backups are read from, with the keys that were given.
+    pub(super) fn archive(&self, among: &Among) -> Result<ArchiveSpec> {
+        let spec = self.settings.archive(among.from.as_deref(), "--from")?;
+        Ok(read_with(spec, &among.keys))
     }
 
     /// Brings interrupted restores to their end before anything new begins, and says so. Returns why one could not be.
@@ -115,6 +126,18 @@ pub(super) fn outcome(healed: &Healed) -> String {
         }
         _ => format!("{healed:?}"),
     }
+}
+
+/// What is given on the command line counts instead of what is configured.
+pub(super) fn read_with(spec: ArchiveSpec, keys: &Keys) -> ArchiveSpec {
+    if keys.identity.is_empty() && keys.passphrase_file.is_none() {
+        return spec;
+    }
+    let identities = keys.identity.iter().fold(Identities::default(), |all, file| all.file(file));
+    spec.identities(match &keys.passphrase_file {
+        Some(file) => identities.passphrase_file(file),
+        None => identities,
+    })
 }
 
 /// A path of a file that is there, and that is written like a path or like a backup file.

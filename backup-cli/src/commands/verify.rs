@@ -27,14 +27,14 @@ pub(super) async fn run(args: &Verify, session: &Session) -> Result<u8> {
 
 /// The backups named, or all that are not incomplete.
 async fn chosen(args: &Verify, session: &Session) -> Result<Vec<(Arc<dyn Archive>, BackupSummary)>> {
-    let (from, module) = (args.among.from.as_deref(), args.among.module.as_deref());
+    let module = args.among.module.as_deref();
     let mut out = Vec::new();
     for id in &args.ids {
         let located = session.locate(id, &args.among).await?;
         out.push((located.archive, located.backup));
     }
     if args.ids.is_empty() {
-        let archive = session.settings.archive(from, "--from")?.open()?;
+        let archive = session.archive(&args.among)?.open()?;
         let all = archive.list(&session.context()).await?;
         let wanted = |b: &BackupSummary| b.state != State::Incomplete && module.is_none_or(|m| b.module == m);
         out.extend(all.into_iter().filter(wanted).map(|b| (archive.clone(), b)));

@@ -53,14 +53,15 @@ fn took(from: Timestamp, to: Timestamp) -> String {
     }
 }
 
-/// A state with its dates: `complete, verified 2025-08-12`, `damaged 2025-08-12`.
+/// A state with its dates: `complete, verified 2025-08-12`, `damaged 2025-08-12, encrypted`.
 pub(crate) fn state(b: &BackupSummary) -> String {
     let day = |at: Timestamp| at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d").to_string();
-    match (b.damaged, b.verified) {
+    let state = match (b.damaged, b.verified) {
         (Some(at), _) => format!("damaged {}", day(at)),
         (None, Some(at)) => format!("{}, verified {}", b.state, day(at)),
         (None, None) => b.state.to_string(),
-    }
+    };
+    if b.encrypted { format!("{state}, encrypted") } else { state }
 }
 
 /// What is to be said before a backup is used that is known to be damaged.

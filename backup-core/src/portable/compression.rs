@@ -46,8 +46,9 @@ impl Compression {
         }
     }
 
-    /// By the ending of a file name.
+    /// By the ending of a file name; `.age` after it says that the file is encrypted.
     pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.strip_suffix(super::name::ENCRYPTED).unwrap_or(name);
         Self::ALL.into_iter().find(|c| {
             let short = match c {
                 Compression::Gzip => Some(".tgz"),
@@ -107,7 +108,8 @@ mod tests {
         }
         assert_eq!(Compression::of_name("x.tgz"), Some(Compression::Gzip));
         assert_eq!(Compression::of_name("x.txz"), Some(Compression::Xz));
-        for other in ["x.zst", "x.gz", "tar.gz", "tgz", "x.tar.bz2", "xtar"] {
+        assert_eq!(Compression::of_name("x.tar.xz.age"), Some(Compression::Xz));
+        for other in ["x.age", "x.tar.age.gz", "x.zst", "x.gz", "tar.gz", "tgz", "x.tar.bz2", "xtar"] {
             assert_eq!(Compression::of_name(other), None, "{other}");
         }
     }

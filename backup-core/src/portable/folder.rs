@@ -3,8 +3,9 @@
 use super::{
     Compression, PortableOptions, lock, name,
     reader::PortableReader,
-    sidecar::{self, Later},
+    sidecar::{self, Later, Outside},
     writer::PortableWriter,
+    written::Written,
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
@@ -14,12 +15,16 @@ use crate::{
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
+use sha2::Digest;
 use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
+
+/// Bytes that are hashed at a time.
+const PIECE: u64 = 4 << 20;
 
 /// Portable archives at one place. A clone is the same place.
 #[derive(Clone)]
@@ -28,6 +33,7 @@ pub struct PortableArchive {
     /// The one file, if it was named.
     exact: Option<String>,
     options: PortableOptions,
+    written: Written,
 }
 
 impl fmt::Debug for PortableArchive {
@@ -51,7 +57,12 @@ impl PortableArchive {
         options.check()?;
         let path = path.into();
         let path = if path.as_os_str().is_empty() { PathBuf::from(".") } else { path };
-        Ok(PortableArchive { destination: Arc::new(LocalFolder::new(path)), exact: None, options })
+        Ok(PortableArchive {
+            destination: Arc::new(LocalFolder::new(path)),
+            exact: None,
+            options,
+            written: Written::default(),
+        })
     }
 
     /// Exactly this file. The ending of its name tells the compression. It is never overwritten.
@@ -62,7 +73,7 @@ impl PortableArchive {
             return Err(Error::new(
                 ErrorKind::Usage,
                 "use the archive",
-                "its name does not end in .tar.zst, .tar.gz, .tar.xz or .tar",
+                "its name does not end in .tar.zst, .tar.gz, .tar.xz or .tar (and .age after it, if it is encrypted)",
             )
             .on(path.display()));
         };
@@ -70,7 +81,12 @@ impl PortableArchive {
         options.check()?;
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let destination = Arc::new(LocalFolder::new(folder));
-        Ok(PortableArchive { destination, exact: Some(file.to_owned()), options })
+        Ok(PortableArchive {
+            destination,
+            exact: Some(file.to_owned()),
+            options,
+            written: Written::default(),
+        })
     }
 
     /// A folder of a server or a prefix of a bucket; or exactly one file, if the place ends like one. Nothing is read or written.
@@ -80,7 +96,12 @@ impl PortableArchive {
             options.compression = compression;
         }
         options.check()?;
-        Ok(PortableArchive { destination: Arc::new(RemoteFolder::new(&place)?), exact, options })
+        Ok(PortableArchive {
+            destination: Arc::new(RemoteFolder::new(&place)?),
+            exact,
+            options,
+            written: Written::default(),
+        })
     }
 
     /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
@@ -109,8 +130,9 @@ impl PortableArchive {
             return refuse("this version cannot write to or read from a pipe; give a path".into());
         }
         let lower = place.to_ascii_lowercase();
+        let known = Compression::of_name(place).is_some();
         for ending in [".age", ".zip", ".tar.bz2", ".tar.lz4"] {
-            if lower.ends_with(ending) {
+            if lower.ends_with(ending) && !known {
                 return refuse(format!(
                     "this version does not know archives that end in {ending}; use .tar.zst, .tar.gz, .tar.xz or .tar"
                 ));
@@ -172,18 +194,35 @@ impl PortableArchive {
             // What came later must not hide what is there: it says only how the backup was found.
             None => sidecar::read_later(&*self.destination, &stored.name).await.unwrap_or_default(),
         };
-        let as_found = |manifest: &Manifest| BackupSummary {
+        let marked = |summary: BackupSummary| BackupSummary {
             damaged: later.damaged,
-            ..super::summary(manifest, stored.name.clone(), stored.bytes, later.verified)
+            verified: later.verified,
+            ..summary
         };
+        let as_found = |manifest: &Manifest| {
+            marked(super::summary(manifest, stored.name.clone(), stored.bytes, later.verified))
+        };
+        let as_said = |outside: Outside| marked(outside.summary(stored.name.clone(), stored.bytes));
         if self.exact.is_none()
             && let Some(manifest) =
                 sidecar::read_manifest(&*self.destination, &stored.name, Some(stored.bytes)).await
         {
             return Ok(as_found(&manifest));
         }
+        let encrypted = name::is_encrypted(&stored.name);
+        if self.exact.is_none()
+            && encrypted
+            && let Some(outside) =
+                sidecar::read_outside(&*self.destination, &stored.name, Some(stored.bytes)).await
+        {
+            return Ok(as_said(outside));
+        }
         match self.read(&stored.name).await {
-            Ok(reader) => Ok(as_found(BackupReader::manifest(&reader))),
+            Ok(reader) => Ok(marked(reader.summary(stored.name.clone(), stored.bytes))),
+            // Who only writes has no key. That it cannot be read is said to whoever opens it.
+            Err(e) if encrypted && matches!(e.kind(), ErrorKind::Usage | ErrorKind::Denied) => {
+                Ok(BackupSummary { state: State::Unknown, ..incomplete(stored, None) })
+            }
             // It got its name when it was whole, so it is damaged, or none of ours, or of a newer program. What it was, the copy
             // of its manifest still says.
             Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Unsupported) => {
@@ -191,11 +230,16 @@ impl PortableArchive {
                     None => sidecar::read_manifest(&*self.destination, &stored.name, None).await,
                     Some(_) => None,
                 };
+                let outside = match self.exact {
+                    None if encrypted => sidecar::read_outside(&*self.destination, &stored.name, None).await,
+                    _ => None,
+                };
+                let damaged = Some(later.damaged.unwrap_or(stored.modified));
+                if let Some(outside) = outside {
+                    return Ok(BackupSummary { damaged, ..as_said(outside) });
+                }
                 Ok(match copy {
-                    Some(manifest) => BackupSummary {
-                        damaged: Some(later.damaged.unwrap_or(stored.modified)),
-                        ..as_found(&manifest)
-                    },
+                    Some(manifest) => BackupSummary { damaged, ..as_found(&manifest) },
                     None => BackupSummary { state: State::Unknown, ..incomplete(stored, None) },
                 })
             }
@@ -207,7 +251,7 @@ impl PortableArchive {
         let blob = self.destination.open(name).await?;
         let place =
             if self.exact.is_some() { self.to_string() } else { format!("{}/{name}", self.destination) };
-        PortableReader::open(blob, place).await
+        PortableReader::open(blob, place, &self.options.identities).await
     }
 
     /// What is intact of a damaged archive.
@@ -217,7 +261,8 @@ impl PortableArchive {
             Some(_) => None,
         };
         let blob = self.destination.open(name).await?;
-        super::salvage::open(blob, format!("{}/{name}", self.destination), copy, cx).await
+        let place = format!("{}/{name}", self.destination);
+        super::salvage::open(blob, place, &self.options.identities, copy, cx).await
     }
 
     async fn find(&self, id: &BackupId) -> Result<BackupSummary> {
@@ -254,6 +299,34 @@ impl PortableArchive {
         }
         let found = self.find(id).await?;
         sidecar::write_later(&*self.destination, &found.location, &later).await
+    }
+
+    /// Keeps what is known of its backups where others do, too.
+    pub(super) fn remember_in(&mut self, written: &Written) {
+        self.written = written.clone();
+    }
+
+    /// Whoever is to read what is written now can: recipients are there, where they must be, and can be used.
+    async fn check_recipients(&self) -> Result<()> {
+        let recipients = self.options.recipients.clone();
+        if !recipients.is_empty() {
+            if self.exact.as_ref().is_some_and(|exact| !name::is_encrypted(exact)) {
+                let text = "it is to be encrypted, and its name does not end in .age";
+                return Err(Error::new(ErrorKind::Usage, "write the archive", text).on(self));
+            }
+            return tokio::task::spawn_blocking(move || recipients.check())
+                .await
+                .unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "read the recipients", e)));
+        }
+        match &self.exact {
+            Some(exact) if name::is_encrypted(exact) => {
+                let text = "its name ends in .age, and nobody is named to whom it is encrypted";
+                Err(Error::new(ErrorKind::Usage, "write the archive", text)
+                    .on(self)
+                    .hint("--recipient age1… (or a file of recipients), or --passphrase-file FILE"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Provisional files whose run is over: of this series, or of any.
@@ -303,12 +376,12 @@ fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {
         damaged: None,
         tags: Vec::new(),
         note: None,
+        encrypted: name::is_encrypted(&stored.name),
     }
 }
 
 /// An id for a file that has none: always the same for the same name, so that it can be removed by it.
 fn unknown_id(stored: &Stored) -> BackupId {
-    use sha2::Digest;
     let digest = sha2::Sha256::digest(stored.name.as_bytes());
     let text: String = digest.iter().take(13).map(|b| format!("{b:02x}")).collect();
     // 26 hexadecimal digits are a well-formed id.
@@ -318,6 +391,7 @@ fn unknown_id(stored: &Stored) -> BackupId {
 #[async_trait]
 impl Archive for PortableArchive {
     async fn preflight(&self, estimate: Option<u64>, _cx: &Context) -> Result<Vec<String>> {
+        self.check_recipients().await?;
         self.destination.prepare().await?;
         if let Some(exact) = &self.exact
             && (self.destination.list().await?.iter().any(|s| s.name == *exact) || self.is_taken())
@@ -362,13 +436,24 @@ impl Archive for PortableArchive {
     }
 
     async fn begin(&self, header: BackupHeader, cx: &Context) -> Result<Box<dyn BackupWriter>> {
-        let destination = self.destination.clone();
+        self.check_recipients().await?;
+        let (destination, written) = (self.destination.clone(), self.written.clone());
         let writer =
-            PortableWriter::begin(destination, self.exact.clone(), &self.options, header, cx).await?;
+            PortableWriter::begin(destination, self.exact.clone(), &self.options, written, header, cx)
+                .await?;
         Ok(Box::new(writer))
     }
 
     async fn open(&self, id: &BackupId, _cx: &Context) -> Result<Arc<dyn BackupReader>> {
+        if let Some(exact) = self.exact.as_ref().filter(|exact| name::is_encrypted(exact)) {
+            // Without the key nothing is known of it, not even its id; and with a passphrase every opening takes its time.
+            let reader = self.read(exact).await?;
+            if BackupReader::manifest(&reader).header.id != *id {
+                let message = format!("{self} has none of this id");
+                return Err(Error::new(ErrorKind::NotFound, "find the backup", message).on(id));
+            }
+            return Ok(Arc::new(reader));
+        }
         let found = self.find(id).await?;
         if found.state == State::Incomplete {
             if name::parse_provisional(&found.location).is_none() {
@@ -445,6 +530,43 @@ impl Archive for PortableArchive {
 
     async fn mark_damaged(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
         self.keep_later(id, Later { verified: None, damaged: Some(at) }).await
+    }
+
+    async fn compare_stored(&self, id: &BackupId, cx: &Context) -> Result<bool> {
+        let Some(found) = self.list(cx).await?.into_iter().find(|b| b.id == *id || self.exact.is_some())
+        else {
+            return Ok(false);
+        };
+        let outside = async {
+            let outside = sidecar::read_outside(&*self.destination, &found.location, None).await;
+            outside.and_then(|outside| outside.sha256())
+        };
+        let expected = match self.written.of(id) {
+            Some(sha256) => sha256,
+            None if self.exact.is_some() => return Ok(false),
+            None => match outside.await {
+                Some(sha256) => sha256,
+                None => return Ok(false),
+            },
+        };
+        let blob = self.destination.open(&found.location).await?;
+        let (mut sha256, mut at) = (sha2::Sha256::new(), 0);
+        while at < blob.bytes() {
+            if cx.cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            let piece = blob.read_at(at, (blob.bytes() - at).min(PIECE) as usize).await?;
+            at += piece.len() as u64;
+            sha256 = tokio::task::spawn_blocking(move || sha256.chain_update(&piece))
+                .await
+                .map_err(|e| Error::new(ErrorKind::Panicked, "compare the backup", e))?;
+        }
+        match crate::Sha::from(sha256.finalize()) == expected {
+            true => Ok(true),
+            false => {
+                Err(Error::damaged("compare the backup", "it is not what was written").on(&found.location))
+            }
+        }
     }
 
     async fn heal(&self, _cx: &Context) -> Result<Vec<String>> {

@@ -1,7 +1,7 @@
 //! Ways into the readers for the fuzz targets: no promise, and nothing for anybody else.
 
 use super::{Compression, compression::frames_of, index::Line, locator::Locator, reader::PortableReader};
-use crate::{BackupReader, Error, Result, destination::Blob};
+use crate::{BackupReader, Error, Result, destination::Blob, encryption::Identities};
 use async_trait::async_trait;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -41,7 +41,9 @@ pub fn locator(bytes: &[u8]) {
 
 /// A whole archive in memory.
 pub async fn open(archive: Bytes) -> Result<Arc<dyn BackupReader>> {
-    Ok(Arc::new(PortableReader::open(Arc::new(Memory(archive)), "memory".to_owned()).await?))
+    Ok(Arc::new(
+        PortableReader::open(Arc::new(Memory(archive)), "memory".to_owned(), &Identities::default()).await?,
+    ))
 }
 
 struct Memory(Bytes);

@@ -26,6 +26,7 @@ mod sidecar;
 mod source;
 mod together;
 mod writer;
+mod written;
 
 pub use compression::Compression;
 pub use folder::PortableArchive;
@@ -93,5 +94,6 @@ fn summary(manifest: &Manifest, location: String, bytes: u64, verified: Option<T
         damaged: None,
         tags: h.tags.clone(),
         note: h.note.clone(),
+        encrypted: false,
     }
 }

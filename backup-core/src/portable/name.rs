@@ -3,6 +3,9 @@
 use crate::{BackupId, Error, ErrorKind, Result, Series};
 use jiff::{Timestamp, tz::TimeZone};
 
+/// The ending of an encrypted backup, after that of its compression.
+pub(super) const ENCRYPTED: &str = ".age";
+
 /// What a name is made from when nothing else is configured. UTC.
 pub const DEFAULT_TEMPLATE: &str = "{module}-backup-{date}-{time}";
 
@@ -51,6 +54,12 @@ pub(super) fn parse_provisional(name: &str) -> Option<(&str, BackupId)> {
     let (rest, id) = rest.rsplit_once('.')?;
     let (_, series) = rest.rsplit_once('.')?;
     Some((series, id.parse().ok()?))
+}
+
+/// Whether a file of this name, or what is written under this provisional name, is encrypted.
+pub(super) fn is_encrypted(name: &str) -> bool {
+    let provisional = name.strip_suffix(".incomplete").and_then(|rest| rest.rsplitn(3, '.').nth(2));
+    provisional.unwrap_or(name).ends_with(ENCRYPTED)
 }
 
 /// The run lock of a series.

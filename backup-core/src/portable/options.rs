@@ -1,7 +1,10 @@
 //! How a portable archive is written.
 
 use super::{Compression, name};
-use crate::Result;
+use crate::{
+    Result,
+    encryption::{Identities, Recipients},
+};
 
 /// How a portable archive is written. The defaults are measured ones.
 #[derive(Clone, Debug)]
@@ -11,6 +14,10 @@ pub struct PortableOptions {
     pub compression: Compression,
     /// Of the compression; `None`: its default (zstd: 3, gzip and xz: 6).
     pub level: Option<i32>,
+    /// To whom new backups are encrypted; nobody: they are not.
+    pub recipients: Recipients,
+    /// With what encrypted backups are read.
+    pub identities: Identities,
     /// Of file names in a folder: `{module}`, `{date}`, `{time}` (UTC), `{id}`.
     pub name_template: String,
     /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream of zstd.
@@ -26,6 +33,8 @@ impl Default for PortableOptions {
         PortableOptions {
             compression: Compression::default(),
             level: None,
+            recipients: Recipients::default(),
+            identities: Identities::default(),
             name_template: name::DEFAULT_TEMPLATE.to_owned(),
             frame: 4 << 20,
             segment: 8 << 20,
@@ -40,6 +49,12 @@ impl PortableOptions {
     pub fn with_sizes(mut self, frame: usize, segment: usize) -> Self {
         (self.frame, self.segment) = (frame.clamp(4096, 16 << 20), segment.clamp(4096, 64 << 20));
         self
+    }
+
+    /// The ending of the names of new backups, without the leading dot.
+    pub(super) fn extension(&self) -> String {
+        let encrypted = if self.recipients.is_empty() { "" } else { name::ENCRYPTED };
+        format!("{}{encrypted}", self.compression.extension())
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -1,10 +1,11 @@
 //! One portable archive through a pipe: written as it comes, read by way of a temporary file without a name.
 
-use super::{PortableOptions, reader::PortableReader, writer::PortableWriter};
+use super::{PortableOptions, reader::PortableReader, writer::PortableWriter, written::Written};
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Event, Result, RunLock, Series,
     destination::{Blob, Destination, LocalFolder, Stored, Upload, local_blob},
+    encryption::Identities,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -90,7 +91,9 @@ impl Archive for PipeOut {
 
     async fn begin(&self, header: BackupHeader, cx: &Context) -> Result<Box<dyn BackupWriter>> {
         let pipe = Arc::new(Pipe { writer: self.writer.clone(), cancel: cx.cancel.clone() });
-        let writer = PortableWriter::begin(pipe, Some("-".to_owned()), &self.options, header, cx).await?;
+        let writer =
+            PortableWriter::begin(pipe, Some("-".to_owned()), &self.options, Written::default(), header, cx)
+                .await?;
         Ok(Box::new(writer))
     }
 
@@ -225,18 +228,30 @@ const PIECE: usize = 1 << 20;
 pub struct PipeIn {
     reader: Mutex<Option<Reader>>,
     folder: PathBuf,
+    identities: Mutex<Identities>,
     spooled: OnceCell<Arc<dyn Blob>>,
 }
 
 impl PipeIn {
     /// The backup that comes out of `reader`, which is read at the first call that needs it.
     pub fn new(reader: impl Read + Send + 'static, folder: impl Into<PathBuf>) -> Self {
-        PipeIn { reader: Mutex::new(Some(Box::new(reader))), folder: folder.into(), spooled: OnceCell::new() }
+        PipeIn {
+            reader: Mutex::new(Some(Box::new(reader))),
+            folder: folder.into(),
+            identities: Mutex::default(),
+            spooled: OnceCell::new(),
+        }
+    }
+
+    /// With what it is read if it is encrypted.
+    pub fn read_with(&self, identities: Identities) {
+        *self.identities.lock().unwrap_or_else(PoisonError::into_inner) = identities;
     }
 
     async fn reader(&self, cx: &Context) -> Result<PortableReader> {
         let blob = self.spooled.get_or_try_init(|| self.spool(cx)).await?;
-        PortableReader::open(blob.clone(), "-".to_owned()).await.map_err(|e| {
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        PortableReader::open(blob.clone(), "-".to_owned(), &identities).await.map_err(|e| {
             e.hint("what came through the pipe is no whole archive: look at what its writer says")
         })
     }
@@ -354,7 +369,7 @@ impl Archive for PipeIn {
     async fn list(&self, cx: &Context) -> Result<Vec<BackupSummary>> {
         let reader = self.reader(cx).await?;
         let bytes = self.spooled.get().map_or(0, |blob| blob.bytes());
-        Ok(vec![super::summary(reader.manifest(), "-".to_owned(), bytes, None)])
+        Ok(vec![reader.summary("-".to_owned(), bytes)])
     }
 
     async fn remove(&self, _ids: &[BackupId], _cx: &Context) -> Result<()> {

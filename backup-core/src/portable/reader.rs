@@ -6,13 +6,16 @@ use super::{
     json_bound,
     layout::{Layout, OwnMember},
     locator::Locator,
+    name,
     salvage::KeptLines,
     sidecar::LARGEST_MANIFEST,
     source::{self, ArchiveSource},
 };
 use crate::{
-    BackupReader, Content, Context, Depth, Entry, Error, ErrorKind, Kind, Listed, Manifest, Result,
-    Selection, Source, destination::Blob,
+    BackupReader, BackupSummary, Content, Context, Depth, Entry, Error, ErrorKind, Kind, Listed, Manifest,
+    Result, Selection, Source,
+    destination::Blob,
+    encryption::{EncryptedBlob, Identities, is_encrypted},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +33,7 @@ pub(super) struct Inner {
     pub(super) layout: Layout,
     /// Bytes of manifest.json.
     pub(super) manifest_length: u64,
+    pub(super) encrypted: bool,
     /// Where it is, for people.
     pub(super) place: String,
     /// Of a damaged archive the lines of what is intact, instead of its shards.
@@ -37,8 +41,23 @@ pub(super) struct Inner {
 }
 
 impl PortableReader {
-    pub(super) async fn open(blob: Arc<dyn Blob>, place: String) -> Result<Self> {
-        Self::open_inner(blob, place.clone()).await.map_err(|e| {
+    pub(super) async fn open(blob: Arc<dyn Blob>, place: String, identities: &Identities) -> Result<Self> {
+        let decrypted = async |blob: Arc<dyn Blob>| {
+            let blob = Arc::new(EncryptedBlob::open(blob, identities).await?);
+            Self::open_inner(blob, place.clone(), true).await
+        };
+        let opened = if name::is_encrypted(&place) {
+            decrypted(blob).await
+        } else {
+            match Self::open_inner(blob.clone(), place.clone(), false).await {
+                // It came through a pipe, or has lost its name.
+                Err(e) if e.kind() == ErrorKind::Damaged && is_encrypted(&*blob).await.unwrap_or(false) => {
+                    decrypted(blob).await
+                }
+                opened => opened,
+            }
+        };
+        opened.map_err(|e| {
             let incomplete = e.kind() == ErrorKind::Damaged;
             let e = e.on(place);
             if incomplete {
@@ -51,7 +70,7 @@ impl PortableReader {
         })
     }
 
-    async fn open_inner(blob: Arc<dyn Blob>, place: String) -> Result<Self> {
+    pub(super) async fn open_inner(blob: Arc<dyn Blob>, place: String, encrypted: bool) -> Result<Self> {
         let frames = Arc::new(Frames::open(blob).await?);
         let locator = Locator::from_frame(&frames.last().await?)?;
         let mut header = Vec::new();
@@ -78,9 +97,18 @@ impl PortableReader {
             manifest,
             layout,
             manifest_length: locator.length,
+            encrypted,
             place,
             salvaged: None,
         })))
+    }
+}
+
+impl PortableReader {
+    /// What a listing says of it; only the archive knows when it was verified or found damaged.
+    pub(super) fn summary(&self, location: String, bytes: u64) -> BackupSummary {
+        let summary = super::summary(&self.0.manifest, location, bytes, None);
+        BackupSummary { encrypted: self.0.encrypted, ..summary }
     }
 }
 

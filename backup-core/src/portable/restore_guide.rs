@@ -1,20 +1,32 @@
 //! `RESTORE.md`: how to get everything back without this program.
 
-use super::Compression;
+use super::{Compression, name};
 use crate::BackupHeader;
 
 /// The guide of one backup, with the exact commands for what is in it.
-pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
-    let (unpack, tool) = match compression {
-        Compression::Zstd => ("zstd -dc BACKUP.tar.zst | tar -x", ", zstd"),
-        Compression::Gzip => ("gzip -dc BACKUP.tar.gz | tar -x", ", gzip"),
-        Compression::Xz => ("xz -dc BACKUP.tar.xz | tar -x", ", xz"),
-        Compression::None => ("tar -xf BACKUP.tar", ""),
+pub(super) fn text(header: &BackupHeader, compression: Compression, encrypted: bool) -> String {
+    let program = match compression {
+        Compression::Zstd => Some("zstd"),
+        Compression::Gzip => Some("gzip"),
+        Compression::Xz => Some("xz"),
+        Compression::None => None,
     };
-    let file = format!("BACKUP.{}", compression.extension());
+    let file = format!("BACKUP.{}{}", compression.extension(), if encrypted { name::ENCRYPTED } else { "" });
+    let unpack = match (encrypted, program) {
+        (false, None) => format!("tar -xf ../{file}"),
+        (false, Some(program)) => format!("{program} -dc ../{file} | tar -x"),
+        (true, None) => format!("age -d -i ../IDENTITY ../{file} | tar -x"),
+        (true, Some(program)) => format!("age -d -i ../IDENTITY ../{file} | {program} -dc | tar -x"),
+    };
+    let mut tools: String = program.map(|p| format!(", {p}")).unwrap_or_default();
+    let mut key = "";
+    if encrypted {
+        tools.push_str(", age");
+        key = "\n`IDENTITY` stands for the file with the secret key; for a passphrase leave `-i ../IDENTITY` out.";
+    }
     let mut out = format!(
         "# How to restore this backup by hand\n\n\
-         Module {}, made {} on {}. `{file}` below stands for the file that this text was in.\n\
+         Module {}, made {} on {}. `{file}` below stands for the file that this text was in.{key}\n\
          Everything is plain tar; all you need is GNU tar 1.29 or newer{}, and sha256sum.\n\n\
          1. Unpack into an empty folder, as root to get owners and devices back:\n\n\
          \x20      mkdir restored && cd restored\n\
@@ -26,11 +38,7 @@ pub(super) fn text(header: &BackupHeader, compression: Compression) -> String {
          3. Where `NAME.seg000000`, `NAME.seg000001` … are there and `NAME` itself is not, they are the parts of it:\n\
          \x20  `cat NAME.seg?????? > NAME`.\n\n\
          4. Put back what you find:\n\n",
-        header.module,
-        header.created,
-        header.host,
-        tool,
-        unpack.replace("BACKUP", "../BACKUP"),
+        header.module, header.created, header.host, tools, unpack,
     );
     for c in &header.components {
         let origin = match c.origin.get("path").and_then(serde_json::Value::as_str) {

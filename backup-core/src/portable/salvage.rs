@@ -23,8 +23,12 @@ use super::{
 };
 use crate::{
     BackupHeader, Component, ComponentHeader, Content, Context, Error, ErrorKind, Event, Facts, Kind,
-    Manifest, Moment, Phase, Result, Series, Severity, Sha, State, Tally, destination::Blob, display_path,
-    is_component_name, is_entry_path, tar::Member,
+    Manifest, Moment, Phase, Result, Series, Severity, Sha, State, Tally,
+    destination::Blob,
+    display_path,
+    encryption::{EncryptedBlob, Identities, is_encrypted},
+    is_component_name, is_entry_path,
+    tar::Member,
 };
 use bytes::Bytes;
 use futures::StreamExt;
@@ -45,11 +49,18 @@ const LARGEST_METADATA: u64 = 16 << 20;
 pub(super) async fn open(
     blob: Arc<dyn Blob>,
     place: String,
+    identities: &Identities,
     copy: Option<Manifest>,
     cx: &Context,
 ) -> Result<PortableReader> {
     cx.emit(&Event::Phase { phase: Phase::ReadBack });
-    let whole = match PortableReader::open(blob.clone(), place.clone()).await {
+    let encrypted = is_encrypted(&*blob).await?;
+    let blob: Arc<dyn Blob> = match encrypted {
+        // Of a file that has lost its end nothing is taken: only the end proves how long it was.
+        true => Arc::new(EncryptedBlob::open(blob, identities).await.map_err(|e| e.on(&place))?),
+        false => blob,
+    };
+    let whole = match PortableReader::open_inner(blob.clone(), place.clone(), encrypted).await {
         Ok(reader) => Some(reader),
         Err(e) if e.kind() == ErrorKind::Damaged => None,
         Err(e) => return Err(e),
@@ -68,6 +79,7 @@ pub(super) async fn open(
         layout: Layout { end: frames.bytes, compression: frames.compression, ..layout },
         frames,
         manifest_length: 0,
+        encrypted,
         place,
         salvaged: None,
         manifest,
@@ -496,6 +508,7 @@ impl<'a> Salvage<'a> {
             manifest,
             layout: archive.layout.clone(),
             manifest_length: 0,
+            encrypted: archive.encrypted,
             place: archive.place.clone(),
             salvaged: Some(lines),
         })))

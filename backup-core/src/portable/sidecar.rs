@@ -1,7 +1,7 @@
 //! Files beside an archive in a folder: a copy of its manifest, which makes listing cheap, and what came later.
 
 use super::name;
-use crate::{Error, Manifest, Result, destination::Destination};
+use crate::{BackupId, BackupSummary, Error, Manifest, Result, Series, Sha, State, destination::Destination};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -20,6 +20,61 @@ struct ManifestCopy<'a> {
     manifest_sha256: String,
     #[serde(borrow)]
     manifest: &'a RawValue,
+}
+
+/// All that is said outside of an encrypted backup: enough to list, to remove and to count it, and no name of what is in it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Outside {
+    archive_bytes: u64,
+    /// Of the encrypted file.
+    archive_sha256: String,
+    id: BackupId,
+    module: String,
+    series: Series,
+    created: Timestamp,
+    finished: Timestamp,
+    state: State,
+}
+
+impl Outside {
+    pub(super) fn of(manifest: &Manifest, archive_bytes: u64, archive_sha256: Sha) -> Self {
+        let h = &manifest.header;
+        Outside {
+            archive_bytes,
+            archive_sha256: hex::encode(archive_sha256),
+            id: h.id.clone(),
+            module: h.module.clone(),
+            series: h.series.clone(),
+            created: h.created,
+            finished: manifest.finished,
+            state: manifest.state,
+        }
+    }
+
+    pub(super) fn sha256(&self) -> Option<Sha> {
+        hex::decode(&self.archive_sha256).ok()?.try_into().ok()
+    }
+
+    pub(super) fn summary(&self, location: String, bytes: u64) -> BackupSummary {
+        BackupSummary {
+            id: self.id.clone(),
+            module: self.module.clone(),
+            series: self.series.clone(),
+            created: self.created,
+            state: self.state,
+            location,
+            stored_bytes: bytes,
+            data_bytes: 0,
+            entries: 0,
+            components: Vec::new(),
+            verified: None,
+            damaged: None,
+            tags: Vec::new(),
+            note: None,
+            encrypted: true,
+        }
+    }
 }
 
 /// What came after a backup was made.
@@ -64,6 +119,27 @@ pub(super) async fn read_manifest(
     sound.then(|| Manifest::from_json(text.as_bytes()).ok())?
 }
 
+pub(super) async fn write_outside(
+    destination: &dyn Destination,
+    archive: &str,
+    outside: &Outside,
+) -> Result<()> {
+    let text = serde_json::to_vec_pretty(outside).map_err(|e| Error::contract(e).on("manifest"))?;
+    destination.write_small(&name::manifest_sidecar(archive), &text).await
+}
+
+/// What is said outside of an encrypted backup of this length (`None`: of any).
+pub(super) async fn read_outside(
+    destination: &dyn Destination,
+    archive: &str,
+    bytes: Option<u64>,
+) -> Option<Outside> {
+    let stored = destination.read_small(&name::manifest_sidecar(archive), LARGEST_STATE).await.ok()??;
+    let outside: Outside = serde_json::from_slice(&stored).ok()?;
+    let complete = matches!(outside.state, State::Complete | State::Partial);
+    (complete && bytes.is_none_or(|bytes| outside.archive_bytes == bytes)).then_some(outside)
+}
+
 /// Whether a file that is named like one of these is one: users have files called so, too.
 pub(super) async fn is_ours(destination: &dyn Destination, name: &str, bytes: u64) -> Result<bool> {
     let limit = if name.ends_with(".state.json") { LARGEST_STATE } else { LARGEST_MANIFEST + 1024 };
@@ -74,7 +150,10 @@ pub(super) async fn is_ours(destination: &dyn Destination, name: &str, bytes: u6
     Ok(match name.ends_with(".state.json") {
         // An empty one says nothing, neither whose it is.
         true => serde_json::from_slice::<Later>(&stored).is_ok_and(|l| l != Later::default()),
-        false => serde_json::from_slice::<ManifestCopy<'_>>(&stored).is_ok(),
+        false => {
+            serde_json::from_slice::<ManifestCopy<'_>>(&stored).is_ok()
+                || serde_json::from_slice::<Outside>(&stored).is_ok()
+        }
     })
 }
 

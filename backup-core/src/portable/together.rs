@@ -3,6 +3,7 @@
 use super::{
     PortableArchive, PortableOptions, name,
     writer::{self, PortableWriter},
+    written::Written,
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, CreateRequest,
@@ -23,6 +24,7 @@ use std::{
 /// Several places for one backup.
 pub struct Together {
     places: Vec<PortableArchive>,
+    written: Written,
     state: Mutex<State>,
 }
 
@@ -36,7 +38,7 @@ struct State {
 
 impl Together {
     /// All must be written alike: what is compressed once is the same everywhere.
-    pub fn new(places: Vec<PortableArchive>) -> Result<Self> {
+    pub fn new(mut places: Vec<PortableArchive>) -> Result<Self> {
         let wrong = |text: &str| Error::new(ErrorKind::Usage, "write to several archives", text);
         let mut seen = HashSet::new();
         for place in &places {
@@ -52,7 +54,9 @@ impl Together {
         if places.is_empty() {
             return Err(wrong("none is given"));
         }
-        Ok(Together { places, state: Mutex::default() })
+        let written = Written::default();
+        places.iter_mut().for_each(|place| place.remember_in(&written));
+        Ok(Together { places, written, state: Mutex::default() })
     }
 
     /// Makes a backup at all of them. `Ok` if it stands at one at least: see `Report::places`.
@@ -136,7 +140,9 @@ impl PortableOptions {
     /// Whether the bytes of an archive are the same with both.
     fn writes_as(&self, other: &PortableOptions) -> bool {
         let level = |o: &PortableOptions| o.level.unwrap_or(o.compression.default_level());
-        self.compression == other.compression && level(self) == level(other)
+        self.compression == other.compression
+            && level(self) == level(other)
+            && self.recipients == other.recipients
     }
 }
 
@@ -193,7 +199,9 @@ impl Archive for Together {
         let (fan, outcomes) = Fan::new(lanes);
         self.state().lanes = Some((left, outcomes));
         let options = self.places[0].options();
-        Ok(Box::new(PortableWriter::begin(Arc::new(fan), None, options, header, cx).await?))
+        Ok(Box::new(
+            PortableWriter::begin(Arc::new(fan), None, options, self.written.clone(), header, cx).await?,
+        ))
     }
 
     async fn open(&self, id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>> {
@@ -223,7 +231,7 @@ impl PortableArchive {
     fn lane(&self, header: &BackupHeader) -> Lane {
         let (options, exact) = (self.options(), self.exact());
         let stem = name::stem(&options.name_template, &header.module, header.created, &header.id);
-        let extension = options.compression.extension();
+        let extension = &options.extension();
         let provisional = name::provisional(exact.unwrap_or(&stem), extension, &header.series, &header.id);
         let names = match exact {
             Some(exact) => vec![exact.to_owned()],

@@ -9,12 +9,18 @@ use super::{
     options::PortableOptions,
     output::{Frame, Output},
     put::{self, ComponentSink},
-    restore_guide, sidecar,
+    restore_guide,
+    sidecar::{self, Outside},
+    written::Written,
 };
 use crate::{
     BackupHeader, BackupSummary, BackupWriter, Component, Conclusion, Context, Error, ErrorKind, Manifest,
-    Reservation, Result, Severity, Sink, State, destination::Destination, is_component_name,
-    manifest::is_reserved_folder, tar,
+    Reservation, Result, Severity, Sink, State,
+    destination::{Destination, Upload},
+    encryption::{EncryptedUpload, Encryption, Receipt},
+    is_component_name,
+    manifest::is_reserved_folder,
+    tar,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -279,6 +285,9 @@ pub(super) struct PortableWriter {
     shared: Arc<Shared>,
     header: BackupHeader,
     destination: Arc<dyn Destination>,
+    /// Of an encrypted backup.
+    receipt: Option<Receipt>,
+    written: Written,
     options: PortableOptions,
     /// The one name of the file, if it was named; else names are made from the template.
     exact: Option<String>,
@@ -290,6 +299,7 @@ impl PortableWriter {
         destination: Arc<dyn Destination>,
         exact: Option<String>,
         options: &PortableOptions,
+        written: Written,
         header: BackupHeader,
         cx: &Context,
     ) -> Result<Self> {
@@ -307,8 +317,12 @@ impl PortableWriter {
                 return Err(Error::contract(text).on(&c.name));
             }
         }
+        let encryption = match options.recipients.is_empty() {
+            true => None,
+            false => Some(Encryption::begin(options.recipients.clone()).await?),
+        };
         let stem = name::stem(&options.name_template, &header.module, header.created, &header.id);
-        let extension = options.compression.extension();
+        let extension = &options.extension();
         let shown = exact.as_deref().unwrap_or(&stem);
         let provisional = name::provisional(shown, extension, &header.series, &header.id);
         let names = match &exact {
@@ -316,6 +330,13 @@ impl PortableWriter {
             None => names(&stem, extension),
         };
         let upload = destination.create(&provisional, &names).await?;
+        let (upload, receipt) = match encryption {
+            None => (upload, None),
+            Some(encryption) => {
+                let (upload, receipt) = EncryptedUpload::new(upload, encryption);
+                (Box::new(upload) as Box<dyn Upload>, Some(receipt))
+            }
+        };
         let level = options.level.unwrap_or(options.compression.default_level());
         let output = Output::start(upload, options.compression, level, options.threads);
         let shared = Arc::new(Shared {
@@ -343,13 +364,15 @@ impl PortableWriter {
         {
             let mut tar = shared.lock().await?;
             shared.own(&mut tar, "metadata.json".into(), super::metadata_json(&header).into());
-            let guide = restore_guide::text(&header, options.compression);
+            let guide = restore_guide::text(&header, options.compression, receipt.is_some());
             shared.own(&mut tar, "RESTORE.md".into(), guide.into());
         }
         Ok(PortableWriter {
             shared,
             header,
             destination,
+            receipt,
+            written,
             options: options.clone(),
             exact,
             taken: StdMutex::default(),
@@ -461,21 +484,33 @@ impl BackupWriter for PortableWriter {
         };
         let ended = self.shared.output.end().await;
         self.shared.give_back();
-        let (location, stored) = ended.map_err(|e| {
+        let (location, mut stored) = ended.map_err(|e| {
             if e.kind() != ErrorKind::Refused {
                 return e;
             }
             e.hint("a file of this name is there already and is never overwritten: choose another name")
         })?;
+        let encrypted = self.receipt.as_ref().and_then(Receipt::get);
+        if let Some((bytes, sha256)) = encrypted {
+            stored = bytes;
+            self.written.keep(&manifest.header.id, sha256);
+        }
         if self.exact.is_none() {
             // The backup is there and complete, and its copy a cache: without it listing takes longer.
-            let copied = sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await;
+            let copied = match encrypted {
+                None => sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await,
+                Some((bytes, sha256)) => {
+                    let outside = Outside::of(&manifest, bytes, sha256);
+                    sidecar::write_outside(&*self.destination, &location, &outside).await
+                }
+            };
             if let Err(e) = copied {
                 let text = format!("the copy of its manifest beside it could not be written: {e}");
                 cx.note(Severity::Warning, "", &location, text);
             }
         }
-        Ok(super::summary(&manifest, location, stored, None))
+        let summary = super::summary(&manifest, location, stored, None);
+        Ok(BackupSummary { encrypted: encrypted.is_some(), ..summary })
     }
 
     async fn abort(self: Box<Self>, _cx: &Context) -> Result<()> {

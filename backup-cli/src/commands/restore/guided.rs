@@ -3,7 +3,7 @@
 use super::Wanted;
 use crate::{
     args::Among,
-    commands::session::{Located, Session},
+    commands::session::{Located, Session, read_with},
     failure::{Failure, Result},
     render::human,
 };
@@ -20,7 +20,7 @@ pub(super) fn is_possible(session: &Session) -> bool {
 
 /// Asks for archive, series, backup, components and place. The plan and its consent come after it, as always.
 pub(super) async fn choose(among: &Among, session: &Session) -> Result<Wanted> {
-    let spec = archive(among.from.as_deref(), session).await?;
+    let spec = read_with(archive(among.from.as_deref(), session).await?, &among.keys);
     let archive = spec.open()?;
     let mut backups = archive.list(&session.context()).await?;
     session.progress.finish();

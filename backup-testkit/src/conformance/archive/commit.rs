@@ -1,6 +1,6 @@
 //! A backup exists only when its manifest is written.
 
-use super::{ArchiveFixture, Fresh, list};
+use super::{ArchiveFixture, Fresh, as_listed, list};
 use crate::{
     Must,
     conformance::pouring::{assert_reads_back, back_up, back_up_all, conclusion, pour},
@@ -239,7 +239,8 @@ pub async fn the_manifest_says_what_was_concluded(make: &impl ArchiveFixture) {
     assert_eq!((&component.proof, component.moment, component.lost), (&poured.proof, poured.moment, 0));
     assert!(manifest.finished >= header.created, "it was finished before it began");
     let listed = list(make, &*archive).await;
-    assert_eq!(listed.iter().collect::<Vec<_>>(), [&summary], "the listing and the answer of commit differ");
+    let expected = as_listed(make, &summary);
+    assert_eq!(listed, [expected], "the listing and the answer of commit differ");
     assert_eq!(
         (&summary.series, summary.created, &summary.module),
         (&header.series, header.created, &header.module)
@@ -346,7 +347,7 @@ pub async fn removing_removes_these_and_nothing_else(make: &impl ArchiveFixture)
     let third = back_up(&*fresh.archive, &source(), &cx).await.must("make a backup");
     fresh.archive.remove(&[third.id, second.id.clone()], &cx).await.must("remove two");
     let archive = fresh.reopened();
-    assert_eq!(list(make, &*archive).await.iter().collect::<Vec<_>>(), [&first]);
+    assert_eq!(list(make, &*archive).await.iter().collect::<Vec<_>>(), [&as_listed(make, &first)]);
     assert!(archive.open(&second.id, &cx).await.is_err(), "a removed backup can be opened");
     assert_eq!(fresh.names(), names, "something of the removed backups is left");
     assert_reads_back(&*archive, &first, &source(), &cx).await;

@@ -1,0 +1,92 @@
+//! To whom backups are encrypted, and with what they are read.
+
+use super::ArchiveSpec;
+use backup_core::{
+    Error, ErrorKind, Result, Secret,
+    encryption::{Identities, Recipients},
+    portable::PortableOptions,
+};
+use std::path::PathBuf;
+
+#[derive(Clone, Default)]
+pub(super) struct Encryption {
+    recipients: Vec<String>,
+    passphrase: Option<Passphrase>,
+    identities: Identities,
+}
+
+#[derive(Clone)]
+enum Passphrase {
+    Given(Secret),
+    File(PathBuf),
+}
+
+impl Encryption {
+    pub(super) fn identities(&self) -> Identities {
+        match &self.passphrase {
+            None => self.identities.clone(),
+            Some(Passphrase::Given(secret)) => self.identities.clone().passphrase(secret.clone()),
+            Some(Passphrase::File(file)) => self.identities.clone().passphrase_file(file),
+        }
+    }
+
+    pub(super) fn apply(&self, options: &mut PortableOptions) -> Result<()> {
+        options.identities = self.identities();
+        options.recipients = match &self.passphrase {
+            None => Recipients::keys(self.recipients.clone())?,
+            Some(_) if !self.recipients.is_empty() => {
+                let text = "a backup is encrypted to recipients or with a passphrase, not both";
+                return Err(Error::new(ErrorKind::Usage, "encrypt the backup", text));
+            }
+            Some(Passphrase::Given(secret)) => Recipients::passphrase(secret.clone()),
+            Some(Passphrase::File(file)) => Recipients::passphrase_file(file),
+        };
+        Ok(())
+    }
+}
+
+impl ArchiveSpec {
+    /// Encrypts new backups to these: `age1…`, `ssh-ed25519 …`, `ssh-rsa …`, or files that list some. Who can write need not be able to
+    /// read.
+    #[must_use]
+    pub fn recipients<T: Into<String>>(mut self, recipients: impl IntoIterator<Item = T>) -> Self {
+        self.encryption.recipients = recipients.into_iter().map(Into::into).collect();
+        self.encryption.passphrase = None;
+        self
+    }
+
+    /// Encrypts new backups with a passphrase, and reads with it.
+    #[must_use]
+    pub fn passphrase(mut self, passphrase: Secret) -> Self {
+        self.encryption.passphrase = Some(Passphrase::Given(passphrase));
+        self.encryption.recipients.clear();
+        self
+    }
+
+    /// The same, with the first line of a file.
+    #[must_use]
+    pub fn passphrase_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.encryption.passphrase = Some(Passphrase::File(file.into()));
+        self.encryption.recipients.clear();
+        self
+    }
+
+    /// Whether new backups are encrypted.
+    pub fn is_encrypting(&self) -> bool {
+        !self.encryption.recipients.is_empty() || self.encryption.passphrase.is_some()
+    }
+
+    /// Reads encrypted backups with the keys in this file: an identity file of age, or a private key of ssh.
+    #[must_use]
+    pub fn identity(mut self, file: impl Into<PathBuf>) -> Self {
+        self.encryption.identities = self.encryption.identities.file(file);
+        self
+    }
+
+    /// Reads encrypted backups with these, whatever was said before.
+    #[must_use]
+    pub fn identities(mut self, identities: Identities) -> Self {
+        self.encryption.identities = identities;
+        self
+    }
+}
