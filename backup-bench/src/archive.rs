@@ -19,7 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Name that the tree's component gets.
-const COMPONENT: &str = "data";
+pub(crate) const COMPONENT: &str = "data";
 
 const TOOLS: [&str; 6] = ["tar", "zstd", "bash", "sha256sum", "tee", "diff"];
 
@@ -67,17 +67,23 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
     memory.judge(&mut report, &mut checks);
     startup::measure_version(&mut track, &mut report, &mut checks)?;
     inodes::free(&track.work)?;
-    conclude(options, &track, report, &checks)
+    conclude("archive", options, &track, report, &checks)
 }
 
-fn conclude(options: &Options, track: &Track, mut report: Report, checks: &[Check]) -> Result<u8> {
+pub(crate) fn conclude(
+    race: &str,
+    options: &Options,
+    track: &Track,
+    mut report: Report,
+    checks: &[Check],
+) -> Result<u8> {
     let asked = options.loaded || options.quick;
     let (judged, code, words) = outcome(asked, track.disturbed, track.runs, checks);
     report.verdicts(checks, judged);
     report.line(words);
     println!("{}", report.text());
     if options.save {
-        eprintln!("written: {}", report.save("archive")?.display());
+        eprintln!("written: {}", report.save(race)?.display());
     }
     Ok(code)
 }
@@ -107,18 +113,18 @@ struct Contest<'a> {
 }
 
 /// What all parts of the race share.
-struct Track {
+pub(crate) struct Track {
     program: PathBuf,
     /// For archives and restored folders.
-    work: PathBuf,
-    rounds: u32,
+    pub(crate) work: PathBuf,
+    pub(crate) rounds: u32,
     runs: u32,
     disturbed: u32,
     states: u32,
 }
 
 impl Track {
-    fn prepare(options: &Options, program: PathBuf, data: &Path) -> Result<Self> {
+    pub(crate) fn prepare(options: &Options, program: PathBuf, data: &Path) -> Result<Self> {
         fs::create_dir_all(data).doing(data.display())?;
         let scale = options.scale();
         let once = Tree::Mixed.bytes(scale) + Tree::Small.bytes(scale);
@@ -150,16 +156,22 @@ impl Track {
     }
 
     /// Our program, away from any configuration and with a fresh state folder.
-    fn ours(&mut self, arguments: &[&std::ffi::OsStr]) -> Job {
+    pub(crate) fn ours(&mut self, arguments: &[&std::ffi::OsStr]) -> Job {
         self.states += 1;
         let state = self.work.join(format!("state-{}", self.states));
         Job::program(&self.program, arguments).env("BACKUP_STATE_DIR", &state).within(&self.work)
     }
 
-    fn run(&mut self, what: &str, job: &Job) -> Result<Sample> {
+    pub(crate) fn run(&mut self, what: &str, job: &Job) -> Result<Sample> {
+        let sample = self.run_with_server(what, job)?;
+        self.disturbed += u32::from(sample.disturbed());
+        Ok(sample)
+    }
+
+    /// Of a run that has a server at work beside it, which counts among the others: whether it was disturbed cannot be told.
+    pub(crate) fn run_with_server(&mut self, what: &str, job: &Job) -> Result<Sample> {
         let sample = measure(job)?;
         self.runs += 1;
-        self.disturbed += u32::from(sample.disturbed());
         let others = sample
             .foreign
             .map(|f| format!(", others {:.2} CPUs, {:.2} with the kernel", f.user, f.all))
@@ -171,7 +183,7 @@ impl Track {
 }
 
 /// Removes a file or folder that may be there.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let removed = match fs::symlink_metadata(path) {
         Ok(m) if m.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -183,7 +195,7 @@ fn remove(path: &Path) -> Result<()> {
     }
 }
 
-fn wall(sample: &Sample) -> f64 {
+pub(crate) fn wall(sample: &Sample) -> f64 {
     sample.wall.as_secs_f64()
 }
 

@@ -1,7 +1,7 @@
 //! The command line.
 
 use crate::failure::{Failure, Result};
-use crate::{archive, supervise};
+use crate::{archive, destinations, supervise};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -19,6 +19,8 @@ const CODES: &str = "Exit codes: 0 every bar is met, 1 one is missed or a side f
 enum Race {
     /// Folders into tar.zst and back, against tar and zstd
     Archive(Options),
+    /// Archives to a bucket and to a disk, against tar, zstd and mc
+    Destinations(Options),
     /// Runs one command and prints its figures
     #[command(hide = true)]
     Supervise {
@@ -49,7 +51,7 @@ pub(crate) struct Options {
     /// Trees of a twentieth, to try the race itself: without a verdict
     #[arg(long)]
     pub(crate) quick: bool,
-    /// Writes the result to docs/bench/DATE-archive.md
+    /// Writes the result to docs/bench/DATE-RACE.md
     #[arg(long)]
     pub(crate) save: bool,
     /// Races this program instead of building it
@@ -61,6 +63,7 @@ pub(crate) struct Options {
 pub(crate) fn run() -> Result<u8> {
     match Line::parse().race {
         Race::Archive(options) => archive::race(&options),
+        Race::Destinations(options) => destinations::race(&options),
         Race::Supervise { cpus, stdout, command } => {
             supervise::run(cpus, stdout.as_deref(), &command).map(|()| crate::failure::PASS)
         }

@@ -55,7 +55,7 @@ impl Job {
         self
     }
 
-    pub(crate) fn env(mut self, name: &str, value: &Path) -> Self {
+    pub(crate) fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.environment.push((name.into(), value.into()));
         self
     }

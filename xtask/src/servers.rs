@@ -8,6 +8,9 @@ use crate::{Failure, Outcome, required};
 
 /// (program, Go module at the version that the tests know).
 const MINIO: (&str, &str) = ("minio", "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c");
+/// MinIO's client: a rival in a race.
+const MC: (&str, &str) = ("mc", "github.com/minio/mc@v0.0.0-20250313080218-cf909e1063a9");
+
 /// Where what is built here is kept: where backup-testkit looks for it.
 fn tools() -> PathBuf {
     let home = || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache");
@@ -38,4 +41,10 @@ pub(crate) fn for_tests() -> Outcome<Option<String>> {
         Err(failure) if required("minio") => Err(failure),
         Err(Failure::Failed(why) | Failure::Usage(why)) => Ok(Some(why)),
     }
+}
+
+/// What the race of destinations needs.
+pub(crate) fn for_races() -> Outcome {
+    built(MINIO)?;
+    built(MC)
 }

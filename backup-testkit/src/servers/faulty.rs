@@ -42,6 +42,7 @@ pub struct Seen {
 pub struct Faulty {
     port: u16,
     seen: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
 }
 
 impl Faulty {
@@ -52,21 +53,27 @@ impl Faulty {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
-        let (seen, fault) = (Arc::new(AtomicU64::new(0)), Arc::new(fault));
-        let count = seen.clone();
+        let (seen, answered, fault) = (Arc::default(), Arc::default(), Arc::new(fault));
+        let (count, bytes): (Arc<AtomicU64>, Arc<AtomicU64>) = (Arc::clone(&seen), Arc::clone(&answered));
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let (server, fault, count) = (server.clone(), fault.clone(), count.clone());
+                let (server, fault) = (server.clone(), fault.clone());
+                let (count, bytes) = (count.clone(), bytes.clone());
                 // Whatever breaks a connection is what this is for.
-                std::thread::spawn(move || drop(pass(client, &server, &*fault, &count)));
+                std::thread::spawn(move || drop(pass(client, &server, &*fault, &count, &bytes)));
             }
         });
-        Ok(Faulty { port, seen })
+        Ok(Faulty { port, seen, answered })
     }
 
     /// Its URL.
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Bytes that the server has answered with so far, heads included.
+    pub fn answered(&self) -> u64 {
+        self.answered.load(SeqCst)
     }
 
     /// Requests so far.
@@ -81,6 +88,7 @@ fn pass(
     server: &str,
     fault: &dyn Fn(&Seen) -> Option<Fault>,
     count: &AtomicU64,
+    bytes: &AtomicU64,
 ) -> io::Result<()> {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -131,7 +139,7 @@ fn pass(
         left -= n as u64;
     }
     let mut answer = Vec::new();
-    up.read_to_end(&mut answer)?;
+    bytes.fetch_add(up.read_to_end(&mut answer)? as u64, SeqCst);
     match fault {
         Some(Fault::LoseAnswer) => client.shutdown(Shutdown::Both),
         Some(Fault::CutAnswer) => client.write_all(&answer[..answer.len() / 2]),
