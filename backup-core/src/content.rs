@@ -291,6 +291,12 @@ impl Content {
     }
 }
 
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Content").field("delivered", &self.got).finish_non_exhaustive()
+    }
+}
+
 fn wrong_length(promised: u64, got: u64) -> Error {
     Error::new(ErrorKind::Source, "read the content", format!("it has {got} bytes, {promised} were promised"))
 }

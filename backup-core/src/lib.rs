@@ -8,6 +8,8 @@ mod archive;
 mod backend;
 mod budget;
 mod buffers;
+mod command;
+mod container;
 mod content;
 mod context;
 pub mod destination;
@@ -36,6 +38,8 @@ pub use archive::{
 };
 pub use backend::{Backend, Named};
 pub use budget::{Budget, Reservation};
+pub use command::{CommandRunner, HostRunner, OutputWatch, ToolCommand, feed_input, not_found, output_of};
+pub use container::{ContainerEngine, ContainerFacts, ContainerMount, NoContainers};
 pub use content::{Content, Feed, Part};
 pub use context::{Context, Notes};
 pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path};

@@ -13,7 +13,10 @@ pub struct Registry {
 impl Default for Registry {
     /// All stores of this build.
     fn default() -> Self {
-        Registry { backends: Vec::new() }.with(backup_files::FilesBackend)
+        let containers = Arc::new(backup_docker::Docker::default());
+        Registry { backends: Vec::new() }
+            .with(backup_files::FilesBackend)
+            .with(backup_postgres::PostgresBackend::new(containers))
     }
 }
 

@@ -1,0 +1,7 @@
+#![doc = include_str!("../README.md")]
+
+mod engine;
+mod exec;
+mod facts;
+
+pub use engine::Docker;

@@ -1,0 +1,117 @@
+//! The configuration of a PostgreSQL database, as a source and as a target.
+
+use crate::address::Address;
+use backup_core::{Error, ErrorKind, Result};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::path::PathBuf;
+
+/// A database of a PostgreSQL server. The same for a source and for the target it is restored to; what concerns reading only is
+/// without effect on a target. No passwords: they come from `BACKUP_<NAME>_PASSWORD`, `password_file`, the container's own
+/// environment, `PGPASSWORD` or `~/.pgpass`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct PostgresConfig {
+    /// Address of the server and the database: `postgres://user@host:port/database?sslmode=verify-full`. A host that is a folder
+    /// (`%2Frun%2Fpostgresql`), or none, is a Unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The container that the server runs in, instead of a URL: user, password and database are taken from its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The database, if the URL does not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<String>,
+    /// The user, if the URL does not name it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// A file whose first line is the password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// Folder of `pg_dump` and `pg_restore` on this host. If not given, those of the server's version are looked for here and in
+    /// the server's container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<PathBuf>,
+    /// How long to wait for a lock on a table, in seconds; 30 if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_timeout: Option<u32>,
+    /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters. Their definitions are kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_table_data: Vec<String>,
+    /// Restore: owners and privileges are not set; everything belongs to the user that restores.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub no_owner: bool,
+    /// Restore: database to connect to while the other one is replaced; `postgres` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_database: Option<String>,
+}
+
+impl PostgresConfig {
+    /// The database of this address.
+    pub fn url(url: impl Into<String>) -> Self {
+        PostgresConfig { url: Some(url.into()), ..Self::default() }
+    }
+
+    /// The server in this container.
+    pub fn container(name: impl Into<String>) -> Self {
+        PostgresConfig { container: Some(name.into()), ..Self::default() }
+    }
+
+    /// As the JSON that `Backend::source` and `Backend::target` take.
+    pub fn to_value(&self) -> Value {
+        // A struct of strings, lists and switches.
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    pub(crate) fn read(config: Value, component: &str) -> Result<Self> {
+        let wrong = |message: String| {
+            Error::new(ErrorKind::Usage, "read the configuration of PostgreSQL", message).on(component)
+        };
+        let read: PostgresConfig = serde_json::from_value(config).map_err(|e| wrong(e.to_string()))?;
+        match (&read.url, &read.container) {
+            (Some(url), None) => drop(Address::parse(url)?),
+            (None, Some(name)) if !name.is_empty() => {}
+            _ => return Err(wrong("it needs one of `url` and `container`".to_owned())),
+        }
+        Ok(read)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(b: &bool) -> bool {
+    !*b
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_configuration_names_one_server_and_no_unknown_key() {
+        for wrong in [
+            json!({}),
+            json!({"container": ""}),
+            json!({"url": "postgres://h/d", "container": "c"}),
+            json!({"url": "mysql://h/d"}),
+            json!({"url": "postgres://h/d", "databse": "x"}),
+        ] {
+            assert_eq!(
+                PostgresConfig::read(wrong.clone(), "db").unwrap_err().kind(),
+                ErrorKind::Usage,
+                "{wrong}"
+            );
+        }
+        let read = PostgresConfig::read(json!({"container": "c", "database": "d"}), "db").unwrap();
+        assert_eq!(PostgresConfig::read(read.to_value(), "db").unwrap(), read);
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_shown() {
+        let e = PostgresConfig::read(json!({"url": "postgres://u:hunter2@h/d"}), "db").unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Usage);
+        assert!(!format!("{e} {e:?}").contains("hunter2") && e.hint_text().is_some());
+    }
+}

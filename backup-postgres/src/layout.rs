@@ -1,0 +1,64 @@
+//! What a component of PostgreSQL consists of. docs/format.md and RESTORE.md describe the same for people.
+
+use crate::catalog::{Format, Table};
+use backup_core::{Entry, Stage};
+use serde::{Deserialize, Serialize};
+
+/// The folder of all that is no rows of a table. It has no dot, the folder of a table has one.
+pub(crate) const PROPERTIES: &str = "database/properties.json";
+/// `pg_dump -Fc --schema-only`.
+pub(crate) const SCHEMA: &str = "database/schema.dump";
+/// `pg_dump -Fc` of large objects alone.
+pub(crate) const LARGE_OBJECTS: &str = "database/large-objects.dump";
+/// Statements that set the sequences.
+pub(crate) const SEQUENCES: &str = "database/sequences.sql";
+/// Statements that fill materialized views.
+pub(crate) const REFRESH: &str = "database/refresh.sql";
+/// A script for `psql` that loads all rows: for people who restore by hand.
+pub(crate) const LOAD: &str = "database/load.sql";
+
+/// How to do it by hand.
+pub(crate) const GUIDE: &str = "database/RESTORE.md";
+
+/// What an entry with rows says of itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RowsOf {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) format: Format,
+    /// Its extension may have put rows there already.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) of_extension: bool,
+}
+
+/// The path of a piece of a table.
+pub(crate) fn rows_path(table: &Table, piece: usize) -> String {
+    let ending = match table.format {
+        Format::Text => "copy",
+        Format::Binary => "copybin",
+    };
+    format!("{}/{piece:05}.{ending}", table.folder())
+}
+
+/// An entry with rows of a table.
+pub(crate) fn rows_entry(table: &Table, piece: usize) -> Entry {
+    let of = RowsOf {
+        schema: table.schema.clone(),
+        table: table.name.clone(),
+        columns: table.columns.clone(),
+        format: table.format,
+        of_extension: table.of_extension,
+    };
+    // A struct of strings.
+    let store = serde_json::to_value(of).ok();
+    Entry { store, ..Entry::file(rows_path(table, piece), Stage::Data) }
+}
+
+/// The subject of the facts of a table, and the measure of one piece of it.
+pub(crate) fn rows_fact(schema: &str, table: &str, path: &str) -> (String, String) {
+    let piece = path.rsplit('/').next().unwrap_or(path);
+    let piece = piece.split('.').next().unwrap_or(piece);
+    (format!("table {schema}.{table}"), format!("rows in {piece}"))
+}

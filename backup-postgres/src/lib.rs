@@ -1,0 +1,20 @@
+//! PostgreSQL databases as sources and targets: one moment, read in parallel, restored beside the old data and swapped in.
+#![doc = include_str!("../README.md")]
+
+mod address;
+mod backend;
+mod catalog;
+mod client;
+mod config;
+mod credentials;
+mod error;
+mod layout;
+mod properties;
+mod quote;
+mod server;
+mod source;
+mod target;
+mod tools;
+
+pub use backend::PostgresBackend;
+pub use config::PostgresConfig;

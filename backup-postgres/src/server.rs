@@ -1,0 +1,224 @@
+//! From a configuration to a server that answers, by the ladder: published port, address of the container.
+
+use crate::{
+    PostgresConfig,
+    address::{Address, DEFAULT_PORT, Endpoint, Host, Ssl},
+    client::{ClientError, Session},
+    credentials::{Whose, password},
+};
+use backup_core::{
+    ContainerEngine, ContainerFacts, Error, ErrorKind, Result, Secret, ToolCommand, output_of,
+};
+use std::{path::Path, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+
+/// Servers older than this lack what is relied on.
+const OLDEST: u32 = 13;
+/// The newest that was tested.
+const NEWEST: u32 = 18;
+const PORT_ANSWERS: Duration = Duration::from_secs(3);
+
+/// A server and the database of it that is meant.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) database: String,
+    /// How it is reached, for people.
+    pub(crate) rung: String,
+    /// The container that it runs in, if that is known, and its port in there.
+    pub(crate) inside: Option<(ContainerFacts, u16)>,
+    pub(crate) config: PostgresConfig,
+    pub(crate) engine: Arc<dyn ContainerEngine>,
+}
+
+impl Server {
+    /// Finds out where it is and how to log in. The server itself is not asked yet.
+    pub(crate) async fn resolve(
+        config: &PostgresConfig,
+        component: &str,
+        engine: &Arc<dyn ContainerEngine>,
+    ) -> Result<Self> {
+        let address = match &config.url {
+            Some(url) => Address::parse(url)?,
+            None => Address::default(),
+        };
+        let container = match &config.container {
+            Some(name) => Some(running(engine.inspect(name).await?, name)?),
+            None => None,
+        };
+        let of_container = match &container {
+            Some(facts) => Environment::read(facts, &**engine).await?,
+            None => Environment::default(),
+        };
+        let user = config.user.clone().or(address.user.clone()).or(of_container.user).or_else(own_name);
+        let user = user.unwrap_or_else(|| "postgres".to_owned());
+        let database = config.database.clone().or(address.database.clone()).or(of_container.database);
+        let database = database.unwrap_or_else(|| user.clone());
+        let (host, port, rung, inside) = match container {
+            Some(facts) => {
+                let port = of_container.port.unwrap_or(DEFAULT_PORT);
+                let (host, reached, rung) = reach(&facts, port).await?;
+                (host, reached, rung, Some((facts, port)))
+            }
+            None => {
+                let (host, port) = (address.host(), address.port.unwrap_or(DEFAULT_PORT));
+                let inside = match host.is_this_host() {
+                    // An engine that does not answer is no reason to fail: the server does.
+                    true => engine.publishing(port).await.ok().flatten(),
+                    false => None,
+                };
+                let inside = inside.and_then(|facts| {
+                    let inner =
+                        facts.published.iter().find(|(_, there)| there.port() == port).map(|(p, _)| *p)?;
+                    Some((facts, inner))
+                });
+                let rung = format!("{}:{port}", host.text());
+                (host, port, rung, inside)
+            }
+        };
+        let password = password(&Whose {
+            component,
+            password_file: config.password_file.as_deref(),
+            host: &host.text(),
+            port,
+            database: &database,
+            user: &user,
+            of_container: of_container.password,
+        })?;
+        let application = format!("backup {}", &ulid::Ulid::generate().to_string()[16..]);
+        let ssl = if config.url.is_some() { address.ssl } else { Ssl::default() };
+        let endpoint = Endpoint { host, port, user, password, ssl, application };
+        Ok(Server { endpoint, database, rung, inside, config: config.clone(), engine: engine.clone() })
+    }
+
+    /// A session with the database.
+    pub(crate) async fn session(&self) -> Result<Session, ClientError> {
+        Session::connect(&self.endpoint, &self.database).await
+    }
+
+    /// A session with a database from which the others can be renamed and dropped.
+    pub(crate) async fn maintenance_session(&self) -> Result<Session, ClientError> {
+        let named = self.config.maintenance_database.as_deref();
+        let databases = named.map_or_else(|| vec!["postgres", "template1"], |name| vec![name]);
+        let mut first = None;
+        for database in databases.into_iter().filter(|d| *d != self.database) {
+            match Session::connect(&self.endpoint, database).await {
+                Err(e) if e.code() == Some("3D000") => drop(first.get_or_insert(e)),
+                other => return other,
+            }
+        }
+        Err(first.unwrap_or_else(|| {
+            ClientError::Protocol("no database is left to connect to: set maintenance_database".into())
+        }))
+    }
+
+    /// For people, without secrets.
+    pub(crate) fn place(&self) -> String {
+        match &self.inside {
+            Some((facts, _)) if self.config.container.is_some() => {
+                format!("container://{}/{}", facts.name, self.database)
+            }
+            _ => format!(
+                "postgres://{}@{}:{}/{}",
+                self.endpoint.user,
+                self.endpoint.host.text(),
+                self.endpoint.port,
+                self.database
+            ),
+        }
+    }
+}
+
+/// The major version, refused if it is too old. `server_version_num` is 170011 for 17.11.
+pub(crate) async fn major_version(session: &mut Session) -> Result<(u32, Option<String>), ClientError> {
+    let text = session.value("SHOW server_version_num").await?.unwrap_or_default();
+    let major = text.parse::<u32>().unwrap_or(0) / 10_000;
+    if major < OLDEST {
+        let message = format!("the server is PostgreSQL {major}; {OLDEST} is the oldest that can be handled");
+        return Err(ClientError::Protocol(message));
+    }
+    let untested =
+        format!("the server is PostgreSQL {major}, which is newer than any that was tested ({NEWEST})");
+    Ok((major, (major > NEWEST).then_some(untested)))
+}
+
+/// The name of the user that this process runs as: libpq's default.
+fn own_name() -> Option<String> {
+    std::env::var("PGUSER").or_else(|_| std::env::var("USER")).ok().filter(|name| !name.is_empty())
+}
+
+fn running(facts: ContainerFacts, name: &str) -> Result<ContainerFacts> {
+    if facts.running {
+        return Ok(facts);
+    }
+    let e = Error::new(ErrorKind::Source, "reach PostgreSQL", "the container does not run").on(name);
+    Err(e.hint(format!("docker start {name}")))
+}
+
+async fn reach(facts: &ContainerFacts, port: u16) -> Result<(Host, u16, String)> {
+    if let Some(there) = facts.published.get(&port) {
+        let ip = if there.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { there.ip() };
+        if answers(&ip.to_string(), there.port()).await {
+            return Ok((
+                Host::Name(ip.to_string()),
+                there.port(),
+                format!("published port {}", there.port()),
+            ));
+        }
+    }
+    for ip in &facts.addresses {
+        if answers(&ip.to_string(), port).await {
+            return Ok((Host::Name(ip.to_string()), port, format!("address {ip} of the container")));
+        }
+    }
+    let message =
+        format!("port {port} is not published on this host, and the container's address does not answer");
+    let e = Error::new(ErrorKind::Source, "reach PostgreSQL", message).on(&facts.name);
+    Err(e.hint(format!("publish the port on this host only: -p 127.0.0.1:{port}:{port}")))
+}
+
+async fn answers(host: &str, port: u16) -> bool {
+    let connected = tokio::time::timeout(PORT_ANSWERS, TcpStream::connect((host, port))).await;
+    matches!(connected, Ok(Ok(_)))
+}
+
+/// What the official image is told by its environment.
+#[derive(Default)]
+struct Environment {
+    user: Option<String>,
+    password: Option<Secret>,
+    database: Option<String>,
+    port: Option<u16>,
+}
+
+impl Environment {
+    async fn read(facts: &ContainerFacts, engine: &dyn ContainerEngine) -> Result<Self> {
+        let user = value(facts, engine, "POSTGRES_USER").await?.map(|s| s.expose().to_owned());
+        let database = value(facts, engine, "POSTGRES_DB").await?.map(|s| s.expose().to_owned());
+        let user = user.unwrap_or_else(|| "postgres".to_owned());
+        Ok(Environment {
+            database: Some(database.unwrap_or_else(|| user.clone())),
+            user: Some(user),
+            password: value(facts, engine, "POSTGRES_PASSWORD").await?,
+            port: facts.environment.get("PGPORT").and_then(|p| p.expose().parse().ok()),
+        })
+    }
+}
+
+/// A variable, or the content of the file that `NAME_FILE` names in the container.
+async fn value(facts: &ContainerFacts, engine: &dyn ContainerEngine, name: &str) -> Result<Option<Secret>> {
+    if let Some(value) = facts.environment.get(name).filter(|v| !v.expose().is_empty()) {
+        return Ok(Some(value.clone()));
+    }
+    let Some(file) = facts.environment.get(&format!("{name}_FILE")).filter(|v| !v.expose().is_empty()) else {
+        return Ok(None);
+    };
+    if !Path::new(file.expose()).is_absolute() {
+        return Ok(None);
+    }
+    let cat = ToolCommand::new("cat").arg("--").arg(file.expose());
+    let read = output_of(&*engine.runner(&facts.id), cat, 64 << 10, Duration::from_secs(20)).await;
+    let read =
+        read.map_err(|e| e.hint(format!("{name}_FILE of the container {} cannot be read", facts.name)))?;
+    Ok(Some(Secret::new(String::from_utf8_lossy(&read).trim_end_matches(['\r', '\n']))))
+}

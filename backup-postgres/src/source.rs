@@ -1,0 +1,110 @@
+//! The reading side: a database at one moment.
+
+mod fix;
+mod guide;
+mod pool;
+mod pour;
+mod vendor;
+
+use crate::{
+    PostgresConfig, catalog,
+    client::Session,
+    error,
+    server::{Server, major_version},
+    tools::Tools,
+};
+use async_trait::async_trait;
+use backup_core::{ContainerEngine, Context, Error, Ready, Result, Severity, Source, Stillness, View};
+use serde_json::Value;
+use std::{fmt, sync::Arc};
+
+const LOCK_TIMEOUT: u32 = 30;
+
+/// A database to be backed up.
+pub(crate) struct PostgresSource {
+    component: String,
+    config: PostgresConfig,
+    engine: Arc<dyn ContainerEngine>,
+}
+
+impl PostgresSource {
+    pub(crate) fn new(component: &str, config: PostgresConfig, engine: Arc<dyn ContainerEngine>) -> Self {
+        PostgresSource { component: component.to_owned(), config, engine }
+    }
+}
+
+impl fmt::Display for PostgresSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.config.url, &self.config.container) {
+            (Some(url), _) => f.write_str(url),
+            (None, Some(name)) => write!(f, "container://{name}"),
+            (None, None) => f.write_str("postgres"),
+        }
+    }
+}
+
+#[async_trait]
+impl Source for PostgresSource {
+    async fn connect(&self, cx: &Context) -> Result<Box<dyn Ready>> {
+        tokio::select! {
+            ready = connect(self, cx) => Ok(Box::new(ready?)),
+            () = cx.cancel.cancelled() => Err(Error::cancelled()),
+        }
+    }
+
+    fn origin(&self) -> Value {
+        let config =
+            PostgresConfig { exclude_table_data: Vec::new(), lock_timeout: None, ..self.config.clone() };
+        config.to_value()
+    }
+}
+
+/// A connected source, before its moment.
+struct PostgresReady {
+    component: String,
+    server: Server,
+    tools: Tools,
+    major: u32,
+    leader: Session,
+    workers: Vec<Session>,
+    tables: Vec<catalog::Table>,
+    settings: String,
+}
+
+async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady> {
+    let server = Server::resolve(&source.config, &source.component, &source.engine).await?;
+    let failed = || error::source("connect to the database", &server);
+    let mut leader = server.session().await.map_err(failed())?;
+    let (major, untested) = major_version(&mut leader).await.map_err(failed())?;
+    if let Some(text) = untested {
+        cx.note(Severity::Warning, &source.component, "", text);
+    }
+    let settings = catalog::settings(major, source.config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
+    leader.query(&settings).await.map_err(failed())?;
+    let tools = Tools::find(&server, major).await?;
+    let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
+    let mut workers = Vec::new();
+    for _ in 0..cx.tasks {
+        workers.push(pool::worker(&server, &settings).await.map_err(failed())?);
+    }
+    let component = source.component.clone();
+    Ok(PostgresReady { component, server, tools, major, leader, workers, tables, settings })
+}
+
+#[async_trait]
+impl Ready for PostgresReady {
+    fn stillness(&self) -> Stillness {
+        Stillness::None
+    }
+
+    fn estimate(&self) -> Option<u64> {
+        Some(self.tables.iter().map(|table| table.bytes).sum())
+    }
+
+    async fn fix(self: Box<Self>, cx: &Context) -> Result<Box<dyn View>> {
+        tokio::select! {
+            view = fix::fix(*self) => Ok(Box::new(view?)),
+            () = cx.cancel.cancelled() => Err(Error::cancelled()),
+        }
+    }
+}

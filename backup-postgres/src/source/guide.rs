@@ -1,0 +1,57 @@
+//! `database/RESTORE.md`: how to restore this very database with the vendor's tools alone.
+
+use crate::{layout, properties::Properties, quote::ident};
+
+/// Every command block can be run as it stands, by `sh`, in the folder that has `database/` in it.
+pub(super) fn text(database: &str, properties: &Properties, large_objects: bool) -> String {
+    let shell = format!("'{}'", database.replace('\'', "'\\''"));
+    let create = properties.create(database, properties.server, false);
+    let mut steps = vec![
+        (
+            "Join what is in segments. Run this and all that follows in the folder that has `database/` in it".to_owned(),
+            "find . -name '*.seg000000' | while read -r first; do\n  name=\"${first%.seg000000}\"\n  cat \"$name\".seg?????? > \"$name\" && rm \"$name\".seg??????\ndone".to_owned(),
+        ),
+        (
+            "Make the database. `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` say where; the roles that own things must be there".to_owned(),
+            format!("psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{create};\nEND-OF-SQL"),
+        ),
+        ("The definitions".to_owned(), restore(&shell, "--section=pre-data", layout::SCHEMA)),
+        ("The rows".to_owned(), run(&shell, layout::LOAD)),
+        ("The sequences".to_owned(), run(&shell, layout::SEQUENCES)),
+        (
+            "Indexes, constraints, triggers".to_owned(),
+            restore(&shell, "--section=post-data --jobs=4", layout::SCHEMA),
+        ),
+        ("The materialized views".to_owned(), run(&shell, layout::REFRESH)),
+        (
+            "What belongs to the database as a whole".to_owned(),
+            format!(
+                "psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{};\nEND-OF-SQL",
+                properties.apply(database, true).join(";\n")
+            ),
+        ),
+    ];
+    if large_objects {
+        steps.insert(
+            4,
+            ("The large objects".to_owned(), restore(&shell, "--single-transaction", layout::LARGE_OBJECTS)),
+        );
+    }
+    let mut out = format!(
+        "# How to restore the database {} by hand\n\nIt was on PostgreSQL {}. All you need is `psql` and `pg_restore` of that version or newer.\n",
+        ident(database),
+        properties.server
+    );
+    for (number, (what, commands)) in steps.iter().enumerate() {
+        out.push_str(&format!("\n{}. {what}:\n\n```sh\n{commands}\n```\n", number + 1));
+    }
+    out
+}
+
+fn restore(database: &str, what: &str, file: &str) -> String {
+    format!("pg_restore --exit-on-error {what} -d {database} {file}")
+}
+
+fn run(database: &str, file: &str) -> String {
+    format!("psql -X -q -v ON_ERROR_STOP=1 -d {database} -f {file}")
+}

@@ -1,0 +1,100 @@
+//! Sessions that share the snapshot, one for each stream that flows.
+
+use crate::{
+    client::{ClientError, SPEAK_AS_THE_DATABASE, Session},
+    server::Server,
+};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+pub(super) struct Pool {
+    server: Server,
+    snapshot: String,
+    settings: String,
+    idle: Mutex<Vec<Session>>,
+    /// As many as streams may be open at once: none waits for a session that another one holds.
+    permits: Arc<Semaphore>,
+}
+
+/// A session that reads the encoding of the database as it is, so that no conversion stands between two equal databases.
+pub(super) async fn worker(server: &Server, settings: &str) -> Result<Session, ClientError> {
+    let mut session = server.session().await?;
+    session.query(settings).await?;
+    session.query(SPEAK_AS_THE_DATABASE).await?;
+    Ok(session)
+}
+
+impl Pool {
+    pub(super) async fn new(
+        server: Server,
+        snapshot: String,
+        settings: String,
+        mut sessions: Vec<Session>,
+    ) -> Result<Self, ClientError> {
+        let permits = Arc::new(Semaphore::new(sessions.len().max(1)));
+        let joined = sessions.iter_mut().map(|session| join(session, &snapshot));
+        futures::future::try_join_all(joined).await?;
+        Ok(Pool { server, snapshot, settings, idle: Mutex::new(sessions), permits })
+    }
+
+    pub(super) fn snapshot(&self) -> &str {
+        &self.snapshot
+    }
+
+    /// A session of the snapshot; a new one in the place of one that was given up in the middle of a COPY.
+    pub(super) async fn take(self: &Arc<Self>) -> Result<Taken, ClientError> {
+        let permit = self.permits.clone().acquire_owned().await;
+        let permit = permit.map_err(|_| ClientError::Protocol("the sessions are closed".into()))?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = match idle {
+            Some(session) => session,
+            None => {
+                let mut session = worker(&self.server, &self.settings).await?;
+                join(&mut session, &self.snapshot).await?;
+                session
+            }
+        };
+        Ok(Taken { session: Some(session), pool: self.clone(), _permit: permit })
+    }
+
+    /// Ends all sessions that are not in use, and lets nobody have one any more.
+    pub(super) async fn close(&self) {
+        self.permits.close();
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(idle.into_iter().map(Session::close)).await;
+    }
+}
+
+async fn join(session: &mut Session, snapshot: &str) -> Result<(), ClientError> {
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT {}",
+        crate::quote::literal(snapshot)
+    );
+    session.query(&sql).await.map(drop)
+}
+
+/// A session on loan; given back when dropped, if nothing was left half done.
+pub(super) struct Taken {
+    session: Option<Session>,
+    pool: Arc<Pool>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Taken {
+    pub(super) fn session(&mut self) -> Result<&mut Session, ClientError> {
+        self.session.as_mut().ok_or_else(|| ClientError::Protocol("the session was given up".into()))
+    }
+
+    /// Gives it up: a transaction that has failed takes no more statements.
+    pub(super) fn spoil(&mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take().filter(Session::is_clean) {
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+    }
+}

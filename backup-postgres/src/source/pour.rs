@@ -1,0 +1,371 @@
+//! Pours a database: definitions, rows in parallel, then what comes after them.
+
+use super::{
+    pool::{Pool, Taken},
+    vendor::without_time,
+};
+use crate::{
+    catalog::{self, Format, Table},
+    client::{ClientError, Session},
+    error, layout,
+    properties::Properties,
+    quote::qualified,
+    server::Server,
+    tools::Tools,
+};
+use async_trait::async_trait;
+use backup_core::{
+    Content, Context, Entry, Fact, Facts, Feed, Moment, Result, Severity, Sink, Stage, View, put_stage,
+};
+use futures::{StreamExt, stream};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// A table above this is cut into pieces of this, which flow side by side.
+const PIECE: u64 = 64 << 20;
+/// Before this version a range of row positions is no quick way into a table.
+const RANGES_SINCE: u32 = 14;
+
+/// A database at one moment. Dropping it closes its sessions, and with them goes all that they hold.
+pub(super) struct PostgresView {
+    pub(super) component: String,
+    pub(super) server: Server,
+    pub(super) tools: Tools,
+    pub(super) major: u32,
+    /// Holds the locks and the snapshot.
+    pub(super) leader: Arc<tokio::sync::Mutex<Session>>,
+    pub(super) pool: Arc<Pool>,
+    pub(super) tables: Vec<Table>,
+    pub(super) moment: Moment,
+    pub(super) position: String,
+}
+
+#[async_trait]
+impl View for PostgresView {
+    fn moment(&self) -> Moment {
+        self.moment
+    }
+
+    async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
+        let poured = self.pour_all(&sink, cx).await;
+        self.give_back().await;
+        poured
+    }
+}
+
+/// A piece of a table.
+#[derive(Clone)]
+struct Piece {
+    table: Arc<Table>,
+    number: usize,
+    pages: Option<(u64, Option<u64>)>,
+    bytes: u64,
+}
+
+impl PostgresView {
+    async fn pour_all(&self, sink: &Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
+        let failed = || error::source("read the catalog", &self.server);
+        let excluded = Excluded::new(&self.server.config.exclude_table_data);
+        let (properties, sequences, refreshes, large_objects) = {
+            let mut leader = self.leader.lock().await;
+            for text in catalog::not_captured(&mut leader).await.map_err(failed())? {
+                cx.note(Severity::Note, &self.component, "", format!("not included: {text}"));
+            }
+            let properties = Properties::read(&mut leader, &self.server.database, self.major).await;
+            (
+                properties.map_err(failed())?.unwrap_or_default(),
+                catalog::sequences(&mut leader).await.map_err(failed())?,
+                catalog::refreshes(&mut leader).await.map_err(failed())?,
+                catalog::large_objects(&mut leader).await.map_err(failed())?,
+            )
+        };
+        let (kept, left_out): (Vec<_>, Vec<_>) = self.tables.iter().cloned().partition(|t| !excluded.has(t));
+        for table in &left_out {
+            cx.note(Severity::Note, &self.component, table.display(), "its rows are left out, as configured");
+        }
+        excluded.all_matched(&self.tables)?;
+
+        let mut facts = Facts::new()
+            .with("server", "version", Fact::Note(format!("PostgreSQL {}", self.major)))
+            .with("server", "position", Fact::Note(self.position.clone()))
+            .with("server", "reached", Fact::Note(self.server.rung.clone()))
+            .with("database", "method", Fact::Note("native: pg_dump for definitions, COPY for rows".into()))
+            .with("database", "properties", Fact::Digest(properties.digest()))
+            .with("large objects", "count", Fact::Count(large_objects));
+        let json = serde_json::to_vec_pretty(&properties).unwrap_or_default();
+        let prepare = [
+            Ok(whole(layout::PROPERTIES, Stage::Prepare, json)),
+            Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"]))),
+        ];
+        put_stage(sink, cx, stream::iter(prepare)).await?;
+
+        let pieces = pieces(kept, self.major);
+        let load = load_script(&pieces, &properties.encoding);
+        let rows = self.pour_rows(sink, pieces, large_objects > 0, cx).await?;
+        facts.add_missing(rows);
+
+        let guide = super::guide::text(&self.server.database, &properties, large_objects > 0);
+        let complete = [
+            Ok(whole(layout::GUIDE, Stage::Complete, guide)),
+            Ok(whole(layout::LOAD, Stage::Complete, load)),
+            Ok(whole(layout::REFRESH, Stage::Complete, refreshes)),
+            Ok(whole(layout::SEQUENCES, Stage::Complete, sequences)),
+        ];
+        put_stage(sink, cx, stream::iter(complete)).await?;
+        Ok(facts)
+    }
+
+    /// An archive of pg_dump in our snapshot. Not compressed: the archive it goes into is.
+    fn vendor(&self, what: &[&str]) -> Content {
+        let snapshot = format!("--snapshot={}", self.pool.snapshot());
+        let wait = self.server.config.lock_timeout.unwrap_or(super::LOCK_TIMEOUT);
+        let wait = format!("--lock-wait-timeout={wait}s");
+        let common = ["--format=custom", "--compress=0", &*snapshot, &*wait];
+        without_time(self.tools.dump(&self.server.database, &[&common[..], what].concat()))
+    }
+
+    async fn pour_rows(
+        &self,
+        sink: &Arc<dyn Sink>,
+        pieces: Vec<Piece>,
+        large_objects: bool,
+        cx: &Context,
+    ) -> Result<Facts> {
+        let counted: Arc<Mutex<Facts>> = Arc::default();
+        // Tables for which somebody waits with a stronger lock: only the leader, which has its lock, can read them.
+        let contended: Arc<Mutex<VecDeque<Piece>>> = Arc::default();
+        let large = large_objects.then(|| {
+            // Named and left out again: then there is something chosen, and it is nothing but the large objects.
+            const NOTHING: &str = "pg_catalog.pg_largeobject_metadata";
+            let only = ["--blobs", "--table", NOTHING, "--exclude-table", NOTHING];
+            Ok((Entry::file(layout::LARGE_OBJECTS, Stage::Data), self.vendor(&only)))
+        });
+        let rows = stream::iter(pieces).then(|piece| {
+            let (counted, contended) = (counted.clone(), contended.clone());
+            async move {
+                let failed = error::source("read the table", &self.server);
+                let mut taken = self.pool.take().await.map_err(failed)?;
+                match lock_at_once(&mut taken, &piece.table).await {
+                    Ok(()) => Ok(Some(content(piece, From::Worker(taken), counted))),
+                    Err(e) if e.code() == Some("55P03") => {
+                        taken.spoil();
+                        contended.lock().unwrap_or_else(PoisonError::into_inner).push_back(piece);
+                        Ok(None)
+                    }
+                    Err(e) => {
+                        taken.spoil();
+                        Err(error::source("read the table", &self.server)(e).on(piece.table.display()))
+                    }
+                }
+            }
+        });
+        let rows = rows.filter_map(|item| std::future::ready(item.transpose()));
+        put_stage(sink, cx, stream::iter(large).chain(rows)).await?;
+        let left = std::mem::take(&mut *contended.lock().unwrap_or_else(PoisonError::into_inner));
+        for piece in left {
+            let item = content(piece, From::Leader(self.leader.clone()), counted.clone());
+            put_stage(sink, cx, stream::iter([Ok(item)])).await?;
+        }
+        let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(counted)
+    }
+
+    /// Ends all sessions, those of pg_dump too, should one be left.
+    async fn give_back(&self) {
+        self.pool.close().await;
+        let name = crate::quote::literal(&self.server.endpoint.application);
+        let mut leader = self.leader.lock().await;
+        if leader.is_clean() {
+            let others = format!(
+                "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+                 WHERE application_name = {name} AND pid <> pg_catalog.pg_backend_pid()"
+            );
+            // A server that is gone holds nothing for us.
+            let _ = leader.query(&others).await;
+        }
+        leader.goodbye().await;
+    }
+}
+
+async fn lock_at_once(taken: &mut Taken, table: &Table) -> Result<(), ClientError> {
+    let name = qualified_in_ascii(table);
+    let sql = format!("LOCK TABLE ONLY {name} IN ACCESS SHARE MODE NOWAIT");
+    taken.session()?.query(&sql).await.map(drop)
+}
+
+fn qualified_in_ascii(table: &Table) -> String {
+    use crate::quote::ident_in_ascii;
+    format!("{}.{}", ident_in_ascii(&table.schema), ident_in_ascii(&table.name))
+}
+
+enum From {
+    Worker(Taken),
+    Leader(Arc<tokio::sync::Mutex<Session>>),
+}
+
+fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>) -> (Entry, Content) {
+    let entry = layout::rows_entry(&piece.table, piece.number);
+    let content = Content::produce(move |feed| async move {
+        let rows = match from {
+            From::Worker(mut taken) => {
+                let copied = match taken.session() {
+                    Ok(session) => copy(session, &piece, &feed).await,
+                    Err(e) => Err(e),
+                };
+                if copied.is_err() {
+                    taken.spoil();
+                }
+                copied
+            }
+            From::Leader(leader) => copy(&mut *leader.lock().await, &piece, &feed).await,
+        };
+        let table = &piece.table;
+        let rows =
+            rows.map_err(|e| e.during(backup_core::ErrorKind::Source, "read the table").on(table.display()))?;
+        let (subject, measure) =
+            layout::rows_fact(&table.schema, &table.name, &layout::rows_path(table, piece.number));
+        let facts = Facts::new().with(subject, measure, Fact::Count(rows));
+        counted.lock().unwrap_or_else(PoisonError::into_inner).add_missing(facts.clone());
+        Ok(facts)
+    });
+    (entry, content)
+}
+
+async fn copy(session: &mut Session, piece: &Piece, feed: &Feed) -> Result<u64, ClientError> {
+    let binary = piece.table.format == Format::Binary;
+    let mut copy = session.copy_out(&piece.table.copy_out(piece.pages), binary).await?;
+    while let Some(bytes) = copy.next().await? {
+        feed.send(bytes).await.map_err(ClientError::Content)?;
+    }
+    Ok(copy.rows())
+}
+
+/// The largest first, so that none is left alone at the end.
+fn pieces(tables: Vec<Table>, major: u32) -> Vec<Piece> {
+    let mut out = Vec::new();
+    for table in tables {
+        let table = Arc::new(table);
+        let count =
+            if major < RANGES_SINCE { 1 } else { table.bytes.div_ceil(PIECE).clamp(1, table.pages.max(1)) };
+        let step = table.pages.div_ceil(count).max(1);
+        for number in 0..count {
+            let from = number * step;
+            if number > 0 && from >= table.pages {
+                break;
+            }
+            // The last piece has no end: what is beyond came later, and is not seen.
+            let to = (from + step < table.pages).then_some(from + step);
+            let pages = (count > 1).then_some((from, to));
+            let bytes = table.bytes / count;
+            out.push(Piece { table: table.clone(), number: number as usize, pages, bytes });
+        }
+    }
+    out.sort_by_key(|piece| std::cmp::Reverse(piece.bytes));
+    out
+}
+
+/// For people who restore by hand: psql reads the files that lie beside this one.
+fn load_script(pieces: &[Piece], encoding: &str) -> String {
+    let mut out = format!(
+        "-- Loads all rows. To be run by psql in the folder above this file, between the sections of schema.dump.\n\
+         \\set ON_ERROR_STOP on\n\\encoding {encoding}\n"
+    );
+    let mut pieces: Vec<_> = pieces.iter().collect();
+    pieces.sort_by_key(|p| (p.table.qualified(), p.number));
+    for piece in pieces {
+        let table = &piece.table;
+        let columns: Vec<String> = table.columns.iter().map(|c| crate::quote::ident(c)).collect();
+        let list = if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+        let how = if table.format == Format::Binary { " WITH (FORMAT binary)" } else { "" };
+        let (name, path) = (qualified(&table.schema, &table.name), layout::rows_path(table, piece.number));
+        out.push_str(&format!("\\copy {name}{list} FROM '{path}'{how}\n"));
+    }
+    out
+}
+
+fn whole(path: &'static str, stage: Stage, bytes: impl Into<bytes::Bytes>) -> (Entry, Content) {
+    let bytes = bytes.into();
+    (Entry::file(path, stage).sized(bytes.len() as u64), Content::whole(bytes))
+}
+
+/// Tables whose rows are not wanted.
+struct Excluded<'a> {
+    patterns: &'a [String],
+}
+
+impl<'a> Excluded<'a> {
+    fn new(patterns: &'a [String]) -> Self {
+        Excluded { patterns }
+    }
+
+    fn has(&self, table: &Table) -> bool {
+        self.patterns.iter().any(|pattern| matches(pattern, &table.display()))
+    }
+
+    fn all_matched(&self, tables: &[Table]) -> Result<()> {
+        let idle = self.patterns.iter().find(|p| !tables.iter().any(|t| matches(p, &t.display())));
+        idle.map_or(Ok(()), |pattern| {
+            let message = "no table matches this pattern of exclude_table_data";
+            Err(backup_core::Error::new(backup_core::ErrorKind::NotFound, "leave out the rows", message)
+                .on(pattern))
+        })
+    }
+}
+
+/// `*` stands for any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            rest.char_indices().map(|(i, _)| i).chain([rest.len()]).any(|i| matches(tail, &rest[i..]))
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(bytes: u64, pages: u64) -> Table {
+        Table {
+            oid: 1,
+            schema: "s".into(),
+            name: format!("t{bytes}"),
+            columns: vec!["a".into()],
+            format: Format::Binary,
+            pages,
+            bytes,
+            condition: None,
+            of_extension: false,
+            denied: None,
+        }
+    }
+
+    #[test]
+    fn pieces_cover_every_page_once_and_the_last_has_no_end() {
+        for (bytes, pages) in [(0, 0), (8192, 1), (PIECE, 8192), (PIECE * 3 + 1, 24577), (PIECE * 50, 3)] {
+            let pieces = pieces(vec![table(bytes, pages)], 17);
+            if pieces.len() == 1 {
+                assert_eq!(pieces[0].pages, None);
+                continue;
+            }
+            let mut ranges: Vec<_> = pieces.iter().filter_map(|p| p.pages).collect();
+            ranges.sort_unstable();
+            assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, None));
+            assert!(ranges.windows(2).all(|w| w[0].1 == Some(w[1].0)), "{ranges:?}");
+        }
+        assert_eq!(pieces(vec![table(PIECE * 3, 100_000)], 13).len(), 1);
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        assert!(
+            matches("public.log_*", "public.log_2025")
+                && matches("*.cache", "a.cache")
+                && matches("a.b", "a.b")
+        );
+        assert!(!matches("public.log", "public.log2") && !matches("*x*", "abc"));
+    }
+}

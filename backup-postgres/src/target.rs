@@ -1,0 +1,177 @@
+//! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
+
+mod publish;
+mod put;
+mod shadow;
+mod survey;
+
+use crate::{
+    PostgresConfig,
+    client::{ClientError, Session},
+    error,
+    server::Server,
+};
+use async_trait::async_trait;
+use backup_core::{ContainerEngine, Context, Error, ErrorKind, Result, Sink, Survey, Target};
+use publish::Swap;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use shadow::Shadow;
+use std::{fmt, sync::Arc};
+
+const UNDO_VERSION: u32 = 1;
+
+/// What a later process needs to undo or settle.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Undo {
+    version: u32,
+    component: String,
+    config: PostgresConfig,
+    /// Part of the names of the shadow and of the old database.
+    id: String,
+}
+
+/// Names that nobody else uses.
+#[derive(Clone, Debug)]
+struct Names {
+    id: String,
+    shadow: String,
+    old: String,
+}
+
+impl Names {
+    fn new(id: &str) -> Self {
+        Names { id: id.to_owned(), shadow: format!("backup_new_{id}"), old: format!("backup_old_{id}") }
+    }
+}
+
+pub(crate) struct PostgresTarget {
+    undo: Undo,
+    names: Names,
+    engine: Arc<dyn ContainerEngine>,
+    server: Option<Server>,
+    /// Number of the database that the plan replaces; 0: none is there.
+    surveyed: Option<u32>,
+    shadow: Option<Arc<Shadow>>,
+}
+
+impl PostgresTarget {
+    pub(crate) fn new(component: &str, config: PostgresConfig, engine: Arc<dyn ContainerEngine>) -> Self {
+        let id = ulid::Ulid::generate().to_string().to_lowercase();
+        Self::of(Undo { version: UNDO_VERSION, component: component.to_owned(), config, id }, engine)
+    }
+
+    pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::Usage, "read how to undo a restore", message);
+        let undo: Undo = serde_json::from_value(undo).map_err(|e| wrong(e.to_string()))?;
+        let is_id = undo.id.len() == 26 && undo.id.bytes().all(|b| b.is_ascii_alphanumeric());
+        if undo.version != UNDO_VERSION || !is_id {
+            return Err(wrong(format!("version {} is not known", undo.version)));
+        }
+        Ok(Self::of(undo, engine))
+    }
+
+    fn of(undo: Undo, engine: Arc<dyn ContainerEngine>) -> Self {
+        let names = Names::new(&undo.id);
+        PostgresTarget { undo, names, engine, server: None, surveyed: None, shadow: None }
+    }
+
+    /// The server, found out once.
+    async fn server(&mut self) -> Result<Server> {
+        if let Some(server) = &self.server {
+            return Ok(server.clone());
+        }
+        let mut server = Server::resolve(&self.undo.config, &self.undo.component, &self.engine).await?;
+        // Sessions of ours are known by it, also those that a killed process left behind.
+        server.endpoint.application = format!("backup restore {}", self.names.id);
+        self.server = Some(server.clone());
+        Ok(server)
+    }
+
+    async fn swap(&mut self, operation: &'static str) -> Result<Swap> {
+        let server = self.server().await?;
+        let session = maintenance(&server, operation).await?;
+        Ok(Swap { server, names: self.names.clone(), session })
+    }
+}
+
+async fn maintenance(server: &Server, operation: &'static str) -> Result<Session> {
+    server.maintenance_session().await.map_err(error::target(operation, server))
+}
+
+impl fmt::Display for PostgresTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = &self.undo.config;
+        let database = config.database.iter().map(|d| format!("/{d}")).collect::<String>();
+        match (&config.url, &config.container) {
+            (Some(url), _) => f.write_str(url),
+            (None, name) => write!(f, "container://{}{database}", name.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+#[async_trait]
+impl Target for PostgresTarget {
+    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+        let server = self.server().await?;
+        let (survey, oid) = survey::survey(&server).await?;
+        self.surveyed = Some(oid);
+        Ok(survey)
+    }
+
+    fn undo(&self) -> Value {
+        // A struct of texts.
+        serde_json::to_value(&self.undo).unwrap_or_default()
+    }
+
+    async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        let server = self.server().await?;
+        if self.surveyed.is_none() {
+            self.surveyed = Some(survey::survey(&server).await?.1);
+        }
+        let shadow = Arc::new(Shadow::new(server, &self.names.shadow, &self.undo.component, cx).await?);
+        self.shadow = Some(shadow.clone());
+        Ok(shadow)
+    }
+
+    async fn publish(&mut self, _cx: &Context) -> Result<()> {
+        if let Some(shadow) = &self.shadow {
+            shadow.close().await;
+        }
+        let surveyed = self.surveyed.unwrap_or(0);
+        let mut swap = self.swap("publish the restored database").await?;
+        let done = swap.publish(surveyed).await;
+        swap.session.close().await;
+        done
+    }
+
+    async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
+        self.swap("look for the previous database").await?.check_revert().await
+    }
+
+    async fn revert(&mut self, _cx: &Context) -> Result<()> {
+        if let Some(shadow) = self.shadow.take() {
+            shadow.close().await;
+        }
+        let mut swap = self.swap("bring the previous database back").await?;
+        let done = swap.revert().await;
+        swap.session.close().await;
+        done
+    }
+
+    async fn settle(&mut self, _cx: &Context) -> Result<()> {
+        if let Some(shadow) = self.shadow.take() {
+            shadow.close().await;
+        }
+        let mut swap = self.swap("drop the previous database").await?;
+        let done = swap.settle().await;
+        swap.session.close().await;
+        done
+    }
+}
+
+/// One value as a number.
+async fn number(session: &mut Session, sql: &str) -> Result<Option<u64>, ClientError> {
+    Ok(session.value(sql).await?.and_then(|text| text.parse().ok()))
+}

@@ -1,0 +1,325 @@
+//! The database that is filled beside the old one.
+
+use super::put::Received;
+use crate::{
+    catalog,
+    client::Session,
+    error, layout,
+    properties::Properties,
+    quote::{literal, qualified},
+    server::{Server, major_version},
+    tools::Tools,
+};
+use async_trait::async_trait;
+use backup_core::{
+    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Proof, Put, Result, Severity, Sink, Tally,
+};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::sync::{OnceCell, Semaphore};
+
+/// Making a database and its definitions, filling views, counting rows: work of the server whose length nobody knows. A
+/// cancellation ends it.
+pub(super) const WORK: Duration = Duration::from_secs(24 * 3600);
+/// For building indexes, in the sessions that do it.
+const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0 \
+    -c idle_in_transaction_session_timeout=0 -c synchronous_commit=off -c default_transaction_read_only=off";
+
+/// The sink of a restore: a new database, which is nobody's until it is published.
+pub(super) struct Shadow {
+    pub(super) server: Server,
+    pub(super) name: String,
+    component: String,
+    major: u32,
+    pub(super) tools: Tools,
+    pub(super) cx: Context,
+    pub(super) received: Mutex<Received>,
+    opened: OnceCell<Opened>,
+    idle: Mutex<Vec<Session>>,
+    permits: Arc<Semaphore>,
+    pub(super) tally: Mutex<Tally>,
+    pub(super) facts: Mutex<Facts>,
+    /// Rows loaded, by table: schema, name, and whether an extension may have put some there before.
+    pub(super) loaded: Mutex<BTreeMap<(String, String), (u64, bool)>>,
+}
+
+/// The database is there, with its definitions.
+pub(super) struct Opened {
+    tables: HashSet<(String, String)>,
+    pub(super) properties: Properties,
+}
+
+impl Opened {
+    pub(super) fn has(&self, schema: &str, table: &str) -> bool {
+        self.tables.contains(&(schema.to_owned(), table.to_owned()))
+    }
+}
+
+impl Shadow {
+    pub(super) async fn new(server: Server, name: &str, component: &str, cx: &Context) -> Result<Self> {
+        let failed = || error::target("prepare the restore", &server);
+        let mut session = server.maintenance_session().await.map_err(failed())?;
+        let (major, _) = major_version(&mut session).await.map_err(failed())?;
+        session.close().await;
+        let tools = Tools::find(&server, major).await?;
+        if tools.major != major {
+            let message =
+                format!("pg_restore {major} is needed, as the server has, and {} is here", tools.major);
+            let e = Error::new(ErrorKind::Usage, "find pg_restore", message).on(server.place());
+            return Err(e.hint(format!("install postgresql-client-{major}, or name the server's container")));
+        }
+        Ok(Shadow {
+            name: name.to_owned(),
+            component: component.to_owned(),
+            major,
+            tools,
+            cx: cx.clone(),
+            received: Mutex::default(),
+            opened: OnceCell::new(),
+            idle: Mutex::default(),
+            permits: Arc::new(Semaphore::new(cx.tasks)),
+            tally: Mutex::default(),
+            facts: Mutex::default(),
+            loaded: Mutex::default(),
+            server,
+        })
+    }
+
+    /// Makes the database with its definitions, once. `None`: no definitions have come.
+    pub(super) async fn opened(&self) -> Result<Option<&Opened>> {
+        let (properties, schema) = {
+            let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+            (received.properties.clone(), received.schema.clone())
+        };
+        let (Some(properties), Some(schema)) = (properties, schema) else { return Ok(None) };
+        self.opened.get_or_try_init(|| self.open(properties, schema)).await.map(Some)
+    }
+
+    async fn open(&self, properties: Properties, schema: Arc<tempfile::NamedTempFile>) -> Result<Opened> {
+        let failed = || error::target("make the database", &self.server);
+        if properties.server > self.major {
+            let message = format!(
+                "the backup is of PostgreSQL {}, and the server is PostgreSQL {}: definitions of a newer version are not understood",
+                properties.server, self.major
+            );
+            return Err(Error::new(ErrorKind::Unsupported, "restore", message).on(self.server.place()));
+        }
+        let mut session = self.server.maintenance_session().await.map_err(failed())?;
+        let wanted = format!(
+            "SELECT count(*) FROM pg_catalog.pg_tablespace WHERE spcname = {}",
+            literal(&properties.tablespace)
+        );
+        let tablespace = super::number(&mut session, &wanted).await.map_err(failed())? == Some(1);
+        if !tablespace {
+            let text = format!(
+                "tablespace {} is not on this server: the database is in the default one",
+                properties.tablespace
+            );
+            self.cx.note(Severity::Warning, &self.component, "", text);
+        }
+        let create =
+            properties.create(&self.name, self.major, tablespace && properties.tablespace != "pg_default");
+        session.query_within(WORK, &create).await.map_err(failed())?;
+        session.close().await;
+        self.vendor_restore(schema.path(), &["--section=pre-data"], 1).await?;
+        let mut inside = self.session().await?;
+        let tables = catalog::tables(&mut inside, catalog::Sizes::Estimated).await.map_err(failed())?;
+        inside.close().await;
+        let tables = tables.into_iter().map(|table| (table.schema, table.name)).collect();
+        Ok(Opened { tables, properties })
+    }
+
+    async fn vendor_restore(&self, archive: &std::path::Path, section: &[&str], jobs: usize) -> Result<()> {
+        let mut arguments = section.to_vec();
+        if self.server.config.no_owner {
+            arguments.extend(["--no-owner", "--no-privileges"]);
+        }
+        let restoring = self.tools.restore(&self.name, archive, &arguments, jobs, MAINTENANCE);
+        let restored = tokio::select! {
+            restored = restoring => restored,
+            () = self.cx.cancel.cancelled() => return Err(Error::cancelled()),
+        };
+        restored.map_err(|e| {
+            let about =
+                Error::new(ErrorKind::Target, "restore the definitions", e.message()).on(self.server.place());
+            match e.message().contains("role \"") && e.message().contains("does not exist") {
+                true => about.hint("make the role first (CREATE ROLE …), or restore with no_owner = true"),
+                false => about,
+            }
+            .caused_by(e)
+        })
+    }
+
+    /// A session with the new database.
+    async fn session(&self) -> Result<Session> {
+        let failed = || error::target("connect to the new database", &self.server);
+        let mut session = Session::connect(&self.server.endpoint, &self.name).await.map_err(failed())?;
+        session.query(&catalog::settings(self.major, 0)).await.map_err(failed())?;
+        let quick = "SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
+        session.query(quick).await.map_err(failed())?;
+        Ok(session)
+    }
+
+    /// One that speaks the encoding of the database, as the session did that the rows came from.
+    async fn rows_session(&self) -> Result<Session> {
+        let mut session = self.session().await?;
+        let done = session.query(crate::client::SPEAK_AS_THE_DATABASE).await;
+        done.map_err(error::target("connect to the new database", &self.server))?;
+        Ok(session)
+    }
+
+    /// Runs work on rows with a session of the new database; of at most as many at once as the run has tasks.
+    pub(super) async fn with_session<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Session) -> Result<T>,
+    ) -> Result<T> {
+        let permit = self.permits.acquire().await;
+        let _permit = permit.map_err(|_| Error::new(ErrorKind::Target, "restore", "the restore is over"))?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut session = match idle {
+            Some(session) => session,
+            None => self.rows_session().await?,
+        };
+        let done = work(&mut session).await;
+        if session.is_clean() {
+            self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+        done
+    }
+
+    /// Runs statements in the new database.
+    pub(super) async fn run(&self, operation: &'static str, sql: &str) -> Result<()> {
+        let mut session = self.session().await?;
+        let done = tokio::select! {
+            done = session.query_within(WORK, sql) => done.map(drop).map_err(error::target(operation, &self.server)),
+            () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
+        };
+        session.close().await;
+        done
+    }
+
+    /// Ends all sessions: nobody may be in a database that is renamed or dropped.
+    pub(super) async fn close(&self) {
+        self.permits.close();
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(idle.into_iter().map(Session::close)).await;
+    }
+
+    async fn complete(&self, opened: &Opened) -> Result<Facts> {
+        let (schema, sequences, refresh) = {
+            let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
+            (received.schema.clone(), received.sequences.clone(), received.refresh.clone())
+        };
+        if let Some(sql) = sequences {
+            self.run("set the sequences", &sql).await?;
+        }
+        if let Some(schema) = schema {
+            self.vendor_restore(schema.path(), &["--section=post-data"], self.cx.tasks).await?;
+        }
+        let mut facts = self.count().await?;
+        if let Some(sql) = refresh {
+            // One by one: each is a transaction of its own.
+            for statement in sql.lines().filter(|line| !line.is_empty()) {
+                self.run("fill the materialized views", statement).await?;
+            }
+        }
+        self.run("gather statistics", "ANALYZE").await?;
+        facts.add_missing(self.set_properties(&opened.properties).await?);
+        Ok(facts)
+    }
+
+    /// Counts on the server what was loaded: what a rule or a broken disk swallowed would be missing here.
+    async fn count(&self) -> Result<Facts> {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let counting = loaded.iter().filter(|(_, (_, of_extension))| !of_extension).map(|((schema, name), (rows, _))| {
+            let sql = format!("SELECT count(*) FROM ONLY {}", in_ascii(schema, name));
+            async move {
+                let counted = self
+                    .with_session(async |session| {
+                        tokio::select! {
+                            rows = session.query_within(WORK, &sql) => rows.map_err(error::target("count the rows", &self.server)),
+                            () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
+                        }
+                    })
+                    .await?;
+                let counted = counted.first().and_then(|row| row.first()?.as_ref()?.parse::<u64>().ok());
+                if counted == Some(*rows) {
+                    return Ok(());
+                }
+                let message = format!("{rows} rows were loaded, and {} are there", counted.unwrap_or(0));
+                Err(Error::damaged("count the rows", message).on(qualified(schema, name)))
+            }
+        });
+        let mut counting = futures::stream::FuturesUnordered::from_iter(counting);
+        while let Some(counted) = futures::StreamExt::next(&mut counting).await {
+            counted?;
+        }
+        drop(counting);
+        let objects = self
+            .with_session(async |session| {
+                catalog::large_objects(session)
+                    .await
+                    .map_err(error::target("count the large objects", &self.server))
+            })
+            .await?;
+        Ok(Facts::new().with("large objects", "count", Fact::Count(objects)))
+    }
+
+    async fn set_properties(&self, wanted: &Properties) -> Result<Facts> {
+        let failed = || error::target("set the properties of the database", &self.server);
+        let with_owner = !self.server.config.no_owner;
+        let mut session = self.server.maintenance_session().await.map_err(failed())?;
+        for sql in wanted.apply(&self.name, with_owner) {
+            session.query(&sql).await.map_err(failed())?;
+        }
+        let there = Properties::read(&mut session, &self.name, self.major).await.map_err(failed())?;
+        session.close().await;
+        let fact = match (there, with_owner) {
+            (_, false) => Fact::Unsupported("no_owner leaves out owner and privileges".into()),
+            // A server that is newer has properties of its own, which the backup does not know.
+            (Some(there), true) => Fact::Digest(there.digest()),
+            (None, true) => {
+                return Err(Error::damaged("read the properties", "the new database is gone").on(&self.name));
+            }
+        };
+        Ok(Facts::new().with("database", "properties", fact))
+    }
+}
+
+fn in_ascii(schema: &str, name: &str) -> String {
+    use crate::quote::ident_in_ascii;
+    format!("{}.{}", ident_in_ascii(schema), ident_in_ascii(name))
+}
+
+impl fmt::Display for Shadow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.server.place(), self.name)
+    }
+}
+
+#[async_trait]
+impl Sink for Shadow {
+    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        self.take(entry, content).await
+    }
+
+    async fn finish(&self, _cx: &Context) -> Result<Proof> {
+        let entries = self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut proof = entries.facts();
+        match self.opened().await? {
+            Some(opened) => proof.add_missing(self.complete(opened).await?),
+            None if entries.entries() == 0 => {}
+            None => {
+                let message = format!("{} or {} is not in the backup", layout::SCHEMA, layout::PROPERTIES);
+                return Err(Error::damaged("restore", message).on(self.server.place()));
+            }
+        }
+        proof.add_missing(self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        self.close().await;
+        Ok(proof)
+    }
+}

@@ -1,0 +1,130 @@
+//! What is there before a restore, and what stands in its way. Reads only.
+
+use super::number;
+use crate::{
+    catalog,
+    client::{ClientError, Session},
+    error,
+    quote::literal,
+    server::{Server, major_version},
+};
+use backup_core::{Error, ErrorKind, Result, Survey};
+
+/// The survey, and the number of the database (0: it is not there).
+pub(super) async fn survey(server: &Server) -> Result<(Survey, u32)> {
+    let failed = || error::target("look at the target", server);
+    let mut session = server.maintenance_session().await.map_err(failed())?;
+    let (major, untested) = major_version(&mut session).await.map_err(failed())?;
+    may_create(&mut session, server).await?;
+    let name = literal(&server.database);
+    let oid =
+        number(&mut session, &format!("SELECT oid FROM pg_catalog.pg_database WHERE datname = {name}")).await;
+    let oid = u32::try_from(oid.map_err(failed())?.unwrap_or(0)).unwrap_or(0);
+    let mut obstacles = Vec::new();
+    let (mut present, mut replaces) = ("no database of this name".to_owned(), false);
+    if oid != 0 {
+        obstacles = of_server(&mut session, &server.database).await.map_err(failed())?;
+        let mut inside = server.session().await.map_err(failed())?;
+        obstacles.extend(of_extensions(&mut inside).await.map_err(failed())?);
+        inside.query(&catalog::settings(major, 10)).await.map_err(failed())?;
+        let objects = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
+        let others = "SELECT (SELECT count(*) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+              WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+            + (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata)";
+        let size =
+            format!("SELECT pg_catalog.pg_size_pretty(pg_catalog.pg_database_size({oid}::pg_catalog.oid))");
+        let relations = number(&mut inside, objects).await.map_err(failed())?.unwrap_or(0);
+        let more = number(&mut inside, others).await.map_err(failed())?.unwrap_or(0);
+        let size = inside.value(&size).await.map_err(failed())?.unwrap_or_default();
+        replaces = relations + more > 0;
+        present = match replaces {
+            true => format!("a database with {relations} relations, {size}"),
+            false => "an empty database".to_owned(),
+        };
+        inside.close().await;
+    }
+    session.close().await;
+    if !obstacles.is_empty() {
+        return Err(Error::new(ErrorKind::Refused, "replace the database", obstacles.join("; "))
+            .on(server.place())
+            .hint("restore it under another name, or remove what stands in the way first"));
+    }
+    let mut notes: Vec<String> = untested.into_iter().collect();
+    if server.config.no_owner {
+        notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
+    }
+    let publish = match oid {
+        0 => "the restored database is renamed in one step".to_owned(),
+        _ => "both databases are renamed in one transaction; sessions with the database are ended for that, and connect to the restored one".to_owned(),
+    };
+    let survey = Survey {
+        place: server.place(),
+        replaces,
+        present,
+        identity: if oid == 0 { "nothing".into() } else { format!("database {oid}") },
+        publish,
+        notes,
+        ..Survey::default()
+    };
+    Ok((survey, oid))
+}
+
+async fn may_create(session: &mut Session, server: &Server) -> Result<()> {
+    let sql = "SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user";
+    let may = session.value(sql).await.map_err(error::target("look at the target", server))?;
+    if may.as_deref() == Some("t") {
+        return Ok(());
+    }
+    let user = crate::quote::ident(&server.endpoint.user);
+    let e = Error::new(ErrorKind::Denied, "restore", "this user may not create databases").on(server.place());
+    Err(e.hint(format!("ALTER ROLE {user} CREATEDB")))
+}
+
+/// What blocks the renaming, or would be lost with the old database.
+async fn of_server(session: &mut Session, database: &str) -> Result<Vec<String>, ClientError> {
+    let name = literal(database);
+    let checks = [
+        (
+            format!(
+                "SELECT pg_catalog.string_agg(gid, ', ') FROM pg_catalog.pg_prepared_xacts WHERE database = {name}"
+            ),
+            "prepared transactions block the renaming",
+        ),
+        (
+            format!(
+                "SELECT pg_catalog.string_agg(slot_name, ', ') FROM pg_catalog.pg_replication_slots WHERE database = {name}"
+            ),
+            "logical replication slots would go with the old database, and with them what their readers still need",
+        ),
+    ];
+    let mut out = Vec::new();
+    for (sql, why) in checks {
+        if let Some(which) = session.value(&sql).await? {
+            out.push(format!("{why}: {which}"));
+        }
+    }
+    let subscriptions = format!(
+        "SELECT count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}"
+    );
+    match session.value(&subscriptions).await {
+        Ok(Some(n)) if n != "0" => {
+            out.push(format!("{n} subscriptions bar the old database from being dropped"))
+        }
+        // Who may not look at subscriptions cannot have made any.
+        Ok(_) => {}
+        Err(e) if e.code() == Some("42501") => {}
+        Err(e) => return Err(e),
+    }
+    Ok(out)
+}
+
+/// Extensions with processes or data of their own that do not follow a renamed database.
+async fn of_extensions(session: &mut Session) -> Result<Vec<String>, ClientError> {
+    let sql = "SELECT pg_catalog.string_agg(extname, ', ') FROM pg_catalog.pg_extension WHERE extname IN ('pg_cron', 'timescaledb', 'citus')";
+    let found = session.value(sql).await?;
+    Ok(found
+        .map(|names| format!("the database has {names}, which cannot be exchanged by renaming"))
+        .into_iter()
+        .collect())
+}

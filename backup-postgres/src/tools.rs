@@ -1,0 +1,187 @@
+//! The vendor's own tools: `pg_dump` and `pg_restore`, here or in the server's container.
+
+use crate::{address::Ssl, server::Server};
+use backup_core::{
+    CommandRunner, Content, Error, ErrorKind, HostRunner, Result, Secret, ToolCommand, output_of,
+};
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+const VERSION_LIMIT: Duration = Duration::from_secs(30);
+
+/// `pg_dump` and `pg_restore` of one version, in one place, for one server.
+#[derive(Clone)]
+pub(crate) struct Tools {
+    runner: Arc<dyn CommandRunner>,
+    folder: Option<PathBuf>,
+    in_container: bool,
+    /// Their major version.
+    pub(crate) major: u32,
+    environment: Vec<(String, Secret)>,
+}
+
+impl Tools {
+    /// Those of the server's own version: on this host, else in the server's container; else newer ones of this host.
+    pub(crate) async fn find(server: &Server, major: u32) -> Result<Self> {
+        let mut found: Vec<Tools> = Vec::new();
+        let folders = match &server.config.tools {
+            Some(folder) => vec![Some(folder.clone())],
+            // Debian keeps several versions side by side; Red Hat has its own place for that.
+            None => vec![
+                Some(format!("/usr/lib/postgresql/{major}/bin").into()),
+                Some(format!("/usr/pgsql-{major}/bin").into()),
+                None,
+            ],
+        };
+        for folder in folders {
+            let tools = Tools {
+                runner: Arc::new(HostRunner),
+                folder,
+                in_container: false,
+                major: 0,
+                environment: environment(server, &server.endpoint.host.text(), server.endpoint.port, false),
+            };
+            found.extend(tools.versioned().await?);
+            if found.last().is_some_and(|tools| tools.major == major) {
+                break;
+            }
+        }
+        if let Some((facts, port)) = &server.inside
+            && !found.iter().any(|tools| tools.major == major)
+            && server.config.tools.is_none()
+        {
+            let tools = Tools {
+                runner: server.engine.runner(&facts.id),
+                folder: None,
+                in_container: true,
+                major: 0,
+                environment: environment(server, "127.0.0.1", *port, true),
+            };
+            found.extend(tools.versioned().await?);
+        }
+        let exact = found.iter().position(|tools| tools.major == major);
+        let newer = found.iter().position(|tools| tools.major > major);
+        if let Some(at) = exact.or(newer) {
+            return Ok(found.swap_remove(at));
+        }
+        let older =
+            found.first().map_or("none was found".to_owned(), |tools| format!("{} is here", tools.major));
+        let message = format!("pg_dump {major} is needed, because the server is PostgreSQL {major}; {older}");
+        Err(Error::new(ErrorKind::Usage, "find pg_dump", message).on(server.place()).hint(format!(
+            "install postgresql-client-{major}, set `tools` to the folder that it is in, or name the server's container"
+        )))
+    }
+
+    /// With the version they say they have; `None` if they are not there.
+    async fn versioned(mut self) -> Result<Option<Self>> {
+        let asked = self.call("pg_dump").arg("--version");
+        let said = match output_of(&*self.runner, asked, 4096, VERSION_LIMIT).await {
+            Ok(said) => String::from_utf8_lossy(&said).into_owned(),
+            Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            // Not there, or not to be run: another one may be.
+            Err(_) => return Ok(None),
+        };
+        // "pg_dump (PostgreSQL) 17.11 (Debian …)"
+        let version = said.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()));
+        self.major = version.and_then(|v| v.split('.').next()?.parse().ok()).unwrap_or(0);
+        Ok((self.major > 0).then_some(self))
+    }
+
+    fn call(&self, program: &str) -> ToolCommand {
+        let path = match &self.folder {
+            Some(folder) => folder.join(program).to_string_lossy().into_owned(),
+            None => program.to_owned(),
+        };
+        ToolCommand { environment: self.environment.clone(), ..ToolCommand::new(path) }
+    }
+
+    /// The output of a `pg_dump` of this database.
+    pub(crate) fn dump(&self, database: &str, arguments: &[&str]) -> Content {
+        let call = self.call("pg_dump").args(arguments.iter().copied()).arg("--no-password");
+        self.runner.run(call.env("PGDATABASE", Secret::new(database)))
+    }
+
+    /// Lets `pg_restore` put `archive`, as `pg_dump -Fc` wrote it, into a database. `jobs` above one need it as a file.
+    pub(crate) async fn restore(
+        &self,
+        database: &str,
+        archive: &std::path::Path,
+        arguments: &[&str],
+        jobs: usize,
+        settings: &str,
+    ) -> Result<()> {
+        let database = database_argument(database);
+        let mut words: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
+        words.extend(["--no-password".into(), "--exit-on-error".into(), format!("--dbname={database}")]);
+        if jobs > 1 {
+            words.push(format!("--jobs={jobs}"));
+        }
+        let call = match self.in_container {
+            false => self.call("pg_restore").args(words).arg(archive.to_string_lossy()),
+            true => {
+                // The archive goes through its standard input into a file of the container, because parallel work needs one.
+                let script =
+                    "f=$(mktemp) && trap 'rm -f \"$f\"' EXIT && cat >\"$f\" && pg_restore \"$@\" \"$f\"";
+                let mut call = self.call("sh").args(["-c", script, "sh"]).args(words);
+                call.input = Some(file_content(archive).await?);
+                call
+            }
+        };
+        let mut said = self.runner.run(call.env("PGOPTIONS", Secret::new(settings)));
+        while said.next().await?.is_some() {}
+        Ok(())
+    }
+
+    /// The same in one transaction, of an archive that flows: for rows, not for definitions.
+    pub(crate) async fn restore_stream(
+        &self,
+        database: &str,
+        archive: Content,
+        no_owner: bool,
+    ) -> Result<()> {
+        let mut call =
+            self.call("pg_restore").args(["--no-password", "--exit-on-error", "--single-transaction"]);
+        call = call.arg(format!("--dbname={}", database_argument(database)));
+        if no_owner {
+            call = call.args(["--no-owner", "--no-privileges"]);
+        }
+        let mut said = self.runner.run(call.reading(archive));
+        while said.next().await?.is_some() {}
+        Ok(())
+    }
+}
+
+/// As a connection string, in which nothing of the name means anything else.
+fn database_argument(database: &str) -> String {
+    format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+async fn file_content(file: &std::path::Path) -> Result<Content> {
+    let file = file.to_owned();
+    let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
+    let failed = |e: std::io::Error| Error::io(ErrorKind::Target, "read the definitions", e);
+    read.map_err(|e| failed(std::io::Error::other(e)))?.map(Content::whole).map_err(failed)
+}
+
+/// In the container the server is next door: no certificate is looked at.
+fn environment(server: &Server, host: &str, port: u16, in_container: bool) -> Vec<(String, Secret)> {
+    let endpoint = &server.endpoint;
+    let ssl = if in_container { Ssl::default() } else { endpoint.ssl.clone() };
+    let mut list = vec![
+        ("PGHOST", host.to_owned()),
+        ("PGPORT", port.to_string()),
+        ("PGUSER", endpoint.user.clone()),
+        ("PGAPPNAME", endpoint.application.clone()),
+        ("PGSSLMODE", ssl.mode.name().to_owned()),
+        ("PGCONNECT_TIMEOUT", "20".to_owned()),
+        ("LC_ALL", "C".to_owned()),
+    ];
+    if let Some(file) = &ssl.root_certificate {
+        list.push(("PGSSLROOTCERT", file.to_string_lossy().into_owned()));
+    }
+    let mut list: Vec<_> =
+        list.into_iter().map(|(name, value)| (name.to_owned(), Secret::new(value))).collect();
+    if let Some(password) = &endpoint.password {
+        list.push(("PGPASSWORD".to_owned(), password.clone()));
+    }
+    list
+}

@@ -1,0 +1,12 @@
+//! What only PostgreSQL can do wrong.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod by_hand;
+#[path = "../common/mod.rs"]
+mod common;
+mod extensions;
+mod faults;
+mod moment;
+mod obstacles;
+mod rights;
+mod round_trip;

@@ -1,0 +1,127 @@
+//! What stands in the way of an exchange is refused by the plan; an application that connects again and again does not.
+
+use crate::common::{Database, held, pour};
+use backup_core::{Context, ErrorKind};
+use backup_testkit::{memory::pour_into, run};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+};
+use std::time::{Duration, Instant};
+
+#[test]
+fn what_would_be_lost_or_blocks_the_exchange_is_refused_by_the_plan() {
+    run("what_would_be_lost_or_blocks_the_exchange_is_refused_by_the_plan", async {
+        let cases = [
+            (
+                "CREATE TABLE t (i int); BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'prepared NAME';",
+                "prepared NAME",
+                "ROLLBACK PREPARED 'prepared NAME'",
+            ),
+            (
+                "SELECT pg_create_logical_replication_slot('slot_NAME', 'test_decoding');",
+                "slot_NAME",
+                "SELECT pg_drop_replication_slot('slot_NAME')",
+            ),
+            (
+                "CREATE SUBSCRIPTION sub_NAME CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false);",
+                "subscription",
+                "ALTER SUBSCRIPTION sub_NAME SET (slot_name = NONE); DROP SUBSCRIPTION sub_NAME",
+            ),
+        ];
+        for (obstacle, named, removal) in cases {
+            let database = Database::with(17, "").await;
+            let of = |text: &str| text.replace("NAME", &database.name);
+            database.sql(&of(obstacle)).await;
+            let e = database.target().survey(&Context::default()).await.unwrap_err();
+            assert!(e.kind() == ErrorKind::Refused && e.to_string().contains(&of(named)), "{e}");
+            database.sql(&of(removal)).await;
+            database.target().survey(&Context::default()).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn publish_and_revert_succeed_against_a_pool_that_connects_again() {
+    run("publish_and_revert_succeed_against_a_pool_that_connects_again", async {
+        let from = Database::with(17, "CREATE TABLE t AS SELECT 'new' v").await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        let live = Arc::new(Database::with(17, "CREATE TABLE t AS SELECT 'old' v").await);
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+        let pool: Vec<_> = (0..4)
+            .map(|_| {
+                let (live, stop, answers) = (live.clone(), stop.clone(), answers.clone());
+                tokio::spawn(async move {
+                    while !stop.load(Relaxed) {
+                        // A session that sits there, and comes back as soon as it is ended.
+                        let asked = live.try_sql("SELECT v FROM t; SELECT pg_sleep(3)").await;
+                        if asked.is_ok() {
+                            answers.fetch_add(1, Relaxed);
+                        }
+                    }
+                })
+            })
+            .collect();
+        let cx = Context::default();
+        let mut target = live.target();
+        target.survey(&cx).await.unwrap();
+        let sink = target.prepare(&cx).await.unwrap();
+        pour_into(&held(contents, facts), "c", sink.clone(), &cx).await.unwrap();
+        sink.finish(&cx).await.unwrap();
+        let began = Instant::now();
+        target.publish(&cx).await.unwrap();
+        let published = began.elapsed();
+        assert_eq!(live.sql("SELECT v FROM t").await, "new");
+        target.check_revert(&cx).await.unwrap();
+        target.revert(&cx).await.unwrap();
+        assert_eq!(live.sql("SELECT v FROM t").await, "old");
+        assert_eq!(live.leftovers_of_this().await, Vec::<String>::new());
+        stop.store(true, Relaxed);
+        for session in pool {
+            session.await.unwrap();
+        }
+        eprintln!("published within {published:?} against 4 sessions");
+        assert!(published < Duration::from_secs(10), "{published:?}");
+    });
+}
+
+#[test]
+fn a_database_that_was_exchanged_meanwhile_is_not_replaced() {
+    run("a_database_that_was_exchanged_meanwhile_is_not_replaced", async {
+        let from = Database::with(15, "CREATE TABLE t AS SELECT 1 i").await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        let to = Database::with(15, "CREATE TABLE old AS SELECT 1 i").await;
+        let cx = Context::default();
+        let mut target = to.target();
+        target.survey(&cx).await.unwrap();
+        let sink = target.prepare(&cx).await.unwrap();
+        pour_into(&held(contents, facts), "c", sink.clone(), &cx).await.unwrap();
+        sink.finish(&cx).await.unwrap();
+        to.admin(&format!("DROP DATABASE {}", to.name)).await;
+        to.admin(&format!("CREATE DATABASE {}", to.name)).await;
+        to.sql("CREATE TABLE precious AS SELECT 42 i").await;
+        let e = target.publish(&cx).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+        target.revert(&cx).await.unwrap();
+        assert_eq!(to.sql("SELECT i FROM precious").await, "42");
+        assert_eq!(to.leftovers_of_this().await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_comment_of_the_database_survives_publish_and_settle() {
+    run("a_comment_of_the_database_survives_publish_and_settle", async {
+        for comment in ["NULL", "'it''s a [bracketed]\ncomment'"] {
+            let from = Database::with(17, "CREATE TABLE t (i int)").await;
+            from.sql(&format!("COMMENT ON DATABASE {} IS {comment}", from.name)).await;
+            let to = Database::absent(17).await;
+            crate::common::mirror(&from, &to).await;
+            let of = |name: &str| {
+                format!(
+                    "SELECT coalesce(shobj_description(oid, 'pg_database'), 'none') FROM pg_database WHERE datname = '{name}'"
+                )
+            };
+            assert_eq!(to.admin(&of(&to.name)).await, to.admin(&of(&from.name)).await);
+        }
+    });
+}

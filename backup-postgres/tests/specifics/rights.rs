@@ -1,0 +1,123 @@
+//! Who may not is told what is missing.
+
+use crate::common::{Database, backend, pour};
+use backup_core::{Backend, Context, ErrorKind};
+use backup_postgres::PostgresConfig;
+use backup_testkit::run;
+use std::io::Write;
+
+/// A role of this database alone, with a password, and the configuration to read as it.
+async fn as_role(database: &Database, grants: &str) -> (PostgresConfig, tempfile::NamedTempFile) {
+    let role = format!("r_{}", database.name);
+    database.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'pw'; {}", grants.replace("ROLE", &role))).await;
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "pw").unwrap();
+    let mut config = database.config();
+    config.url = Some(database.server.url(&database.name).replace("postgres@", &format!("{role}@")));
+    config.password_file = Some(file.path().to_owned());
+    (config, file)
+}
+
+async fn drop_role(database: &Database) {
+    let role = format!("r_{}", database.name);
+    database.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[test]
+fn a_missing_privilege_names_the_grant() {
+    run("a_missing_privilege_names_the_grant", async {
+        let tables = "CREATE SCHEMA hidden; CREATE TABLE hidden.t (i int); CREATE TABLE open (i int);";
+        for (grants, hint) in [
+            ("GRANT SELECT ON open TO ROLE", "GRANT USAGE ON SCHEMA \"hidden\""),
+            (
+                "GRANT SELECT ON open TO ROLE; GRANT USAGE ON SCHEMA hidden TO ROLE",
+                "GRANT SELECT ON \"hidden\".\"t\"",
+            ),
+        ] {
+            let database = Database::with(17, tables).await;
+            let (config, _file) = as_role(&database, grants).await;
+            let source = backend().source("c", config.to_value()).unwrap();
+            let e = pour(&*source, &Context::default()).await.unwrap_err();
+            assert_eq!(
+                (e.kind(), e.hint_text().unwrap().contains(hint)),
+                (ErrorKind::Denied, true),
+                "{e} {:?}",
+                e.hint_text()
+            );
+            database.sql(&format!("GRANT pg_read_all_data TO r_{}", database.name)).await;
+            pour(&*source, &Context::default()).await.unwrap();
+            drop_role(&database).await;
+        }
+    });
+}
+
+#[test]
+fn rows_that_row_security_hides_are_an_error_and_not_left_out() {
+    run("rows_that_row_security_hides_are_an_error_and_not_left_out", async {
+        let tables = "CREATE TABLE t AS SELECT i, 'x' who FROM generate_series(1, 2) i; ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+            CREATE POLICY first_only ON t USING (i = 1)";
+        let database = Database::with(15, tables).await;
+        let (config, _file) = as_role(&database, "GRANT SELECT ON t TO ROLE").await;
+        let source = backend().source("c", config.to_value()).unwrap();
+        let e = pour(&*source, &Context::default()).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Denied && e.hint_text().unwrap().contains("BYPASSRLS"), "{e}");
+        database.sql(&format!("ALTER ROLE r_{} BYPASSRLS", database.name)).await;
+        let (_, facts) = pour(&*source, &Context::default()).await.unwrap();
+        assert_eq!(facts.count("table public.t", "rows in 00000"), 2);
+        drop_role(&database).await;
+    });
+}
+
+#[test]
+fn a_wrong_or_missing_password_is_denied_with_a_way_out() {
+    run("a_wrong_or_missing_password_is_denied_with_a_way_out", async {
+        let database = Database::with(17, "").await;
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        writeln!(file, "wrong-password").unwrap();
+        let mut config = database.config();
+        config.password_file = Some(file.path().to_owned());
+        let source = backend().source("c", config.to_value()).unwrap();
+        let e = pour(&*source, &Context::default()).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Denied && e.hint_text().is_some(), "{e}");
+        assert!(!format!("{e:?}").contains("wrong-password"));
+        let e =
+            backend().target("c", config.to_value()).unwrap().survey(&Context::default()).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Denied);
+    });
+}
+
+#[test]
+fn a_user_who_may_not_create_databases_is_told_so_by_the_plan() {
+    run("a_user_who_may_not_create_databases_is_told_so_by_the_plan", async {
+        let database = Database::with(15, "").await;
+        let (config, _file) = as_role(&database, "").await;
+        let mut target = backend().target("c", config.to_value()).unwrap();
+        let e = target.survey(&Context::default()).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Denied && e.hint_text().unwrap().contains("CREATEDB"), "{e}");
+        drop_role(&database).await;
+    });
+}
+
+#[test]
+fn a_role_that_is_not_there_is_an_error_unless_owners_are_left_out() {
+    run("a_role_that_is_not_there_is_an_error_unless_owners_are_left_out", async {
+        let from = Database::with(17, "CREATE TABLE t AS SELECT 1 i").await;
+        let role = format!("gone_{}", from.name);
+        from.sql(&format!("CREATE ROLE {role}; ALTER TABLE t OWNER TO {role}")).await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        from.sql(&format!("REASSIGN OWNED BY {role} TO postgres; DROP ROLE {role}")).await;
+        let source = crate::common::held(contents, facts);
+        let to = Database::absent(17).await;
+        let e = crate::common::restore(source.clone(), &to).await.unwrap_err();
+        assert!(
+            e.to_string().contains(&role) && e.hint_text().unwrap().contains("no_owner"),
+            "{e} {:?}",
+            e.hint_text()
+        );
+        assert_eq!(to.leftovers_of_this().await, Vec::<String>::new());
+        let mut config = to.config();
+        config.no_owner = true;
+        crate::common::restore_by(source, backend().target("c", config.to_value()).unwrap()).await.unwrap();
+        assert_eq!(to.sql("SELECT tableowner FROM pg_tables WHERE tablename = 't'").await, "postgres");
+    });
+}
