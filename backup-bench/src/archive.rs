@@ -2,6 +2,7 @@
 
 mod create;
 mod extract;
+mod formats;
 mod inodes;
 mod memory;
 mod select;
@@ -27,6 +28,9 @@ const TOOLS: [&str; 6] = ["tar", "zstd", "bash", "sha256sum", "tee", "diff"];
 pub(crate) fn race(options: &Options) -> Result<u8> {
     options.checked()?;
     let tools = machine::tools(&TOOLS)?;
+    if options.formats {
+        machine::tools(&formats::TOOLS)?;
+    }
     let must_be_quiet = !options.loaded && !options.quick;
     if must_be_quiet {
         machine::refuse_if_busy()?;
@@ -58,6 +62,9 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         extract::race(&mut track, &contest, &archives, &mut report, &mut checks, &mut memory)?;
         if *tree == Tree::Mixed {
             select::measure_reads(&mut track, place, &archives.ours, &mut report, &mut checks)?;
+            if options.formats {
+                formats::race(&mut track, contest, &mut report, &mut checks)?;
+            }
         }
     }
     if let Some((place, facts)) = &large {

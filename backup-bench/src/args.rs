@@ -48,6 +48,9 @@ pub(crate) struct Options {
     /// Also compares the memory with that of ten times the data (needs 35 GB of disk)
     #[arg(long)]
     pub(crate) full: bool,
+    /// Also races gzip, xz and encrypted archives (needs pigz, xz and age)
+    #[arg(long)]
+    pub(crate) formats: bool,
     /// Trees of a twentieth, to try the race itself: without a verdict
     #[arg(long)]
     pub(crate) quick: bool,
