@@ -1,4 +1,4 @@
-//! What of a store is read, as it is configured; and the builder for files.
+//! What of a store is read, as it is configured; and the builders for files and PostgreSQL.
 
 use serde_json::Value;
 
@@ -86,6 +86,67 @@ pub mod files {
     impl From<Files> for SourceSpec {
         fn from(files: Files) -> Self {
             SourceSpec::new("files", files.0.to_value())
+        }
+    }
+}
+
+/// PostgreSQL databases as sources.
+pub mod postgres {
+    use super::SourceSpec;
+    use backup_postgres::PostgresConfig;
+    use std::path::PathBuf;
+
+    /// The database of this address: `postgres://user@host:port/database?sslmode=verify-full`. An address with a password is
+    /// refused when the module is used.
+    pub fn url(url: impl Into<String>) -> Postgres {
+        Postgres(PostgresConfig::url(url))
+    }
+
+    /// The server in this container; user, password and database are taken from its environment.
+    pub fn container(name: impl Into<String>) -> Postgres {
+        Postgres(PostgresConfig::container(name))
+    }
+
+    /// A database, and what of it is left out.
+    #[derive(Clone, Debug)]
+    #[must_use]
+    pub struct Postgres(PostgresConfig);
+
+    impl Postgres {
+        /// This database of the server.
+        pub fn database(mut self, name: impl Into<String>) -> Self {
+            self.0.database = Some(name.into());
+            self
+        }
+
+        /// As this user.
+        pub fn user(mut self, name: impl Into<String>) -> Self {
+            self.0.user = Some(name.into());
+            self
+        }
+
+        /// The first line of this file is the password.
+        pub fn password_file(mut self, file: impl Into<PathBuf>) -> Self {
+            self.0.password_file = Some(file.into());
+            self
+        }
+
+        /// Leaves out the rows of these tables (`schema.table`, with `*` for any characters). May be called again.
+        pub fn exclude_table_data(mut self, pattern: impl Into<String>) -> Self {
+            self.0.exclude_table_data.push(pattern.into());
+            self
+        }
+    }
+
+    impl From<PostgresConfig> for Postgres {
+        fn from(config: PostgresConfig) -> Self {
+            Postgres(config)
+        }
+    }
+
+    impl From<Postgres> for SourceSpec {
+        fn from(postgres: Postgres) -> Self {
+            SourceSpec::new("postgres", postgres.0.to_value())
         }
     }
 }

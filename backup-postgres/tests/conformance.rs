@@ -28,6 +28,10 @@ const KNOWN: &str = "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a 
     CREATE TABLE b (id serial, x jsonb, r regclass); INSERT INTO b (x, r) VALUES ('{}', 'a'), (NULL, NULL);
     CREATE TABLE empty (); CREATE VIEW v AS SELECT count(*) FROM a; SELECT lo_from_bytea(0, 'large');";
 
+/// Restored several hundred times.
+const SMALL: &str = "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT i, 'row ' || i FROM generate_series(1, 1000) i;
+    CREATE TABLE b (id serial, x jsonb); INSERT INTO b (x) VALUES ('{}'), (NULL);";
+
 struct Postgres;
 
 struct Boxed(Box<dyn Source>);
@@ -111,7 +115,7 @@ impl TargetFixture for Postgres {
         let made = DATA.get_or_init(|| {
             let made = std::thread::spawn(|| {
                 tokio::runtime::Runtime::new().unwrap().block_on(async {
-                    let database = Database::with(VERSION, KNOWN).await;
+                    let database = Database::with(VERSION, SMALL).await;
                     let (contents, facts) = pour(&*database.source(), &Context::default()).await.unwrap();
                     held(contents, facts)
                 })

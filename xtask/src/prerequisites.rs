@@ -22,6 +22,7 @@ const FOR_TESTS: &[(&str, &str)] = &[
     ("sqlite3", "sqlite3"),
     ("getfattr", "attr"),
     ("getfacl", "acl"),
+    ("psql", "postgresql-client"),
     // Servers that archives are kept on.
     ("sshd", "openssh-server"),
     ("ssh", "openssh-client"),

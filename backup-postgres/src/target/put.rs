@@ -19,6 +19,9 @@ use std::{
 /// Definitions and statements are not data: a database with more of them than this is none that was ever seen.
 const MOST_STATEMENTS: usize = 256 << 20;
 
+/// The way to a single table, as long as there is no shorter one.
+const WHOLE: &str = "restore the whole database under another name (--to NAME=postgres://…/other) and take the table from there";
+
 /// What has come and is used later.
 #[derive(Default)]
 pub(super) struct Received {
@@ -74,18 +77,15 @@ impl Shadow {
     }
 
     async fn rows(&self, entry: &Entry, path: &str, content: &mut Content) -> Result<(), Taking> {
-        let unknown = |why: &str| {
-            Taking::Target(
-                Error::new(ErrorKind::Unsupported, "restore the entry", why).on(entry.display_path()),
-            )
-        };
+        let unknown = |why: &str| Taking::Target(unknown_entry(entry, why));
         let store = entry.store.clone().ok_or_else(|| unknown("it is no entry of a PostgreSQL database"))?;
         let of: RowsOf = serde_json::from_value(store).map_err(|e| unknown(&e.to_string()))?;
         let opened = self.opened().await?;
         if !opened.is_some_and(|opened| opened.has(&of.schema, &of.table)) {
             // Whether it is whole is told first: that explains more.
             drain(content).await?;
-            return Err(unknown("the definitions of the backup do not have its table"));
+            let e = unknown_entry(entry, "the definitions of its database are not restored with it");
+            return Err(Taking::Target(e.hint(WHOLE)));
         }
         let sql = catalog::copy_in(&of.schema, &of.table, &of.columns, of.format);
         let rows = self
@@ -156,6 +156,10 @@ fn passed_on(receiver: tokio::sync::mpsc::Receiver<Part>) -> Content {
         let part = receiver.recv().await?;
         Some((Ok(part), receiver))
     }))
+}
+
+fn unknown_entry(entry: &Entry, why: &str) -> Error {
+    Error::new(ErrorKind::Unsupported, "restore the entry", why).on(entry.display_path())
 }
 
 /// Whose fault it was.
