@@ -115,15 +115,8 @@ impl Database {
         if exists == "0" {
             return "nothing".to_owned();
         }
-        // The name of the database and the mark of a restore are not part of it. A pg_dump of this host is quicker than one in a container.
-        let dump = match self.server.version() {
-            15 => {
-                let call = self.tool("pg_dump", name).args(["-s", "--create"]);
-                let said = output_of(&HostRunner, call, 64 << 20, Duration::from_secs(120)).await.unwrap();
-                String::from_utf8_lossy(&said).into_owned()
-            }
-            _ => self.server.container().exec(&["pg_dump", "-U", "postgres", "-s", "--create", name]).await,
-        };
+        // The server's own pg_dump; the name of the database and the mark of a restore are not part of it.
+        let dump = self.server.container().exec(&["pg_dump", "-U", "postgres", "-s", "--create", name]).await;
         let mut out: Vec<String> = dump
             .lines()
             .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
