@@ -17,6 +17,7 @@ impl Default for Registry {
         Registry { backends: Vec::new() }
             .with(backup_files::FilesBackend)
             .with(backup_postgres::PostgresBackend::new(containers))
+            .with(backup_mysql::MysqlBackend)
     }
 }
 

@@ -1,0 +1,216 @@
+//! MySQL and MariaDB by the program, as an operator runs it: created, verified, restored, undone, settled; killed, and healed; and
+//! restored by hand without it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+mod support;
+
+use backup_testkit::{
+    run, services,
+    services::{Flavor, Mysql},
+};
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+use support::Place;
+
+struct World {
+    place: Place,
+    /// Of its own: what is left behind there is left behind by this test.
+    server: Mysql,
+}
+
+impl World {
+    async fn new(flavor: Flavor) -> Self {
+        World { place: Place::new(), server: services::own_mysql(flavor, &[]).await }
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("db={}", self.server.url(database))
+    }
+
+    /// By the vendor's client in the container.
+    fn sql(&self, sql: &str) -> String {
+        let mut client = Command::new("docker")
+            .args(["exec", "-i", "-e"])
+            .arg(format!("MYSQL_PWD={}", self.server.password()))
+            .args([
+                self.server.container().id(),
+                self.server.client(),
+                "-uroot",
+                "-N",
+                "--default-character-set=utf8mb4",
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        client.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+        let out = client.wait_with_output().unwrap();
+        assert!(out.status.success(), "{sql}");
+        String::from_utf8_lossy(&out.stdout).trim().to_owned()
+    }
+
+    fn command(&self, line: &[&str]) -> Command {
+        let mut command = self.place.command(line);
+        command.env("BACKUP_DB_PASSWORD", self.server.password());
+        command
+    }
+
+    fn expect(&self, code: i32, line: &[&str]) -> String {
+        let out = self.command(line).output().unwrap();
+        let said =
+            format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert_eq!(out.status.code(), Some(code), "backup {}\n{said}", line.join(" "));
+        assert!(!said.contains(self.server.password()), "the password is shown: {said}");
+        said
+    }
+
+    fn plan(&self, line: &[&str]) -> String {
+        let out = self.command(&[line, &["--dry-run", "--json"]].concat()).output().unwrap();
+        let plan: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        plan["plan"]["id"].as_str().unwrap_or_else(|| panic!("{plan}")).to_owned()
+    }
+
+    /// Schemas that restores made of this server and did not take away.
+    fn leftovers(&self) -> String {
+        self.sql("SELECT GROUP_CONCAT(SCHEMA_NAME) FROM information_schema.SCHEMATA WHERE SCHEMA_NAME LIKE '\\_backup\\_%'")
+    }
+}
+
+const APP: &str = "CREATE DATABASE app CHARACTER SET utf8mb4; USE app; CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, v varchar(40), b varbinary(9), KEY (v)); \
+    INSERT INTO t (v, b) VALUES ('one', x'00ff'), ('two 😀', NULL), ('', ''); CREATE TABLE other (id int PRIMARY KEY, t int, FOREIGN KEY (t) REFERENCES t (id)); \
+    INSERT INTO other VALUES (1, 1); CREATE VIEW w AS SELECT v FROM t; CREATE FUNCTION f() RETURNS int DETERMINISTIC RETURN 7; \
+    CREATE TRIGGER up BEFORE INSERT ON t FOR EACH ROW SET NEW.v = UPPER(NEW.v);";
+
+async fn created_restored_undone(flavor: Flavor) {
+    let w = World::new(flavor).await;
+    w.sql(APP);
+    let (app, other) = (w.url("app"), w.url("other"));
+    w.expect(0, &["create", &app, "--to", "./b"]);
+    w.expect(0, &["verify", "--from", "./b"]);
+    w.expect(0, &["restore", "latest", "--from", "./b", "--to", &other]);
+    assert_eq!(w.sql("SELECT COUNT(*), MAX(v), other.f() FROM other.w").replace('\t', "|"), "3|two 😀|7");
+
+    w.sql("UPDATE app.t SET v = 'changed'; CREATE TABLE app.later (i int); DROP VIEW app.w");
+    let replace = ["restore", "latest", "--from", "./b"];
+    assert!(w.expect(6, &replace).contains("REPLACE"), "data is replaced without consent");
+    let plan = w.plan(&replace);
+    w.expect(0, &[&replace[..], &["--confirm", &plan]].concat());
+    assert_eq!(w.sql("SELECT COUNT(*) FROM app.w WHERE v = 'changed'"), "0");
+    w.expect(0, &["restore", "--undo", "--yes"]);
+    assert_eq!(
+        w.sql("SELECT COUNT(*) FROM app.t WHERE v = 'changed'; SELECT COUNT(*) FROM app.later"),
+        "3\n0"
+    );
+    let plan = w.plan(&replace);
+    w.expect(0, &[&replace[..], &["--confirm", &plan]].concat());
+    w.expect(0, &["settle"]);
+    assert_eq!(
+        w.sql("INSERT INTO app.t (v) VALUES ('up'); SELECT v FROM app.w ORDER BY v DESC LIMIT 1"),
+        "UP"
+    );
+    assert_eq!(w.leftovers(), "NULL");
+
+    // One table, the others stay.
+    w.sql("DELETE FROM app.other; DELETE FROM app.t; CREATE TABLE app.stays (i int)");
+    let one = ["restore", "latest", "--from", "./b", "--only", "db/app.t", "--merge", "--settle"];
+    let refused = w.expect(1, &[&one[..], &["--confirm", &w.plan(&one)]].concat());
+    assert!(refused.contains("foreign key"), "{refused}");
+    w.sql("DROP TABLE app.other");
+    let plan = w.plan(&one);
+    w.expect(0, &[&one[..], &["--confirm", &plan]].concat());
+    assert_eq!(w.sql("SELECT COUNT(*) FROM app.t; SELECT COUNT(*) FROM app.stays"), "3\n0");
+    assert_eq!(w.leftovers(), "NULL");
+}
+
+#[test]
+fn a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled() {
+    run("a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled", async {
+        created_restored_undone(Flavor::Mariadb118).await;
+        created_restored_undone(Flavor::Mysql9).await;
+    });
+}
+
+#[test]
+fn a_restore_that_is_killed_is_old_or_new_after_heal() {
+    run("a_restore_that_is_killed_is_old_or_new_after_heal", async {
+        let w = World::new(Flavor::Mariadb1011).await;
+        w.sql(APP);
+        w.sql(
+            "USE app; CREATE TABLE big (id int PRIMARY KEY, v varchar(40), KEY (v)); INSERT INTO big SELECT seq, MD5(seq) FROM seq_1_to_60000; \
+             CREATE TABLE big2 LIKE big; INSERT INTO big2 SELECT * FROM big",
+        );
+        w.expect(0, &["create", &w.url("app"), "--to", "./b"]);
+        w.sql("DROP TABLE app.big2; CREATE TABLE app.only_old (i int); DROP VIEW app.w; CREATE VIEW app.old_view AS SELECT 1");
+        let seed = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+        let points = if std::env::var_os("BACKUP_SOAK").is_some() { 20 } else { 5 };
+        let (mut old, mut new) = (0, 0);
+        for n in 0..points {
+            let replace = ["restore", "latest", "--from", "./b"];
+            let plan = w.plan(&replace);
+            let mut command = w.command(&[&replace[..], &["--confirm", &plan]].concat());
+            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let after = (seed.wrapping_mul(n + 1) >> 3) % 2500;
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            let _ = child.kill();
+            child.wait().unwrap();
+            w.expect(0, &["heal", "--from", "./b"]);
+            let state = w.sql(
+                "SELECT GROUP_CONCAT(TABLE_NAME ORDER BY TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'app'; \
+                 SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'app'",
+            );
+            match state.as_str() {
+                "big,old_view,only_old,other,t\n1" => old += 1,
+                "big,big2,other,t,w\n1" => {
+                    new += 1;
+                    w.expect(0, &["restore", "--undo", "--yes"]);
+                }
+                mixture => panic!("killed after {after} ms (seed {seed}): {mixture}"),
+            }
+            assert_eq!(w.leftovers(), "NULL", "killed after {after} ms (seed {seed})");
+        }
+        println!(
+            "soak: a restore of MariaDB, killed at {points} points (seed {seed}): old {old}, new {new}, a mixture never"
+        );
+    });
+}
+
+async fn by_hand(flavor: Flavor) {
+    let w = World::new(flavor).await;
+    w.sql(APP);
+    w.expect(0, &["create", &w.url("app"), "--to", "x.tar"]);
+    w.sql("DROP DATABASE app; SET GLOBAL local_infile = ON");
+    let unpacked = w.place.path("unpacked");
+    std::fs::create_dir(&unpacked).unwrap();
+    let tar = Command::new("tar").args(["-xf", "../x.tar"]).current_dir(&unpacked).status().unwrap();
+    assert!(tar.success());
+    let folder = unpacked.join("db/db");
+    let guide = std::fs::read_to_string(folder.join("app/RESTORE.md")).unwrap();
+    let blocks = guide.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap());
+    let script = format!("set -e\ncd /by-hand\n{}", blocks.collect::<Vec<_>>().join("\n"));
+    std::fs::write(folder.join("script.sh"), script).unwrap();
+    let id = w.server.container().id();
+    let copied =
+        Command::new("docker").arg("cp").arg(&folder).arg(format!("{id}:/by-hand")).status().unwrap();
+    assert!(copied.success());
+    let password = w.server.password().replace('\\', "\\\\").replace('"', "\\\"");
+    let options = format!("[client]\nuser=root\npassword=\"{password}\"\n");
+    w.server.container().exec(&["sh", "-c", &format!("cat >/tmp/.my.cnf <<'END'\n{options}END\n")]).await;
+    w.server.container().exec(&["env", "HOME=/tmp", "sh", "/by-hand/script.sh"]).await;
+    assert_eq!(
+        w.sql("SELECT COUNT(*), MAX(v), HEX(MAX(b)), app.f() FROM app.t; INSERT INTO app.t (v) VALUES ('up'); SELECT MAX(id), COUNT(*) FROM app.w, app.other")
+            .replace('\t', "|"),
+        "3|two 😀|00FF|7\n1|4"
+    );
+}
+
+#[test]
+fn the_vendors_client_alone_restores_by_the_guide_in_the_archive() {
+    run("the_vendors_client_alone_restores_by_the_guide_in_the_archive", async {
+        by_hand(Flavor::Mariadb118).await;
+        by_hand(Flavor::Mysql9).await;
+    });
+}

@@ -1,0 +1,71 @@
+//! Connecting: TCP or a Unix socket, TLS with the modes of the vendors' clients.
+
+use super::Session;
+use crate::{
+    address::{Endpoint, Host, SslMode},
+    error::ClientError,
+};
+use mysql_async::{ClientIdentity, Conn, DriverError, Error as Driver, Opts, OptsBuilder, SslOpts};
+use rustls::crypto::{CryptoProvider, ring};
+use std::time::Duration;
+
+const CONNECT: Duration = Duration::from_secs(20);
+/// What a single row may take: the limit of the protocol. The server has one of its own.
+const LARGEST_ROW: usize = 1 << 30;
+
+/// Connects and logs in.
+pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Session, ClientError> {
+    // The driver takes the one of the process; where several are linked in, rustls chooses none by itself.
+    if CryptoProvider::get_default().is_none() {
+        // Another thread may have been quicker.
+        let _ = ring::default_provider().install_default();
+    }
+    let encrypted = endpoint.ssl.mode != SslMode::Disabled && !matches!(endpoint.host, Host::Socket(_));
+    let attempts = async {
+        match Conn::new(options(endpoint, encrypted)).await {
+            Err(Driver::Driver(DriverError::NoClientSslFlagFromServer))
+                if endpoint.ssl.mode == SslMode::Preferred =>
+            {
+                Conn::new(options(endpoint, false)).await
+            }
+            other => other,
+        }
+    };
+    match tokio::time::timeout(CONNECT, attempts).await {
+        Ok(Ok(conn)) => Ok(Session::new(conn)),
+        Ok(Err(e)) => Err(e.into()),
+        Err(_) => Err(ClientError::Late(CONNECT)),
+    }
+}
+
+fn options(endpoint: &Endpoint, encrypted: bool) -> Opts {
+    let builder = OptsBuilder::default()
+        .user(Some(endpoint.user.as_str()))
+        .pass(endpoint.password.as_ref().map(|p| p.expose()))
+        .prefer_socket(false)
+        .stmt_cache_size(0)
+        .max_allowed_packet(Some(LARGEST_ROW))
+        .wait_timeout(Some(28_800))
+        .ssl_opts(encrypted.then(|| ssl(endpoint)));
+    match &endpoint.host {
+        Host::Name(name, port) => builder.ip_or_hostname(name.as_str()).tcp_port(*port),
+        Host::Socket(path) => builder.socket(Some(path.to_string_lossy())),
+    }
+    .into()
+}
+
+fn ssl(endpoint: &Endpoint) -> SslOpts {
+    let ssl = &endpoint.ssl;
+    let verified = matches!(ssl.mode, SslMode::VerifyCa | SslMode::VerifyIdentity);
+    let mut opts = SslOpts::default()
+        .with_danger_accept_invalid_certs(!verified)
+        .with_danger_skip_domain_validation(ssl.mode != SslMode::VerifyIdentity);
+    if let Some(ca) = &ssl.ca {
+        opts = opts.with_root_certs(vec![ca.clone().into()]).with_disable_built_in_roots(verified);
+    }
+    if let Some((certificate, key)) = &ssl.identity {
+        opts = opts
+            .with_client_identity(Some(ClientIdentity::new(certificate.clone().into(), key.clone().into())));
+    }
+    opts
+}

@@ -1,0 +1,254 @@
+//! What servers print with `SHOW CREATE`, taken apart.
+
+/// A `CREATE TABLE` without what is added when the data is there.
+#[derive(Debug, PartialEq)]
+pub(crate) struct SplitTable {
+    /// With its primary key only, where that is possible.
+    pub(crate) table: String,
+    /// `ADD …` for each secondary key.
+    pub(crate) keys: Vec<String>,
+    /// `ADD CONSTRAINT …` for each foreign key.
+    pub(crate) foreign_keys: Vec<String>,
+}
+
+/// Parts keys and foreign keys from a `CREATE TABLE` as the server prints it.
+///
+/// Keys stay where the table needs them: an automatic number must be the first of a key, a table without a primary key is stored in
+/// the order of its first unique one, and other engines build keys while they load.
+pub(crate) fn split_table(create: &str, innodb: bool) -> SplitTable {
+    let whole = || SplitTable { table: create.to_owned(), keys: Vec::new(), foreign_keys: Vec::new() };
+    let Some((open, ends)) = definitions(create) else { return whole() };
+    let Some(close) = ends.last().copied() else { return whole() };
+    let mut list = Vec::new();
+    let mut from = open + 1;
+    for end in &ends {
+        list.push(&create[from..*end]);
+        from = end + 1;
+    }
+    let apart = innodb && keys_may_come_later(&list);
+    let (mut kept, mut keys, mut foreign_keys) = (Vec::new(), Vec::new(), Vec::new());
+    for definition in list {
+        let trimmed = definition.trim();
+        if is_foreign_key(trimmed) {
+            foreign_keys.push(format!("ADD {trimmed}"));
+        } else if apart && is_key(trimmed) {
+            keys.push(format!("ADD {trimmed}"));
+        } else {
+            kept.push(definition);
+        }
+    }
+    if keys.is_empty() && foreign_keys.is_empty() {
+        return whole();
+    }
+    let newline = if create[..close].ends_with('\n') { "\n" } else { "" };
+    let body = kept.join(",");
+    let table = format!("{}{}{newline}{}", &create[..=open], body.trim_end_matches('\n'), &create[close..]);
+    SplitTable { table, keys, foreign_keys }
+}
+
+fn keys_may_come_later(definitions: &[&str]) -> bool {
+    let Some(primary) = definitions.iter().find_map(|d| d.trim().strip_prefix("PRIMARY KEY (")) else {
+        return false;
+    };
+    let automatic =
+        definitions.iter().map(|d| d.trim()).find(|d| d.starts_with('`') && has_word(d, "AUTO_INCREMENT"));
+    match automatic.and_then(first_name) {
+        None => true,
+        Some(column) => first_name(primary) == Some(column),
+    }
+}
+
+/// The backquoted name that a text begins with, quotes included.
+fn first_name(text: &str) -> Option<&str> {
+    let end = Tokens::new(text).next().filter(|t| t.kind == Kind::Name)?.end;
+    text.get(..end)
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    Tokens::new(text).any(|t| t.kind == Kind::Word && text.get(t.start..t.end) == Some(word))
+}
+
+fn is_key(definition: &str) -> bool {
+    ["KEY ", "UNIQUE KEY ", "FULLTEXT KEY ", "SPATIAL KEY ", "VECTOR KEY "]
+        .iter()
+        .any(|k| definition.starts_with(k))
+}
+
+fn is_foreign_key(definition: &str) -> bool {
+    if definition.starts_with("FOREIGN KEY") {
+        return true;
+    }
+    let Some(rest) = definition.strip_prefix("CONSTRAINT ") else { return false };
+    first_name(rest)
+        .and_then(|name| rest.get(name.len()..))
+        .is_some_and(|r| r.trim_start().starts_with("FOREIGN KEY"))
+}
+
+/// Where the list of definitions opens, and where each of them ends; the last end is the closing bracket.
+fn definitions(create: &str) -> Option<(usize, Vec<usize>)> {
+    let (mut open, mut depth, mut ends) = (None, 0usize, Vec::new());
+    for token in Tokens::new(create) {
+        match token.kind {
+            Kind::Other(b'(') => {
+                depth += 1;
+                open.get_or_insert(token.start);
+            }
+            Kind::Other(b')') => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    ends.push(token.start);
+                    return Some((open?, ends));
+                }
+            }
+            Kind::Other(b',') if depth == 1 => ends.push(token.start),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether the server prints names of this database in the statement, outside of texts.
+pub(crate) fn names_database(sql: &str, database: &str) -> bool {
+    qualifiers(sql, database).next().is_some()
+}
+
+/// Another database in place of `from`, wherever the statement names it before a point.
+pub(crate) fn requalified(sql: &str, from: &str, to: &str) -> String {
+    replaced(sql, from, &format!("{}.", crate::quote::ident(to)))
+}
+
+/// Without the name of this database before a point.
+pub(crate) fn unqualified(sql: &str, database: &str) -> String {
+    replaced(sql, database, "")
+}
+
+fn replaced(sql: &str, database: &str, with: &str) -> String {
+    let mut out = String::with_capacity(sql.len());
+    let mut from = 0;
+    for (start, end) in qualifiers(sql, database) {
+        out.push_str(&sql[from..start]);
+        out.push_str(with);
+        from = end;
+    }
+    out.push_str(&sql[from..]);
+    out
+}
+
+/// Where `` `database`. `` stands.
+fn qualifiers<'a>(sql: &'a str, database: &str) -> impl Iterator<Item = (usize, usize)> + 'a {
+    let name = crate::quote::ident(database);
+    Tokens::new(sql).filter_map(move |t| {
+        let is = t.kind == Kind::Name && sql.get(t.start..t.end) == Some(&*name);
+        (is && sql.as_bytes().get(t.end) == Some(&b'.')).then_some((t.start, t.end + 1))
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// Between backquotes.
+    Name,
+    /// A text.
+    Text,
+    /// Letters, digits and `_`.
+    Word,
+    /// One other byte.
+    Other(u8),
+}
+
+#[derive(Debug)]
+struct Token {
+    kind: Kind,
+    start: usize,
+    end: usize,
+}
+
+/// Tokens of a statement in which a backslash escapes and `"` quotes a text. Comments are not told apart: servers print what
+/// matters inside of them.
+struct Tokens<'a> {
+    sql: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Tokens<'a> {
+    fn new(sql: &'a str) -> Self {
+        Tokens { sql: sql.as_bytes(), at: 0 }
+    }
+
+    fn quoted(&self, quote: u8) -> usize {
+        let mut i = self.at + 1;
+        while let Some(b) = self.sql.get(i) {
+            match *b {
+                b'\\' if quote != b'`' => i += 1,
+                b if b == quote && self.sql.get(i + 1) == Some(&quote) => i += 1,
+                b if b == quote => return i + 1,
+                _ => {}
+            }
+            i += 1;
+        }
+        self.sql.len()
+    }
+}
+
+impl Iterator for Tokens<'_> {
+    type Item = Token;
+
+    fn next(&mut self) -> Option<Token> {
+        let start = self.at;
+        let b = *self.sql.get(start)?;
+        let word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_' || *b >= 0x80;
+        let (kind, end) = match b {
+            b'`' => (Kind::Name, self.quoted(b)),
+            b'\'' | b'"' => (Kind::Text, self.quoted(b)),
+            b if word(&b) => {
+                let length =
+                    self.sql[start..].iter().position(|b| !word(b)).unwrap_or(self.sql.len() - start);
+                (Kind::Word, start + length)
+            }
+            b => (Kind::Other(b), start + 1),
+        };
+        self.at = end.min(self.sql.len());
+        Some(Token { kind, start, end: self.at })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secondary_and_foreign_keys_are_parted_from_the_table() {
+        let create = "CREATE TABLE `t` (\n  `id` int NOT NULL AUTO_INCREMENT COMMENT 'a, (KEY `x',\n  `a` decimal(10,2) DEFAULT NULL,\n  PRIMARY KEY (`id`),\n  UNIQUE KEY `u` (`a`),\n  KEY `k` ((lower(`a`))),\n  CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `o` (`id`),\n  CONSTRAINT `c` CHECK (`a` > 0)\n) ENGINE=InnoDB COMMENT=')'";
+        let split = split_table(create, true);
+        assert_eq!(
+            split.table,
+            "CREATE TABLE `t` (\n  `id` int NOT NULL AUTO_INCREMENT COMMENT 'a, (KEY `x',\n  `a` decimal(10,2) DEFAULT NULL,\n  PRIMARY KEY (`id`),\n  CONSTRAINT `c` CHECK (`a` > 0)\n) ENGINE=InnoDB COMMENT=')'"
+        );
+        assert_eq!(split.keys, ["ADD UNIQUE KEY `u` (`a`)", "ADD KEY `k` ((lower(`a`)))"]);
+        assert_eq!(split.foreign_keys, ["ADD CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `o` (`id`)"]);
+    }
+
+    #[test]
+    fn keys_stay_where_the_table_needs_them() {
+        for create in [
+            "CREATE TABLE `t` (\n  `a` int,\n  `n` int AUTO_INCREMENT,\n  PRIMARY KEY (`a`,`n`),\n  KEY `n` (`n`)\n) ENGINE=InnoDB",
+            "CREATE TABLE `t` (\n  `a` int NOT NULL,\n  UNIQUE KEY `a` (`a`)\n) ENGINE=InnoDB",
+        ] {
+            assert_eq!(split_table(create, true).table, create);
+        }
+        let with_key =
+            "CREATE TABLE `t` (\n  `a` int,\n  PRIMARY KEY (`a`),\n  KEY `b` (`a`)\n) ENGINE=MyISAM";
+        assert_eq!(split_table(with_key, false).table, with_key);
+        assert_eq!(split_table(with_key, true).keys.len(), 1);
+    }
+
+    #[test]
+    fn a_database_is_renamed_in_names_and_not_in_texts() {
+        let sql = "select `app`.`t`.`a`,'`app`.x',\"`app`.\" from `app`.`t` join `app`";
+        assert_eq!(
+            requalified(sql, "app", "o`r"),
+            "select `o``r`.`t`.`a`,'`app`.x',\"`app`.\" from `o``r`.`t` join `app`"
+        );
+        assert_eq!(unqualified("default nextval(`app`.`s`)", "app"), "default nextval(`s`)");
+        assert!(!names_database("select '`app`.'", "app"));
+    }
+}

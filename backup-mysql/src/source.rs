@@ -1,0 +1,306 @@
+//! Databases that are read.
+
+pub(crate) mod definitions;
+mod guide;
+mod rows;
+
+use crate::{
+    MysqlConfig,
+    address::Endpoint,
+    catalog::{Database, Version, list},
+    client::{Session, connect},
+    quote::{file_name, qualified},
+    snapshot::{self, READING, Snapshot},
+    stored::{DatabaseProperties, Object, SqlFile, Stored},
+};
+use async_trait::async_trait;
+use backup_core::{
+    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Moment, Ready, Result, Severity, Sink, Source,
+    Stage, Stillness, View, put_stage,
+};
+use futures::{StreamExt, stream};
+use rows::{Readers, RowsOf};
+use serde_json::Value;
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Sessions that read at the same time; more gain nothing.
+const MOST_SESSIONS: usize = 16;
+
+/// Databases of a server, as a source.
+pub(crate) struct MysqlSource {
+    component: String,
+    config: MysqlConfig,
+}
+
+impl MysqlSource {
+    pub(crate) fn new(component: &str, config: MysqlConfig) -> Self {
+        MysqlSource { component: component.to_owned(), config }
+    }
+}
+
+impl fmt::Display for MysqlSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.config.place())
+    }
+}
+
+#[async_trait]
+impl Source for MysqlSource {
+    async fn connect(&self, cx: &Context) -> Result<Box<dyn Ready>> {
+        let place = self.config.place();
+        let ready = open(&self.component, &self.config, cx).await.map_err(|e| e.on(&place))?;
+        Ok(Box::new(ready))
+    }
+
+    fn origin(&self) -> Value {
+        self.config.to_value()
+    }
+}
+
+async fn open(component: &str, config: &MysqlConfig, cx: &Context) -> Result<MysqlReady> {
+    let endpoint = config.endpoint(component)?;
+    let names = config.names()?;
+    let reading = async || {
+        let mut session = connect(&endpoint).await.map_err(|e| e.during(ErrorKind::Source, "connect"))?;
+        let set = session.try_set(READING).await;
+        set.map_err(|e| e.during(ErrorKind::Source, "set up a session"))?;
+        Ok::<Session, Error>(session)
+    };
+    let mut control = reading().await?;
+    let failed = |e: crate::error::ClientError| e.during(ErrorKind::Source, "list the tables");
+    let version = Version::of(&mut control).await.map_err(failed)?;
+    let databases = list(&mut control, names.as_deref(), config, &version).await.map_err(failed)?;
+    for name in names.iter().flatten() {
+        if !databases.iter().any(|d| d.name == *name) {
+            let message = format!("there is no database `{name}`, or this user may not see it");
+            return Err(Error::new(ErrorKind::NotFound, "find the database", message)
+                .hint("`SHOW DATABASES` lists those that this user may see"));
+        }
+    }
+    let tables = databases.iter().map(|d| d.tables.len()).sum::<usize>();
+    let wanted = cx.tasks.min(MOST_SESSIONS).min(tables).max(1);
+    let mut sessions = Vec::new();
+    for opened in futures::future::join_all((0..wanted).map(|_| reading())).await {
+        sessions.push(opened?);
+    }
+    Ok(MysqlReady {
+        component: component.to_owned(),
+        config: config.clone(),
+        endpoint,
+        names,
+        version,
+        control,
+        sessions,
+        databases,
+    })
+}
+
+struct MysqlReady {
+    component: String,
+    config: MysqlConfig,
+    endpoint: Endpoint,
+    names: Option<Vec<String>>,
+    version: Version,
+    control: Session,
+    sessions: Vec<Session>,
+    databases: Vec<Database>,
+}
+
+#[async_trait]
+impl Ready for MysqlReady {
+    fn stillness(&self) -> Stillness {
+        Stillness::None
+    }
+
+    fn estimate(&self) -> Option<u64> {
+        Some(self.databases.iter().flat_map(|d| &d.tables).map(|t| t.size).sum())
+    }
+
+    async fn fix(self: Box<Self>, cx: &Context) -> Result<Box<dyn View>> {
+        let me = *self;
+        let place = me.config.place();
+        let fixing = snapshot::fix(
+            me.sessions,
+            me.control,
+            me.databases,
+            me.names.as_deref(),
+            &me.config,
+            &me.version,
+        );
+        let snapshot = tokio::select! {
+            () = cx.cancel.cancelled() => return Err(Error::cancelled()),
+            snapshot = fixing => snapshot.map_err(|e| e.on(&place))?,
+        };
+        for warning in &snapshot.warnings {
+            cx.note(Severity::Warning, &me.component, "", warning);
+        }
+        Ok(Box::new(MysqlView {
+            component: me.component,
+            config: me.config,
+            endpoint: me.endpoint,
+            version: me.version,
+            snapshot,
+        }))
+    }
+}
+
+struct MysqlView {
+    component: String,
+    config: MysqlConfig,
+    endpoint: Endpoint,
+    version: Version,
+    snapshot: Snapshot,
+}
+
+#[async_trait]
+impl View for MysqlView {
+    fn moment(&self) -> Moment {
+        Moment { first: self.snapshot.first, last: self.snapshot.last }
+    }
+
+    async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
+        let MysqlView { component, config, endpoint, version, snapshot } = *self;
+        let Snapshot { sessions, control, databases, notes, .. } = snapshot;
+        let mut facts = Facts::new().with("all", "server", Fact::Note(version.to_string()));
+        for (measure, what) in notes {
+            facts.insert("all", measure, Fact::Note(what));
+        }
+        // Never more open contents than sessions: each must come to its end without any other.
+        let mut cx = cx.clone();
+        cx.tasks = cx.tasks.min(sessions.len());
+        let pour = Pour {
+            readers: Readers::new(sessions, endpoint),
+            control: Arc::new(tokio::sync::Mutex::new(control)),
+            facts: Arc::new(Mutex::new(facts)),
+            component,
+            config,
+            version,
+        };
+        let poured = pour.all(&databases, &sink, &cx).await;
+        pour.readers.close().await;
+        poured?;
+        let facts = pour.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(facts)
+    }
+}
+
+/// What all steps of a pour share.
+struct Pour {
+    readers: Arc<Readers>,
+    control: Arc<tokio::sync::Mutex<Session>>,
+    facts: Arc<Mutex<Facts>>,
+    component: String,
+    config: MysqlConfig,
+    version: Version,
+}
+
+impl Pour {
+    async fn all(&self, databases: &[Database], sink: &Arc<dyn Sink>, cx: &Context) -> Result<()> {
+        self.say_what_is_not_of_the_moment(databases, cx);
+        let prepare = stream::iter(databases).flat_map(|d| {
+            let properties = stream::iter([Ok(self.guide(d)), Ok(self.properties(d))]);
+            let sequences = stream::iter(&d.sequences).then(move |s| self.sequence(d, s));
+            let tables = stream::iter(&d.tables).then(move |t| self.table(d, t)).flat_map(|entries| {
+                stream::iter(match entries {
+                    Ok(list) => list.into_iter().map(Ok).collect(),
+                    Err(e) => vec![Err(e)],
+                })
+            });
+            properties.chain(sequences).chain(tables)
+        });
+        put_stage(sink, cx, prepare).await?;
+        put_stage(sink, cx, stream::iter(self.all_rows(databases).into_iter().map(Ok))).await?;
+        let complete = stream::iter(databases).flat_map(|d| {
+            let keys = stream::iter(&d.tables).then(move |t| self.keys(d, t)).flat_map(|entries| {
+                stream::iter(match entries {
+                    Ok(list) => list.into_iter().map(Ok).collect(),
+                    Err(e) => vec![Err(e)],
+                })
+            });
+            let definitions = stream::once(self.definitions(d)).flat_map(|entries| {
+                stream::iter(match entries {
+                    Ok(list) => list.into_iter().map(Ok).collect(),
+                    Err(e) => vec![Err(e)],
+                })
+            });
+            keys.chain(definitions)
+        });
+        put_stage(sink, cx, complete).await
+    }
+
+    fn say_what_is_not_of_the_moment(&self, databases: &[Database], cx: &Context) {
+        for database in databases {
+            for table in &database.tables {
+                let path = format!("{}.{}", database.name, table.name);
+                if !table.is_transactional() {
+                    let text = format!(
+                        "tables of the engine {} are not part of a snapshot: it is as it was while it was read",
+                        table.engine
+                    );
+                    cx.note(Severity::Warning, &self.component, path, text);
+                } else if let Some(why) = rows::history_is_lost(table, &self.version) {
+                    cx.note(Severity::Warning, &self.component, path, why);
+                }
+            }
+        }
+        let left_out: Vec<&str> =
+            self.config.exclude_tables.iter().chain(&self.config.exclude_data).map(String::as_str).collect();
+        if !left_out.is_empty() {
+            let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+            facts.insert("all", backup_core::EXCLUDED, Fact::Note(left_out.join(", ")));
+        }
+    }
+
+    fn guide(&self, d: &Database) -> (Entry, Content) {
+        let text = guide::text(&d.name, &self.version);
+        let stored = Stored::new(Object::Guide, &d.name, "", &self.version);
+        let entry = stored.entry(format!("{}/RESTORE.md", file_name(&d.name)), Stage::Prepare);
+        (entry.sized(text.len() as u64), Content::whole(text.into_bytes()))
+    }
+
+    fn properties(&self, d: &Database) -> (Entry, Content) {
+        let mut stored = Stored::new(Object::Database, &d.name, "", &self.version);
+        stored.properties = Some(DatabaseProperties {
+            charset: d.charset.clone(),
+            collation: d.collation.clone(),
+            tables: (d.tables.len() + d.sequences.len()) as u64,
+        });
+        let mut file = SqlFile::default();
+        file.push(&format!(
+            "CREATE DATABASE IF NOT EXISTS {} CHARACTER SET {} COLLATE {}",
+            crate::quote::ident(&d.name),
+            d.charset,
+            d.collation
+        ));
+        file.finish(stored, format!("{}/database.sql", file_name(&d.name)), Stage::Prepare)
+    }
+
+    /// The rows of all tables, the largest first: the last stream is then a short one.
+    fn all_rows(&self, databases: &[Database]) -> Vec<(Entry, Content)> {
+        let mut list: Vec<_> = databases.iter().flat_map(|d| d.tables.iter().map(move |t| (d, t))).collect();
+        list.retain(|(d, t)| !MysqlConfig::excludes(&self.config.exclude_data, &d.name, &t.name));
+        list.sort_by(|(_, a), (_, b)| b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)));
+        let rows = list.into_iter().map(|(d, t)| {
+            let rows = RowsOf::new(&d.name, t, &self.version);
+            let mut entry =
+                rows.stored().entry(format!("{}/data.tsv", table_folder(d, &t.name)), Stage::Data);
+            entry.slow = t.size > (1 << 20);
+            let (readers, facts) = (self.readers.clone(), self.facts.clone());
+            (entry, Content::produce(move |feed| rows.pour(readers, facts, feed)))
+        });
+        rows.collect()
+    }
+}
+
+/// Where the entries of a table are.
+pub(crate) fn table_folder(d: &Database, table: &str) -> String {
+    format!("{}.{}", file_name(&d.name), file_name(table))
+}
+
+/// The subject of a table's facts.
+pub(crate) fn subject(database: &str, table: &str) -> String {
+    format!("table {}", qualified(database, table).replace('`', ""))
+}

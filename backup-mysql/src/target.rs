@@ -1,0 +1,235 @@
+//! Databases that are restored: made anew beside the old ones, and put in their place.
+
+mod insert;
+mod journal;
+mod place;
+mod publish;
+mod rehearse;
+mod sink;
+
+use crate::{
+    MysqlConfig,
+    catalog::{Database, Version, fields, list},
+    client::{Session, connect},
+    error::ClientError,
+    quote::texts,
+};
+use async_trait::async_trait;
+use backup_core::{Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target};
+use journal::Journal;
+use place::Place;
+use publish::{Publisher, foreign_key_from_outside};
+use serde_json::Value;
+use sink::{Control, ShadowSink};
+use std::{fmt, sync::Arc, time::Duration};
+use tokio::sync::Mutex;
+
+/// What the swap of a table takes, for the plan.
+const SWAP: Duration = Duration::from_millis(4);
+
+/// Databases of a server, as a target.
+pub(crate) struct MysqlTarget {
+    place: Place,
+    control: Option<(Control, Version)>,
+}
+
+impl MysqlTarget {
+    pub(crate) fn new(component: &str, config: MysqlConfig) -> Self {
+        MysqlTarget { place: Place::new(component, config), control: None }
+    }
+
+    pub(crate) fn recover(undo: Value) -> Result<Self> {
+        Ok(MysqlTarget { place: Place::from_undo(undo)?, control: None })
+    }
+
+    /// The session that changes what is there: that of this process, or a new one if it is lost.
+    async fn control(&mut self) -> Result<(Control, Version)> {
+        if let Some((control, version)) = &self.control
+            && control.lock().await.is_sound()
+        {
+            return Ok((control.clone(), version.clone()));
+        }
+        // The server must be done with the lost one first: the lock that it holds is waited for.
+        self.control = None;
+        let (session, version) = self.place.control().await?;
+        let made = (Arc::new(Mutex::new(session)), version);
+        self.control = Some(made.clone());
+        Ok(made)
+    }
+
+    fn failed(&self, e: ClientError, operation: &'static str) -> Error {
+        e.during(ErrorKind::Target, operation).on(self.place.config.place())
+    }
+
+    /// Lets the server take `LOAD DATA LOCAL`, and remembers that it was off.
+    async fn allow_infile(&self, session: &mut Session, cx: &Context) -> Result<bool, ClientError> {
+        let on = |value: Option<String>| matches!(value.as_deref(), Some("1" | "ON"));
+        if on(session.value("SELECT @@GLOBAL.local_infile").await?) {
+            return Ok(true);
+        }
+        let journal = Journal::of(&self.place);
+        journal.set(session, "local_infile", "off").await?;
+        match session.run("SET GLOBAL local_infile = ON").await {
+            Ok(_) => Ok(true),
+            Err(e) if e.is_lost() => Err(e),
+            Err(_) => {
+                journal.set(session, "local_infile", "").await?;
+                let text = "the server takes no LOAD DATA LOCAL, and this user may not switch local_infile on: rows are inserted, which is slower";
+                cx.note(Severity::Note, &self.place.component, "", text);
+                Ok(false)
+            }
+        }
+    }
+
+    async fn fill(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        let (control, version) = self.control().await?;
+        let infile = {
+            let mut session = control.lock().await;
+            let making = "make a schema beside the database";
+            Journal::of(&self.place).make(&mut session).await.map_err(|e| self.failed(e, making))?;
+            self.allow_infile(&mut session, cx).await.map_err(|e| self.failed(e, making))?
+        };
+        Ok(Arc::new(ShadowSink::new(self.place.clone(), version, control, infile, cx)?))
+    }
+}
+
+impl fmt::Display for MysqlTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place.config.place())
+    }
+}
+
+#[async_trait]
+impl Target for MysqlTarget {
+    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+        let endpoint = self.place.endpoint()?;
+        let place = self.place.config.place();
+        let mut session = connect(&endpoint).await.map_err(|e| self.failed(e, "connect"))?;
+        let surveyed = survey(&mut session, &self.place.config).await;
+        session.close().await;
+        surveyed.map_err(|e| e.on(place))
+    }
+
+    fn undo(&self) -> Value {
+        self.place.to_undo()
+    }
+
+    async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        self.fill(cx).await
+    }
+
+    async fn publish(&mut self, cx: &Context) -> Result<()> {
+        let (control, version) = self.control().await?;
+        let mut session = control.lock().await;
+        let mut publisher = Publisher { place: &self.place, version: &version, session: &mut session, cx };
+        publisher.put_settings_back().await?;
+        publisher.prepare_previous().await?;
+        publisher.publish().await
+    }
+
+    async fn check_revert(&mut self, cx: &Context) -> Result<()> {
+        let (control, version) = self.control().await?;
+        let mut session = control.lock().await;
+        Publisher { place: &self.place, version: &version, session: &mut session, cx }.check_revert().await
+    }
+
+    async fn revert(&mut self, cx: &Context) -> Result<()> {
+        let (control, version) = self.control().await?;
+        let mut session = control.lock().await;
+        Publisher { place: &self.place, version: &version, session: &mut session, cx }.revert().await
+    }
+
+    async fn settle(&mut self, cx: &Context) -> Result<()> {
+        let (control, version) = self.control().await?;
+        let mut session = control.lock().await;
+        Publisher { place: &self.place, version: &version, session: &mut session, cx }.settle().await
+    }
+}
+
+async fn survey(session: &mut Session, config: &MysqlConfig) -> Result<Survey> {
+    let failed = |e: ClientError| e.during(ErrorKind::Target, "look at the target");
+    let version = Version::of(session).await.map_err(failed)?;
+    let names = config.names()?;
+    if let Some(bad) = names.iter().flatten().find(|n| !Database::is_for_backup(n)) {
+        let message = format!("`{bad}` is a database of the server itself");
+        return Err(Error::new(ErrorKind::Refused, "restore", message));
+    }
+    let every = MysqlConfig { exclude_tables: Vec::new(), ..config.clone() };
+    let databases = list(session, names.as_deref(), &every, &version).await.map_err(failed)?;
+    let (mut tables, mut others) = (0, 0);
+    for d in &databases {
+        tables += d.tables.len() + d.sequences.len();
+        let one = crate::quote::text(&d.name);
+        for sql in [
+            format!("SELECT COUNT(*) FROM information_schema.VIEWS WHERE TABLE_SCHEMA = {one}"),
+            format!("SELECT COUNT(*) FROM information_schema.ROUTINES WHERE ROUTINE_SCHEMA = {one}"),
+            format!("SELECT COUNT(*) FROM information_schema.EVENTS WHERE EVENT_SCHEMA = {one}"),
+        ] {
+            others += session.count_within(&sql, crate::client::ANSWER).await.map_err(failed)?;
+        }
+    }
+    refuse_foreign_keys(session, &databases).await?;
+    let present = match (databases.len(), tables, others) {
+        (0, ..) => "nothing".to_owned(),
+        (_, 0, 0) => "an empty database".to_owned(),
+        (n, t, o) => {
+            let databases = if n == 1 { "a database".to_owned() } else { format!("{n} databases") };
+            format!("{databases} with {t} tables and {o} views, routines and events")
+        }
+    };
+    let server = if version.mariadb { "SELECT @@GLOBAL.server_uid" } else { "SELECT @@GLOBAL.server_uuid" };
+    let server = session.value(server).await.ok().flatten().unwrap_or_default();
+    let known: Vec<&str> = databases.iter().map(|d| d.name.as_str()).collect();
+    let seconds = (SWAP * u32::try_from(tables * 2).unwrap_or(u32::MAX)).as_secs() + 1;
+    Ok(Survey {
+        place: config.place(),
+        replaces: tables > 0 || others > 0,
+        present,
+        identity: format!("{server} {}", known.join("+")),
+        publish: format!(
+            "sessions of the application are ended and all tables change places in one statement, about {seconds} s; views, routines, \
+             triggers and events are dropped before it and made after it: in between they are missing"
+        ),
+        notes: notes(session, &version).await,
+        merges: config.merge,
+        ..Survey::default()
+    })
+}
+
+async fn notes(session: &mut Session, version: &Version) -> Vec<String> {
+    let mut notes = Vec::new();
+    let on = |value: Option<String>| matches!(value.as_deref(), Some("1" | "ON"));
+    if on(session.value("SELECT @@GLOBAL.log_bin").await.ok().flatten()) {
+        notes.push(
+            "the restore is written to the binary log, which needs as much room as the rows".to_owned(),
+        );
+    }
+    if on(session.value("SELECT @@GLOBAL.read_only").await.ok().flatten()) {
+        notes.push(
+            "the server is read-only: the restore fails unless this user may write nevertheless".to_owned(),
+        );
+    }
+    if !version.mariadb && version.number.0 < 8 {
+        notes.push("MySQL before 8.0 moves tables one by one: should the server crash in between, heal puts them back".to_owned());
+    }
+    notes
+}
+
+async fn refuse_foreign_keys(session: &mut Session, databases: &[Database]) -> Result<()> {
+    if databases.is_empty() {
+        return Ok(());
+    }
+    let names = texts(databases.iter().map(|d| &d.name));
+    let sql = format!(
+        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
+         WHERE UNIQUE_CONSTRAINT_SCHEMA IN ({names}) AND CONSTRAINT_SCHEMA NOT IN ({names}) AND CONSTRAINT_SCHEMA NOT LIKE '\\_backup\\_%'"
+    );
+    let row = session.first(&sql).await;
+    match row.map_err(|e| e.during(ErrorKind::Target, "look for foreign keys"))? {
+        None => Ok(()),
+        Some(row) => {
+            let [schema, table, constraint, referenced] = fields(row);
+            Err(foreign_key_from_outside(&schema, &table, &constraint, &referenced))
+        }
+    }
+}

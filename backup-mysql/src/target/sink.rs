@@ -1,0 +1,571 @@
+//! The shadow: schemas beside the databases, filled with what is put.
+
+use super::{
+    insert::{NotInserted, insert},
+    journal::{Journal, Restored},
+    place::Place,
+    rehearse,
+};
+use crate::{
+    address::Endpoint,
+    catalog::{Database, Version},
+    client::{NotLoaded, Session, WORK},
+    definitions::Definition,
+    error::ClientError,
+    quote::{ident, qualified},
+    source::{definitions::load_statement, subject},
+    stored::{Object, Stored},
+};
+use async_trait::async_trait;
+use backup_core::{
+    Content, Context, Entry, Error, ErrorKind, Fact, Proof, Put, Result, Severity, Sink, Stage, Tally,
+};
+use futures::{StreamExt, stream};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+
+/// Statements of one entry are held in memory; none that a server takes is longer.
+const LONGEST: usize = 32 << 20;
+
+/// A session that changes what is there, shared by sink and target.
+pub(super) type Control = Arc<AsyncMutex<Session>>;
+
+/// A table in the shadow: number of its database and name.
+type TableKey = (usize, String);
+
+pub(super) struct ShadowSink {
+    place: Place,
+    endpoint: Endpoint,
+    version: Version,
+    control: Control,
+    cx: Context,
+    /// The server takes `LOAD DATA LOCAL`.
+    infile: bool,
+    loaders: Loaders,
+    databases: AsyncMutex<Vec<Filled>>,
+    tables: Mutex<BTreeMap<TableKey, Filling>>,
+    /// Tables with defaults that name sequences: made when all sequences are there.
+    deferred: AsyncMutex<Vec<(usize, String, String)>>,
+    tally: Mutex<Tally>,
+    finished: std::sync::atomic::AtomicBool,
+}
+
+/// A database of the backup and its shadow.
+struct Filled {
+    restored: Restored,
+    /// How many tables and sequences it had.
+    tables: Option<u64>,
+    foreign_keys: Vec<String>,
+}
+
+#[derive(Default)]
+struct Filling {
+    rows: bool,
+    history: bool,
+}
+
+/// Sessions that load, made as they are needed.
+struct Loaders {
+    idle: Mutex<Vec<Session>>,
+    permits: Semaphore,
+}
+
+struct Loader<'a> {
+    loaders: &'a Loaders,
+    session: Option<Session>,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Loader<'_> {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take().filter(Session::is_sound) {
+            self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+        }
+    }
+}
+
+impl ShadowSink {
+    pub(super) fn new(
+        place: Place,
+        version: Version,
+        control: Control,
+        infile: bool,
+        cx: &Context,
+    ) -> Result<Self> {
+        Ok(ShadowSink {
+            endpoint: place.endpoint()?,
+            place,
+            version,
+            control,
+            cx: cx.clone(),
+            infile,
+            loaders: Loaders { idle: Mutex::default(), permits: Semaphore::new(cx.tasks.clamp(1, 16)) },
+            databases: AsyncMutex::default(),
+            tables: Mutex::default(),
+            deferred: AsyncMutex::default(),
+            tally: Mutex::default(),
+            finished: false.into(),
+        })
+    }
+
+    fn failed(&self, e: ClientError, operation: &'static str, what: &str) -> Error {
+        let e = e.during(ErrorKind::Target, operation);
+        if what.is_empty() { e.on(self.place.config.place()) } else { e.on(what) }
+    }
+
+    async fn loader(&self) -> Result<Loader<'_>> {
+        let permit = self.loaders.permits.acquire().await.map_err(|_| Error::cancelled())?;
+        let idle = self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let session = match idle {
+            Some(session) => session,
+            None => self.place.loader(&self.endpoint).await.map_err(|e| self.failed(e, "connect", ""))?,
+        };
+        Ok(Loader { loaders: &self.loaders, session: Some(session), _permit: permit })
+    }
+
+    /// Runs statements in a shadow, one after another.
+    async fn run(&self, number: usize, statements: &[String], what: &str) -> Result<()> {
+        let mut loader = self.loader().await?;
+        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
+        let failed = |e| self.failed(e, "make it beside the old data", what);
+        session.run(&format!("USE {}", ident(&self.place.shadow(number)))).await.map_err(failed)?;
+        for statement in statements {
+            session.run_within(statement, WORK).await.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the tables that had to wait. Called when nothing of the stage before is open any more.
+    async fn make_deferred(&self) -> Result<()> {
+        let mut deferred = self.deferred.lock().await;
+        while let Some((number, what, statement)) = deferred.pop() {
+            self.run(number, &[statement], &what).await?;
+        }
+        Ok(())
+    }
+
+    /// The number of a database of the backup; its shadow is made if there is none yet.
+    async fn database(&self, stored: &Stored) -> Result<usize> {
+        let mut list = self.databases.lock().await;
+        if let Some(d) = list.iter().find(|d| d.restored.source == stored.database) {
+            return Ok(d.restored.number);
+        }
+        admit(&stored.server, &self.version, self.place.config.other_vendor)?;
+        let refused = |message: String| Err(Error::new(ErrorKind::Refused, "restore", message));
+        let target = match self.place.config.names()?.as_deref() {
+            None => stored.database.clone(),
+            Some(names) if names.contains(&stored.database) => stored.database.clone(),
+            Some([one]) if list.is_empty() => one.clone(),
+            Some([one]) => {
+                return refused(format!(
+                    "the backup holds several databases, and only `{one}` is named as a target"
+                ));
+            }
+            Some(_) => {
+                return refused(format!("the database `{}` is none of those of the target", stored.database));
+            }
+        };
+        if !Database::is_for_backup(&target) {
+            return refused(format!("`{target}` is a database of the server itself"));
+        }
+        let number = list.len();
+        let mut control = self.control.lock().await;
+        let make = format!("CREATE DATABASE {}", ident(&self.place.shadow(number)));
+        control.run(&make).await.map_err(|e| self.failed(e, "make a schema beside the database", &target))?;
+        let restored = Restored {
+            number,
+            source: stored.database.clone(),
+            target,
+            whole: false,
+            charset: String::new(),
+            collation: String::new(),
+            old_charset: String::new(),
+            old_collation: String::new(),
+        };
+        list.push(Filled { restored, tables: None, foreign_keys: Vec::new() });
+        Ok(number)
+    }
+
+    async fn take(&self, stored: &Stored, number: usize, bytes: &[u8]) -> Result<()> {
+        let what = subject(&stored.database, &stored.name);
+        let statements: Vec<String> = stored.statements_in(bytes)?.into_iter().map(str::to_owned).collect();
+        let key = (number, stored.name.clone());
+        match stored.object {
+            Object::Database => {
+                let Some(properties) = &stored.properties else { return Ok(()) };
+                let mut list = self.databases.lock().await;
+                let Some(d) = list.get_mut(number) else { return Ok(()) };
+                d.restored.charset.clone_from(&properties.charset);
+                d.restored.collation.clone_from(&properties.collation);
+                d.tables = Some(properties.tables);
+                let sql = format!(
+                    "ALTER DATABASE {} CHARACTER SET {} COLLATE {}",
+                    ident(&self.place.shadow(number)),
+                    word(&properties.charset)?,
+                    word(&properties.collation)?
+                );
+                let altered = self.control.lock().await.run(&sql).await;
+                altered.map(drop).map_err(|e| self.failed(e, "set the character set", &stored.database))
+            }
+            Object::Sequence | Object::Table => {
+                if stored.sequence_defaults.is_empty() {
+                    self.run(number, &statements, &what).await?;
+                } else {
+                    self.deferred
+                        .lock()
+                        .await
+                        .extend(statements.into_iter().map(|s| (number, what.clone(), s)));
+                }
+                self.tables.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default();
+                let mut control = self.control.lock().await;
+                for (column, expression) in &stored.sequence_defaults {
+                    let journal = Journal::of(&self.place);
+                    let written =
+                        journal.write_default(&mut control, number, &stored.name, column, expression).await;
+                    written.map_err(|e| self.failed(e, "write the record of the restore", &what))?;
+                }
+                Ok(())
+            }
+            Object::Keys => self.run(number, &statements, &what).await,
+            Object::ForeignKeys => {
+                // When all keys are there that they lead to.
+                let mut list = self.databases.lock().await;
+                if let Some(d) = list.get_mut(number) {
+                    d.foreign_keys.extend(statements);
+                }
+                Ok(())
+            }
+            Object::Guide | Object::Script | Object::Rows => Ok(()),
+            _ => self.keep_definitions(stored, number, &statements).await,
+        }
+    }
+
+    async fn keep_definitions(&self, stored: &Stored, number: usize, statements: &[String]) -> Result<()> {
+        let mut control = self.control.lock().await;
+        for (i, statement) in statements.iter().enumerate() {
+            let context = stored.contexts.get(i).or(stored.contexts.first()).cloned().unwrap_or_default();
+            let triggers = stored.object == Object::Triggers;
+            let definition = Definition {
+                object: stored.object,
+                name: if triggers { trigger_name(statement) } else { stored.name.clone() },
+                table: if triggers { stored.name.clone() } else { String::new() },
+                statement: Ok(statement.clone()),
+                context,
+            };
+            let written = Journal::of(&self.place)
+                .write_definition(&mut control, false, number, &definition, statement)
+                .await;
+            written.map_err(|e| self.failed(e, "write the record of the restore", &stored.name))?;
+        }
+        Ok(())
+    }
+
+    /// Loads rows. `Ok(Some)`: the content failed, and nothing of it is in the table.
+    async fn load(&self, stored: &Stored, number: usize, content: &mut Content) -> Result<Option<Error>> {
+        let what = subject(&stored.database, &stored.name);
+        let table = qualified(&self.place.shadow(number), &stored.name);
+        let mut loader = self.loader().await?;
+        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
+        let failed = |e| self.failed(e, "load the rows", &what);
+        let history = |on: u8| format!("SET SESSION system_versioning_insert_history = {on}");
+        if stored.history {
+            session.run(&history(1)).await.map_err(failed)?;
+        }
+        let loaded = if self.infile {
+            let sql = load_statement(&table, "data.tsv", &stored.columns);
+            match session.load(&sql, content, WORK).await {
+                Ok(done) => {
+                    if done.warnings > 0 {
+                        warned(session, stored).await.map_err(|e| e.on(&what))?;
+                    }
+                    Ok(done.affected)
+                }
+                Err(NotLoaded::Content(e)) => Err(NotInserted::Content(e)),
+                Err(NotLoaded::Server(e)) => Err(NotInserted::Server(e)),
+            }
+        } else {
+            insert(session, &table, &stored.columns, content).await
+        };
+        let rows = match loaded {
+            Ok(rows) => rows,
+            Err(NotInserted::Server(e)) => return Err(failed(e)),
+            Err(NotInserted::Content(e)) if e.kind() == ErrorKind::Cancelled => return Err(e),
+            Err(NotInserted::Content(e)) => {
+                let emptied = empty(session, &table, stored.history).await;
+                emptied.map_err(|e| self.failed(e, "empty the table again", &what))?;
+                return Ok(Some(e));
+            }
+        };
+        if stored.history {
+            session.run(&history(0)).await.map_err(failed)?;
+        }
+        let promised = content.facts().map(|f| f.get(&what, "rows").cloned());
+        if let Some(Some(Fact::Count(promised))) = promised
+            && promised != rows
+        {
+            let message = format!("the server took {rows} rows, {promised} were backed up");
+            return Err(Error::new(ErrorKind::Target, "load the rows", message).on(&what));
+        }
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        let filling = tables.entry((number, stored.name.clone())).or_default();
+        (filling.rows, filling.history) = (true, stored.history);
+        Ok(None)
+    }
+
+    async fn conclude(&self) -> Result<Proof> {
+        self.make_deferred().await?;
+        let list = self.databases.lock().await;
+        let tables: Vec<(TableKey, bool, bool)> = {
+            let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+            tables.iter().map(|(key, t)| (key.clone(), t.rows, t.history)).collect()
+        };
+        let at_once = self.loaders.permits.available_permits().max(1);
+        let foreign =
+            list.iter().flat_map(|d| d.foreign_keys.iter().map(|sql| (d.restored.number, sql.clone())));
+        let adding = stream::iter(foreign.collect::<Vec<_>>())
+            .map(|(number, sql)| async move { self.run(number, &[sql], "foreign keys").await })
+            .buffer_unordered(at_once);
+        for added in adding.collect::<Vec<_>>().await {
+            added?;
+        }
+        let mut proof = self.tally.lock().unwrap_or_else(PoisonError::into_inner).facts();
+        let sources: Vec<String> = list.iter().map(|d| d.restored.source.clone()).collect();
+        let with_rows: Vec<_> = tables.iter().filter(|(_, rows, _)| *rows).cloned().collect();
+        let counting = stream::iter(with_rows)
+            .map(|((number, name), _, history)| async move {
+                let rows = self.count(number, &name, history).await;
+                (number, name, rows)
+            })
+            .buffer_unordered(at_once);
+        for (number, name, rows) in counting.collect::<Vec<_>>().await {
+            let source = sources.get(number).map(String::as_str).unwrap_or_default();
+            proof.insert(subject(source, &name), "rows", Fact::Count(rows?));
+        }
+        self.write_record(&list, &tables).await?;
+        Ok(proof)
+    }
+
+    async fn count(&self, number: usize, name: &str, history: bool) -> Result<u64> {
+        let mut loader = self.loader().await?;
+        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
+        let all = if history { " FOR SYSTEM_TIME ALL" } else { "" };
+        let sql = format!("SELECT COUNT(*) FROM {}{all}", qualified(&self.place.shadow(number), name));
+        session.count_within(&sql, WORK).await.map_err(|e| self.failed(e, "count the rows", name))
+    }
+
+    /// What is to be published; then everything that can be tried beforehand is tried in the shadow.
+    async fn write_record(&self, list: &[Filled], tables: &[(TableKey, bool, bool)]) -> Result<()> {
+        let mut control = self.control.lock().await;
+        let journal = Journal::of(&self.place);
+        let failed = |e| self.failed(e, "write the record of the restore", "");
+        let mut restored = Vec::new();
+        let mut moves = Vec::new();
+        for d in list {
+            let names: BTreeSet<&String> = tables
+                .iter()
+                .filter(|((n, _), ..)| *n == d.restored.number)
+                .map(|((_, name), ..)| name)
+                .collect();
+            let mut r = d.restored.clone();
+            // A part of a database that brings its properties along is still a part.
+            r.whole = !self.place.config.merge && d.tables == Some(names.len() as u64);
+            let here = names.into_iter().map(|name| super::journal::Move {
+                database: r.number,
+                table: name.clone(),
+                had_old: false,
+                has_new: true,
+            });
+            moves.extend(here);
+            restored.push(r);
+        }
+        journal.write_databases(&mut control, &restored).await.map_err(failed)?;
+        journal.write_moves(&mut control, &moves).await.map_err(failed)?;
+        for r in &restored {
+            let definitions = journal.definitions(&mut control, false, r.number).await.map_err(failed)?;
+            rehearse::rehearse(&mut control, &self.place, r, &definitions).await?;
+            for d in &definitions {
+                if let Some(note) = rehearse::names_the_old_database(d, r) {
+                    self.cx.note(Severity::Warning, &self.place.component, &d.name, note);
+                }
+            }
+        }
+        journal.set(&mut control, "filled", "1").await.map_err(failed)
+    }
+}
+
+/// The name in a statement that was put together here.
+fn trigger_name(statement: &str) -> String {
+    let after = statement.split_once(" TRIGGER `").map_or("", |(_, rest)| rest);
+    let mut out = String::new();
+    let mut characters = after.chars().peekable();
+    while let Some(c) = characters.next() {
+        match (c, characters.peek()) {
+            ('`', Some('`')) => {
+                characters.next();
+                out.push('`');
+            }
+            ('`', _) => break,
+            (c, _) => out.push(c),
+        }
+    }
+    out
+}
+
+/// What an archive says to be a character set is one word.
+fn word(text: &str) -> Result<&str> {
+    let is_word = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    is_word.then_some(text).ok_or_else(|| Error::damaged("read the character set", "it is no name"))
+}
+
+/// Whether a server can hold what another made.
+fn admit(from: &Version, to: &Version, other_vendor: bool) -> Result<()> {
+    let refused =
+        |message: String, hint: &str| Err(Error::new(ErrorKind::Refused, "restore", message).hint(hint));
+    if from.mariadb != to.mariadb {
+        return match other_vendor {
+            true => Ok(()),
+            false => refused(
+                format!(
+                    "the backup is of {from}, and this is {to}: they differ in types, collations and functions"
+                ),
+                "set `other_vendor = true` to try it: what does not map fails, and nothing is changed",
+            ),
+        };
+    }
+    match to.series() < from.series() {
+        true => refused(
+            format!("the backup is of {from}, and {to} is older: it may not know what is in it"),
+            "restore to the same version or a newer one",
+        ),
+        false => Ok(()),
+    }
+}
+
+/// Takes out again what came in of a content that failed. Where there is no table, nothing came in.
+async fn empty(session: &mut Session, table: &str, history: bool) -> Result<(), ClientError> {
+    let statements = match history {
+        true => vec![format!("DELETE FROM {table}"), format!("DELETE HISTORY FROM {table}")],
+        false => vec![format!("TRUNCATE TABLE {table}")],
+    };
+    for statement in statements {
+        match session.run_within(&statement, WORK).await {
+            Err(e) if e.code() != Some(1146) => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A warning of a load is a value that is not what was backed up. One is not: the empty label that a server keeps for a wrong one.
+async fn warned(session: &mut Session, stored: &Stored) -> Result<()> {
+    let list = session.rows("SHOW WARNINGS LIMIT 65535").await;
+    let list = list.map_err(|e| e.during(ErrorKind::Target, "read the warnings"))?;
+    let labels: Vec<String> =
+        stored.columns.iter().filter(|c| c.labels).map(|c| format!("for column '{}'", c.name)).collect();
+    let harmless = |message: &str| labels.iter().any(|l| message.contains(l.as_str()));
+    let bad = list
+        .into_iter()
+        .map(crate::catalog::fields)
+        .find(|[level, code, message]| level != "Note" && !(code == "1265" && harmless(message)));
+    match bad {
+        None => Ok(()),
+        Some([_, code, message]) => {
+            let message = format!("the server took a value in another form: {message} ({code})");
+            Err(Error::new(ErrorKind::Target, "load the rows", message))
+        }
+    }
+}
+
+impl fmt::Display for ShadowSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "shadow of {}", self.place.config.place())
+    }
+}
+
+#[async_trait]
+impl Sink for ShadowSink {
+    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        if self.finished.load(std::sync::atomic::Ordering::Relaxed) {
+            return Err(Error::contract("a put after the end").on(self.place.config.place()));
+        }
+        let stored = Stored::of(&entry)?;
+        let mut content = content.hashed(&entry);
+        let discarded = |e: Error| match e.kind() {
+            ErrorKind::Cancelled => Err(e),
+            _ => Ok(Put::Discarded(e.to_string().into())),
+        };
+        let number = self.database(&stored).await?;
+        if entry.stage > Stage::Prepare {
+            self.make_deferred().await?;
+        }
+        if stored.object == Object::Rows {
+            if let Some(e) = self.load(&stored, number, &mut content).await? {
+                return discarded(e);
+            }
+        } else {
+            let reservation = self
+                .cx
+                .budget
+                .reserve(entry.size.map_or(64 << 10, |s| s.min(LONGEST as u64) as usize))
+                .await?;
+            let mut bytes = Vec::new();
+            loop {
+                match content.next().await {
+                    Ok(Some(more)) if bytes.len() + more.len() > LONGEST => {
+                        let e =
+                            Error::damaged("read the statements", "they are longer than any server takes");
+                        return discarded(e.on(entry.display_path()));
+                    }
+                    Ok(Some(more)) => bytes.extend_from_slice(&more),
+                    Ok(None) => break,
+                    Err(e) => return discarded(e),
+                }
+            }
+            self.take(&stored, number, &bytes).await?;
+            drop(reservation);
+        }
+        let digest = content.digest().unwrap_or_default();
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&entry, content.delivered(), &digest);
+        Ok(Put::Stored)
+    }
+
+    async fn finish(&self, cx: &Context) -> Result<Proof> {
+        self.finished.store(true, std::sync::atomic::Ordering::Relaxed);
+        let proof = tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => return Err(Error::cancelled()),
+            proof = self.conclude() => proof?,
+        };
+        let idle = std::mem::take(&mut *self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for session in idle {
+            session.close().await;
+        }
+        Ok(proof)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_server_or_another_vendor_is_refused_with_the_reason() {
+        let v = |mariadb, major, minor| Version { mariadb, number: (major, minor, 1) };
+        assert!(admit(&v(true, 10, 11), &v(true, 11, 8), false).is_ok());
+        let older = admit(&v(true, 11, 8), &v(true, 10, 11), false).unwrap_err();
+        assert!(older.to_string().contains("older"), "{older}");
+        assert_eq!(admit(&v(false, 9, 1), &v(true, 11, 8), false).unwrap_err().kind(), ErrorKind::Refused);
+        assert!(admit(&v(false, 9, 1), &v(true, 11, 8), true).is_ok());
+    }
+
+    #[test]
+    fn the_name_of_a_trigger_is_read_from_its_statement() {
+        let create =
+            "CREATE DEFINER=`r`@`%` TRIGGER `a``b` BEFORE INSERT ON `t` FOR EACH ROW SET @x = ' TRIGGER `n`'";
+        assert_eq!(trigger_name(create), "a`b");
+    }
+}

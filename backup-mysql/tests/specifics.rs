@@ -1,0 +1,542 @@
+//! What only these servers can do wrong.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use backup_core::{Backend, Context, ErrorKind, Severity};
+use backup_mysql::MysqlBackend;
+use backup_testkit::{
+    Must,
+    conformance::pouring::pour,
+    faults::SlowOn,
+    memory::ContentsSink,
+    run as in_time, services,
+    services::{Flavor, Mysql},
+};
+use common::{
+    any_server, captured, config, conn, fingerprint, fresh, id_of, restore, restore_data, rows_of, run,
+    schema, schemas_left, source, target, value,
+};
+use mysql_async::{Conn, prelude::Queryable};
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+async fn round_trip(flavor: Flavor) {
+    let (server, mut c) = any_server(flavor).await;
+    let (from, to) = (fresh("every"), fresh("again"));
+    schema::every_sort(&mut c, &from, flavor).await;
+    let cx = Context::default();
+    let mut target = restore(&config(&server, &from), &config(&server, &to), &cx).await.unwrap();
+    let (expected, found) = (fingerprint(&mut c, &from).await, fingerprint(&mut c, &to).await);
+    for (a, b) in expected.lines().zip(found.lines()) {
+        assert_eq!(a, b, "in:\n{found}");
+    }
+    assert_eq!(expected.lines().count(), found.lines().count());
+    target.settle(&cx).await.unwrap();
+    assert_eq!(schemas_left(&mut c, &id_of(&*target)).await, Vec::<String>::new());
+    if flavor.is_mariadb() {
+        // The default of the restored table counts with the restored sequence.
+        run(&mut c, &format!("INSERT INTO `{to}`.numbered (t) VALUES ('works')")).await;
+    }
+}
+
+#[test]
+fn every_sort_of_object_comes_back_on_mysql_9() {
+    in_time("every_sort_of_object_comes_back_on_mysql_9", round_trip(Flavor::Mysql9));
+}
+
+#[test]
+fn every_sort_of_object_comes_back_on_mariadb_10_11() {
+    in_time("every_sort_of_object_comes_back_on_mariadb_10_11", round_trip(Flavor::Mariadb1011));
+}
+
+#[test]
+fn every_sort_of_object_comes_back_on_mariadb_11_8() {
+    in_time("every_sort_of_object_comes_back_on_mariadb_11_8", round_trip(Flavor::Mariadb118));
+}
+
+/// A user with these rights, and a configuration that logs in as it.
+async fn as_user(server: &Mysql, c: &mut Conn, database: &str, grants: &[&str]) -> Value {
+    let name = fresh("limited");
+    run(c, &format!("CREATE USER '{name}'@'%' IDENTIFIED BY 'p w'")).await;
+    for grant in grants {
+        run(c, &format!("GRANT {grant} TO '{name}'@'%'")).await;
+    }
+    let file = std::env::temp_dir().join(format!("backup-mysql-test-{}-limited", std::process::id()));
+    std::fs::write(&file, "p w").unwrap();
+    json!({
+        "url": format!("mysql://{name}@127.0.0.1:{}/{database}?ssl-mode=DISABLED", server.port()),
+        "password_file": file,
+    })
+}
+
+async fn database(c: &mut Conn, what: &str, script: &str) -> String {
+    let name = fresh(what);
+    run(c, &format!("CREATE DATABASE `{name}`;; USE `{name}`;; {script}")).await;
+    name
+}
+
+#[test]
+fn a_table_that_changes_between_the_listing_and_the_lock_is_read_as_it_is_at_the_moment() {
+    in_time("a_table_that_changes_between_the_listing_and_the_lock_is_read_as_it_is_at_the_moment", async {
+        for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(
+                &mut c,
+                "ddl",
+                "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1);; CREATE TABLE goes (id int)",
+            )
+            .await;
+            let (cx, sink) = (Context::default(), Arc::new(ContentsSink::new()));
+            let ready = source(&config(&server, &name)).connect(&cx).await.must("connect");
+            run(&mut c, "ALTER TABLE t ADD COLUMN added int DEFAULT 7, ALGORITHM=INSTANT;; CREATE TABLE made (id int);; DROP TABLE goes").await;
+            let view = ready.fix(&cx).await.must("fix");
+            let facts = view.pour(sink.clone(), &cx).await.must("pour");
+            assert_eq!(
+                (rows_of(&facts, &name, "t"), facts.get(&format!("table {name}.made"), "rows").is_some()),
+                (1, true)
+            );
+            let contents = sink.take();
+            let path = format!("{name}.t/data.tsv");
+            let rows = contents.get(path.as_bytes()).must("the rows");
+            assert_eq!(rows.chunks.concat(), b"1\t7\n");
+            assert!(!contents.keys().any(|k| k.starts_with(format!("{name}.goes").as_bytes())));
+        }
+    });
+}
+
+#[test]
+fn definitions_stay_as_they_are_while_the_rows_are_read() {
+    in_time("definitions_stay_as_they_are_while_the_rows_are_read", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(
+                &mut c,
+                "still",
+                "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1), (2)",
+            )
+            .await;
+            let (cx, sink) = (Context::default(), Arc::new(ContentsSink::new()));
+            let view =
+                source(&config(&server, &name)).connect(&cx).await.must("connect").fix(&cx).await.must("fix");
+            let mut other = conn(&server).await;
+            let sql = format!("ALTER TABLE `{name}`.t ADD COLUMN x int");
+            let altering = tokio::spawn(async move { other.query_drop(sql).await });
+            run(&mut c, "INSERT INTO t VALUES (3)").await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!altering.is_finished(), "a table of the snapshot was changed");
+            let facts = view.pour(sink.clone(), &cx).await.must("pour");
+            assert_eq!(rows_of(&facts, &name, "t"), 2, "a row came in after the moment");
+            tokio::time::timeout(Duration::from_secs(10), altering)
+                .await
+                .must("the lock is given back")
+                .must("task")
+                .must("alter");
+        }
+    });
+}
+
+const LEDGER: &str = "CREATE TABLE a (id int PRIMARY KEY, m bigint);; CREATE TABLE b (id int PRIMARY KEY, m bigint);; \
+    CREATE TABLE wide (id int PRIMARY KEY, t text)";
+
+async fn ledger_holds(flavor: Flavor, grants: &[&str]) {
+    let (server, mut c) = any_server(flavor).await;
+    let name = database(&mut c, "ledger", LEDGER).await;
+    for id in 0..50 {
+        run(&mut c, &format!("INSERT INTO a VALUES ({id}, 1000);; INSERT INTO b VALUES ({id}, 1000);; INSERT INTO wide VALUES ({id}, REPEAT('x', 20000))")).await;
+    }
+    let grants: Vec<String> = grants.iter().map(|g| g.replace("DB", &name)).collect();
+    let grants: Vec<&str> = grants.iter().map(String::as_str).collect();
+    let from = as_user(&server, &mut c, &name, &grants).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> =
+        (0..2).map(|_| tokio::spawn(write_ledger(server.clone(), name.clone(), stop.clone()))).collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for _ in 0..3 {
+        let cx = Context::new(64 << 20, 4);
+        let data = captured(&from, &cx).await.must("pour under load");
+        let to = fresh("settled");
+        let mut restored = restore_data(&data, &config(&server, &to), &cx).await.must("restore");
+        restored.settle(&cx).await.must("settle");
+        let sums = format!("SELECT (SELECT SUM(m) FROM `{to}`.a) + (SELECT SUM(m) FROM `{to}`.b)");
+        assert_eq!(value(&mut c, &sums).await, "100000", "{flavor:?} {grants:?}: not one moment");
+        run(&mut c, &format!("DROP DATABASE `{to}`")).await;
+    }
+    stop.store(true, Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+}
+
+/// Moves money between two tables. Two writers meet in rows; who loses a deadlock goes on.
+async fn write_ledger(server: Arc<Mysql>, name: String, stop: Arc<AtomicBool>) {
+    let mut c = conn(&server).await;
+    let mut n: u64 = 0;
+    while !stop.load(Relaxed) {
+        n += 1;
+        let id = n % 50;
+        let moved = async {
+            c.query_drop("START TRANSACTION").await?;
+            c.query_drop(format!("UPDATE `{name}`.a SET m = m - {n} WHERE id = {id}")).await?;
+            c.query_drop(format!("UPDATE `{name}`.b SET m = m + {n} WHERE id = {id}")).await?;
+            c.query_drop("COMMIT").await
+        };
+        if moved.await.is_err() {
+            let _ = c.query_drop("ROLLBACK").await;
+        }
+    }
+}
+
+#[test]
+fn under_write_load_all_tables_are_of_one_moment_with_and_without_the_right_to_lock() {
+    in_time("under_write_load_all_tables_are_of_one_moment_with_and_without_the_right_to_lock", async {
+        let all = ["ALL ON *.*"];
+        let reader = ["SELECT, SHOW VIEW, TRIGGER, EVENT ON `DB`.*"];
+        ledger_holds(Flavor::Mariadb118, &all).await;
+        ledger_holds(Flavor::Mariadb118, &reader).await;
+        ledger_holds(Flavor::Mysql9, &all).await;
+        ledger_holds(Flavor::Mysql9, &reader).await;
+    });
+}
+
+#[test]
+fn a_table_outside_of_snapshots_is_named() {
+    in_time("a_table_outside_of_snapshots_is_named", async {
+        let (server, mut c) = any_server(Flavor::Mariadb1011).await;
+        let name = database(
+            &mut c,
+            "engines",
+            "CREATE TABLE m (id int) ENGINE=MyISAM;; CREATE TABLE i (id int);; INSERT INTO m VALUES (1)",
+        )
+        .await;
+        let cx = Context::default();
+        captured(&config(&server, &name), &cx).await.must("pour");
+        let notes = cx.notes().list;
+        let named: Vec<_> =
+            notes.iter().filter(|n| n.severity == Severity::Warning).map(|n| n.path.as_str()).collect();
+        assert_eq!(named, [format!("{name}.m")], "{notes:?}");
+    });
+}
+
+#[test]
+fn what_is_left_out_is_left_out_and_said() {
+    in_time("what_is_left_out_is_left_out_and_said", async {
+        let (server, mut c) = any_server(Flavor::Mariadb1011).await;
+        let name = database(&mut c, "part", "CREATE TABLE a (id int);; INSERT INTO a VALUES (1);; CREATE TABLE b (id int);; INSERT INTO b VALUES (1);; CREATE TABLE c (id int)").await;
+        let mut from = config(&server, &name);
+        from["exclude_data"] = json!(["a"]);
+        from["exclude_tables"] = json!([format!("{name}.b")]);
+        let (cx, to) = (Context::default(), fresh("parted"));
+        let mut restored = restore(&from, &config(&server, &to), &cx).await.must("restore");
+        restored.settle(&cx).await.must("settle");
+        let tables = format!(
+            "SELECT GROUP_CONCAT(TABLE_NAME ORDER BY 1) FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{to}'"
+        );
+        assert_eq!(value(&mut c, &tables).await, "a,c");
+        assert_eq!(value(&mut c, &format!("SELECT COUNT(*) FROM `{to}`.a")).await, "0");
+    });
+}
+
+#[test]
+fn a_foreign_key_from_outside_is_refused_before_anything_is_done() {
+    in_time("a_foreign_key_from_outside_is_refused_before_anything_is_done", async {
+        for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(&mut c, "led_to", "CREATE TABLE t (id int PRIMARY KEY)").await;
+            let outside = database(
+                &mut c,
+                "outside",
+                &format!("CREATE TABLE o (id int, FOREIGN KEY (id) REFERENCES `{name}`.t (id))"),
+            )
+            .await;
+            let refused =
+                target(&config(&server, &name)).survey(&Context::default()).await.err().must("refused");
+            assert_eq!(refused.kind(), ErrorKind::Refused);
+            assert!(refused.to_string().contains(&format!("`{outside}`.`o`")), "{refused}");
+            run(&mut c, &format!("DROP DATABASE `{outside}`")).await;
+        }
+    });
+}
+
+/// Connects again whenever it is thrown out, and always has a transaction open.
+async fn reconnecting(server: Arc<Mysql>, name: String, stop: Arc<AtomicBool>) -> u32 {
+    let mut connections = 0;
+    while !stop.load(Relaxed) {
+        let mut c = conn(&server).await;
+        connections += 1;
+        if c.query_drop(format!("USE `{name}`")).await.is_err() {
+            continue;
+        }
+        while !stop.load(Relaxed) {
+            let used = async {
+                c.query_drop("START TRANSACTION").await?;
+                c.query_drop("SELECT COUNT(*) FROM t").await?;
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                c.query_drop("COMMIT").await
+            };
+            if used.await.is_err() {
+                break;
+            }
+        }
+    }
+    connections
+}
+
+#[test]
+fn tables_change_places_against_a_pool_that_connects_again() {
+    in_time("tables_change_places_against_a_pool_that_connects_again", async {
+        for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(&mut c, "pooled", "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1);; CREATE TRIGGER g BEFORE INSERT ON t FOR EACH ROW SET @a = 1").await;
+            let cx = Context::default();
+            let data = captured(&config(&server, &name), &cx).await.must("pour");
+            run(&mut c, "INSERT INTO t VALUES (2)").await;
+            let old = fingerprint(&mut c, &name).await;
+            run(&mut c, "USE mysql").await;
+            let stop = Arc::new(AtomicBool::new(false));
+            let pool: Vec<_> = (0..4)
+                .map(|_| tokio::spawn(reconnecting(server.clone(), name.clone(), stop.clone())))
+                .collect();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let began = std::time::Instant::now();
+            let mut restored = restore_data(&data, &config(&server, &name), &cx).await.must("publish");
+            assert_eq!(value(&mut c, &format!("SELECT COUNT(*) FROM `{name}`.t")).await, "1");
+            restored.check_revert(&cx).await.must("the old data is there");
+            restored.revert(&cx).await.must("revert");
+            eprintln!("{flavor:?}: restored and reverted in {:?}", began.elapsed());
+            stop.store(true, Relaxed);
+            for session in pool {
+                session.await.unwrap();
+            }
+            let mut c = conn(&server).await;
+            assert_eq!(fingerprint(&mut c, &name).await, old);
+            assert_eq!(schemas_left(&mut c, &id_of(&*restored)).await, Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn without_local_infile_rows_are_inserted_and_the_setting_stays() {
+    in_time("without_local_infile_rows_are_inserted_and_the_setting_stays", async {
+        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        let name = fresh("inserted");
+        schema::every_sort(&mut c, &name, Flavor::Mysql9).await;
+        run(&mut c, "DROP VIEW of_nobody").await; // takes a right that this user lacks
+        let (cx, to) = (Context::default(), fresh("inserted_again"));
+        let data = captured(&config(&server, &name), &cx).await.must("pour");
+        run(&mut c, "SET GLOBAL local_infile = OFF;; SET GLOBAL log_bin_trust_function_creators = ON").await;
+        let right = format!("ALL ON `{to}`.*");
+        let limited = as_user(
+            &server,
+            &mut c,
+            &to,
+            &[
+                &right,
+                "ALL ON `\\_backup\\_%`.*",
+                "SET_ANY_DEFINER, SYSTEM_USER, ALLOW_NONEXISTENT_DEFINER ON *.*",
+            ],
+        )
+        .await;
+        let mut restored = restore_data(&data, &limited, &cx).await.must("restore");
+        assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
+        assert!(cx.notes().list.iter().any(|n| n.text.contains("inserted")), "{:?}", cx.notes());
+        restored.settle(&cx).await.must("settle");
+        // Who may switch it on does so for the time of loading.
+        let mut restored = restore_data(&data, &config(&server, &to), &cx).await.must("restore");
+        let mut c = conn(&server).await; // the other one used the database, and was ended
+        assert_eq!(value(&mut c, "SELECT @@GLOBAL.local_infile").await, "0");
+        restored.revert(&cx).await.must("revert");
+        assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
+    });
+}
+
+#[test]
+fn a_value_that_the_server_takes_in_another_form_ends_the_restore() {
+    in_time("a_value_that_the_server_takes_in_another_form_ends_the_restore", async {
+        let (server, mut c) = any_server(Flavor::Mariadb118).await;
+        let name = database(
+            &mut c,
+            "bent",
+            "CREATE TABLE t (id int PRIMARY KEY, n tinyint);; INSERT INTO t VALUES (1, 1)",
+        )
+        .await;
+        let (cx, to) = (Context::default(), fresh("bent_to"));
+        let sink = ContentsSink::new();
+        pour(&*source(&config(&server, &name)), "db", Arc::new(sink.clone()), &cx).await.must("pour");
+        let mut data = backup_testkit::memory::MemorySource::new("db");
+        for held in sink.take().into_values() {
+            let rows = held.entry.path.ends_with(b"data.tsv");
+            let bytes = if rows { b"1\t1000\n".to_vec() } else { held.chunks.concat() };
+            data = data.with_bytes(held.entry, bytes);
+        }
+        let mut target = target(&config(&server, &to));
+        let shadow = target.prepare(&cx).await.must("prepare");
+        let error = pour(&data, "db", shadow, &cx).await.err().must("a bent value is an error");
+        assert!(error.to_string().contains("another form"), "{error}");
+        target.revert(&cx).await.must("revert");
+        assert_eq!(fingerprint(&mut c, &to).await, "there is no such database");
+        assert_eq!(schemas_left(&mut c, &id_of(&*target)).await, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn an_older_server_and_another_vendor_are_refused_and_nothing_is_left() {
+    in_time("an_older_server_and_another_vendor_are_refused_and_nothing_is_left", async {
+        let (new, mut c) = any_server(Flavor::Mariadb118).await;
+        let name = database(&mut c, "versions", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let cx = Context::default();
+        let data = captured(&config(&new, &name), &cx).await.must("pour");
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let to = fresh("refused");
+            let error = restore_data(&data, &config(&server, &to), &cx).await.err().must("refused");
+            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            assert_eq!(fingerprint(&mut c, &to).await, "there is no such database");
+        }
+        // Forward is fine, and so is another vendor if asked.
+        let (old, mut c) = any_server(Flavor::Mariadb1011).await;
+        let name =
+            database(&mut c, "versions", "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1)")
+                .await;
+        let data = captured(&config(&old, &name), &cx).await.must("pour");
+        restore_data(&data, &config(&new, &name), &cx).await.must("forward").settle(&cx).await.must("settle");
+        let (mysql, _) = any_server(Flavor::Mysql9).await;
+        let mut asked = config(&mysql, &name);
+        asked["other_vendor"] = json!(true);
+        let other = restore_data(&data, &asked, &cx).await;
+        assert!(other.is_ok() || other.err().must("an error").kind() == ErrorKind::Target);
+    });
+}
+
+#[test]
+fn a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out() {
+    in_time("a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out", async {
+        let (server, mut c) = any_server(Flavor::Mariadb118).await;
+        let name = database(
+            &mut c,
+            "denied",
+            "CREATE TABLE t (id int PRIMARY KEY);; CREATE FUNCTION f() RETURNS int DETERMINISTIC RETURN 1",
+        )
+        .await;
+        let cx = Context::default();
+        let mut wrong = config(&server, &name);
+        wrong["url"] = json!(server.url(&name).replace("root@", "nobody@"));
+        let error = source(&wrong).connect(&cx).await.err().must("denied");
+        assert!(error.kind() == ErrorKind::Denied && error.hint_text().is_some(), "{error}");
+        let right = format!("ALL ON `{name}`.*");
+        let limited = as_user(&server, &mut c, &name, &[&right]).await;
+        let data = captured(&config(&server, &name), &cx).await.must("pour");
+        let error = restore_data(&data, &limited, &cx).await.err().must("may not make schemas");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+        assert!(
+            error.hint_text().unwrap_or_default().starts_with("GRANT ALL ON `_backup_"),
+            "{:?}",
+            error.hint_text()
+        );
+        // A routine whose body is hidden is lost, not left out.
+        let reader = as_user(&server, &mut c, &name, &[&format!("SELECT, EXECUTE ON `{name}`.*")]).await;
+        let poured = pour(&*source(&reader), "db", Arc::new(ContentsSink::new()), &cx).await.must("pour");
+        assert_eq!(poured.lost, 1, "{:?}", cx.notes());
+    });
+}
+
+#[test]
+fn a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked() {
+    in_time("a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let server = services::own_mysql(flavor, &[]).await;
+            let mut c = conn(&server).await;
+            let name = database(&mut c, "locked", "CREATE TABLE t (id int PRIMARY KEY)").await;
+            run(&mut c, "LOCK TABLES t WRITE").await;
+            let mut from = config(&server, &name);
+            from["lock_timeout_seconds"] = json!(1);
+            let cx = Context::default();
+            let ready = source(&from).connect(&cx).await.must("connect");
+            let error = ready.fix(&cx).await.err().must("the lock is held");
+            assert!(error.hint_text().is_some(), "{error}");
+            run(&mut c, "INSERT INTO t VALUES (1);; UNLOCK TABLES").await;
+            let mut other = conn(&server).await;
+            run(&mut other, &format!("INSERT INTO `{name}`.t VALUES (2);; CREATE TABLE `{name}`.u (id int)"))
+                .await;
+        }
+    });
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_of_a_table_is_never_a_success() {
+    in_time("a_server_that_dies_in_the_middle_of_a_table_is_never_a_success", async {
+        for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
+            let server = services::own_mysql(flavor, &[]).await;
+            let mut c = conn(&server).await;
+            let name = database(&mut c, "dies", "CREATE TABLE t (id int PRIMARY KEY AUTO_INCREMENT, t longtext);; INSERT INTO t (t) VALUES (REPEAT('x', 1000000))").await;
+            for _ in 0..5 {
+                run(&mut c, "INSERT INTO t (t) SELECT t FROM t").await;
+            }
+            let cx = Context::default();
+            let view =
+                source(&config(&server, &name)).connect(&cx).await.must("connect").fix(&cx).await.must("fix");
+            let slow = SlowOn::all(Arc::new(ContentsSink::new()), Duration::from_millis(5));
+            let ledger = backup_core::Ledger::new(slow, "db", &cx);
+            let pouring = tokio::spawn({
+                let (ledger, cx) = (ledger.clone(), cx.clone());
+                async move { view.pour(ledger, &cx).await }
+            });
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            server.container().kill().await;
+            let poured = pouring.await.unwrap();
+            assert!(
+                poured.is_err() || ledger.settle_losses() > 0,
+                "a cut table passed for a whole one: {poured:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_restore_is_in_the_binary_log() {
+    in_time("a_restore_is_in_the_binary_log", async {
+        let server = services::own_mysql(Flavor::Mariadb1011, &[]).await;
+        let mut c = conn(&server).await;
+        let name = database(&mut c, "logged", "CREATE TABLE t (id int PRIMARY KEY, t text);; INSERT INTO t VALUES (1, 'in the log, or replicas lack it')").await;
+        let cx = Context::default();
+        let data = captured(&config(&server, &name), &cx).await.must("pour");
+        run(&mut c, "FLUSH BINARY LOGS").await;
+        restore_data(&data, &config(&server, &name), &cx)
+            .await
+            .must("restore")
+            .settle(&cx)
+            .await
+            .must("settle");
+        let log = server.container().exec(&["sh", "-c", "cat /var/lib/mysql/*-bin.000002"]).await;
+        assert!(log.contains("in the log, or replicas lack it") && log.contains("RENAME TABLE"));
+    });
+}
+
+#[test]
+fn ssl_modes_are_those_of_the_vendors_clients() {
+    in_time("ssl_modes_are_those_of_the_vendors_clients", async {
+        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        let name = database(&mut c, "encrypted", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let with = |mode: &str| {
+            let mut from = config(&server, &name);
+            from["url"] = json!(format!("{}?ssl-mode={mode}", server.url(&name)));
+            MysqlBackend.source("db", from).must("a source")
+        };
+        let cx = Context::default();
+        for mode in ["DISABLED", "PREFERRED", "REQUIRED"] {
+            with(mode).connect(&cx).await.must(mode);
+        }
+        for mode in ["VERIFY_CA", "VERIFY_IDENTITY"] {
+            let error =
+                with(mode).connect(&cx).await.err().must("the server's own certificate is trusted by nobody");
+            assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+        }
+    });
+}
