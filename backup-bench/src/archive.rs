@@ -63,7 +63,7 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         if *tree == Tree::Mixed {
             select::measure_reads(&mut track, place, &archives.ours, &mut report, &mut checks)?;
             if options.formats {
-                formats::race(&mut track, contest, &mut report, &mut checks)?;
+                formats::race(&mut track, &contest, &mut report, &mut checks)?;
             }
         }
     }

@@ -84,14 +84,14 @@ pub struct ArchiveConfig {
     /// S3: the bucket in the path of requests instead of the host name; true with an endpoint, else false, if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path_style: Option<bool>,
-    /// S3: the access key; $BACKUP_<NAME>_ACCESS_KEY_ID if not given, else the standard chain of AWS.
+    /// S3: the access key; `$BACKUP_<NAME>_ACCESS_KEY_ID` if not given, else the standard chain of AWS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access_key_id: Option<String>,
-    /// S3: the secret of the access key, only as "${VARIABLE}"; $BACKUP_<NAME>_SECRET_ACCESS_KEY if not given.
+    /// S3: the secret of the access key, only as "${VARIABLE}"; `$BACKUP_<NAME>_SECRET_ACCESS_KEY` if not given.
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub secret_access_key: Option<Secret>,
-    /// WebDAV: the password of the user in the URL, only as "${VARIABLE}"; $BACKUP_<NAME>_PASSWORD if not given.
+    /// WebDAV: the password of the user in the URL, only as "${VARIABLE}"; `$BACKUP_<NAME>_PASSWORD` if not given.
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub password: Option<Secret>,
