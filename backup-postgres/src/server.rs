@@ -142,6 +142,12 @@ pub(crate) async fn major_version(session: &mut Session) -> Result<(u32, Option<
     Ok((major, (major > NEWEST).then_some(untested)))
 }
 
+/// 11 of 17.11.
+pub(crate) async fn minor_version(session: &mut Session) -> Result<u32, ClientError> {
+    let text = session.value("SHOW server_version_num").await?.unwrap_or_default();
+    Ok(text.parse::<u32>().unwrap_or(0) % 10_000)
+}
+
 /// The name of the user that this process runs as: libpq's default.
 fn own_name() -> Option<String> {
     std::env::var("PGUSER").or_else(|_| std::env::var("USER")).ok().filter(|name| !name.is_empty())

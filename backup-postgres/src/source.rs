@@ -10,7 +10,7 @@ use crate::{
     PostgresConfig, catalog,
     client::Session,
     error,
-    server::{Server, major_version},
+    server::{Server, major_version, minor_version},
     tools::Tools,
 };
 use async_trait::async_trait;
@@ -81,7 +81,8 @@ async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady>
     }
     let settings = catalog::settings(major, source.config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
     leader.query(&settings).await.map_err(failed())?;
-    let tools = Tools::find(&server, major).await?;
+    let minor = minor_version(&mut leader).await.map_err(failed())?;
+    let tools = Tools::find(&server, (major, minor)).await?;
     let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
     let mut workers = Vec::new();
     for _ in 0..cx.tasks {

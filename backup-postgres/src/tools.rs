@@ -16,12 +16,14 @@ pub(crate) struct Tools {
     in_container: bool,
     /// Their major version.
     pub(crate) major: u32,
+    minor: u32,
     environment: Vec<(String, Secret)>,
 }
 
 impl Tools {
-    /// Those of the server's own version: on this host, else in the server's container; else newer ones of this host.
-    pub(crate) async fn find(server: &Server, major: u32) -> Result<Self> {
+    /// Those of the server's own version: on this host, else in the server's container; else newer ones of this host. Of two of the same
+    /// major version the older minor one comes second: servers keep what only their own tools know how to leave out.
+    pub(crate) async fn find(server: &Server, (major, minor): (u32, u32)) -> Result<Self> {
         let mut found: Vec<Tools> = Vec::new();
         let folders = match &server.config.tools {
             Some(folder) => vec![Some(folder.clone())],
@@ -38,15 +40,16 @@ impl Tools {
                 folder,
                 in_container: false,
                 major: 0,
+                minor: 0,
                 environment: environment(server, &server.endpoint.host.text(), server.endpoint.port, false),
             };
             found.extend(tools.versioned().await?);
-            if found.last().is_some_and(|tools| tools.major == major) {
+            if found.last().is_some_and(|tools| tools.major == major && tools.minor >= minor) {
                 break;
             }
         }
         if let Some((facts, port)) = &server.inside
-            && !found.iter().any(|tools| tools.major == major)
+            && !found.iter().any(|tools| tools.major == major && tools.minor >= minor)
             && server.config.tools.is_none()
         {
             let tools = Tools {
@@ -54,11 +57,13 @@ impl Tools {
                 folder: None,
                 in_container: true,
                 major: 0,
+                minor: 0,
                 environment: environment(server, "127.0.0.1", *port, true),
             };
             found.extend(tools.versioned().await?);
         }
-        let exact = found.iter().position(|tools| tools.major == major);
+        let same = found.iter().enumerate().filter(|(_, tools)| tools.major == major);
+        let exact = same.max_by_key(|(_, tools)| tools.minor).map(|(at, _)| at);
         let newer = found.iter().position(|tools| tools.major > major);
         if let Some(at) = exact.or(newer) {
             return Ok(found.swap_remove(at));
@@ -82,7 +87,9 @@ impl Tools {
         };
         // "pg_dump (PostgreSQL) 17.11 (Debian …)"
         let version = said.split_whitespace().find(|w| w.starts_with(|c: char| c.is_ascii_digit()));
-        self.major = version.and_then(|v| v.split('.').next()?.parse().ok()).unwrap_or(0);
+        let mut numbers = version.unwrap_or_default().split('.').map(|n| n.parse().unwrap_or(0));
+        self.major = numbers.next().unwrap_or(0);
+        self.minor = numbers.next().unwrap_or(0);
         Ok((self.major > 0).then_some(self))
     }
 

@@ -7,7 +7,7 @@ use crate::{
     error, layout,
     properties::Properties,
     quote::{literal, qualified},
-    server::{Server, major_version},
+    server::{Server, major_version, minor_version},
     tools::Tools,
 };
 use async_trait::async_trait;
@@ -64,8 +64,9 @@ impl Shadow {
         let failed = || error::target("prepare the restore", &server);
         let mut session = server.maintenance_session().await.map_err(failed())?;
         let (major, _) = major_version(&mut session).await.map_err(failed())?;
+        let minor = minor_version(&mut session).await.map_err(failed())?;
         session.close().await;
-        let tools = Tools::find(&server, major).await?;
+        let tools = Tools::find(&server, (major, minor)).await?;
         if tools.major != major {
             let message =
                 format!("pg_restore {major} is needed, as the server has, and {} is here", tools.major);
