@@ -39,7 +39,7 @@ fn table(frames: &[(Vec<u8>, u32)], change: impl FnOnce(&mut Vec<(u32, u32)>)) -
 async fn a_seek_table_that_lies_is_refused() {
     let frames = frames();
     let lying = |change: fn(&mut Vec<(u32, u32)>)| file(&frames, &table(&frames, change));
-    refused(&lying(|t| t[0].0 = u32::MAX), "seek table").await;
+    refused(&lying(|t| t[0].0 = u32::MAX), "table of frames").await;
     refused(&lying(|t| t[0].1 = u32::MAX), "impossible size").await;
     refused(&lying(|t| t[0].1 = 0), "impossible size").await;
     refused(&lying(|t| t[0].0 += 1), "not as long as the file").await;
@@ -60,7 +60,7 @@ async fn a_seek_table_of_four_billion_frames_is_refused_before_it_is_read() {
     refused(&file(&frames, &table), "it is longer than it can be").await;
     let one_more = frames.len() as u32 + 1;
     table[count..count + 4].copy_from_slice(&one_more.to_le_bytes());
-    refused(&file(&frames, &table), "seek table").await;
+    refused(&file(&frames, &table), "table of frames").await;
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn what_stands_before_the_first_frame_or_between_two_is_refused() {
             0 => with[0].0.splice(0..0, skippable).for_each(drop),
             _ => with[at - 1].0.extend_from_slice(&skippable),
         }
-        refused(&file(&with, &table(&with, |_| {})), "its length is not what the seek table says").await;
+        refused(&file(&with, &table(&with, |_| {})), "its length is not what the table of frames says").await;
         refused(&file(&with, &table(&good, |_| {})), "not as long as the file").await;
     }
 }
