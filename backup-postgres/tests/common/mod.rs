@@ -5,7 +5,8 @@
 mod engine;
 
 use backup_core::{
-    Backend, Context, Facts, HostRunner, Ledger, Result, Secret, Sink, Source, Target, ToolCommand, output_of,
+    Backend, Content, Context, Facts, HostRunner, Ledger, Result, Secret, Sink, Source, Target, ToolCommand,
+    output_of,
 };
 use backup_postgres::{PostgresBackend, PostgresConfig};
 use backup_testkit::{
@@ -89,7 +90,7 @@ impl Database {
 
     pub async fn psql(&self, database: &str, sql: &str) -> Result<String> {
         let call = self.tool("psql", database).args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-f", "-"]);
-        let call = call.reading(backup_core::Content::whole(sql.to_owned()));
+        let call = call.reading(Content::whole(sql.to_owned()));
         let said = output_of(&HostRunner, call, 64 << 20, Duration::from_secs(120)).await?;
         Ok(String::from_utf8_lossy(&said).trim().to_owned())
     }
@@ -228,6 +229,29 @@ pub fn held(contents: Contents, facts: Facts) -> MemorySource {
         source = source.with(held.entry.clone(), move || held.content());
     }
     source.with_facts(facts)
+}
+
+/// The same; what is larger than a megabyte pauses for some seconds before its end, so that there is time to break it.
+pub fn held_slowly(contents: Contents, facts: Facts) -> MemorySource {
+    let mut source = MemorySource::new("c");
+    for held in contents.into_values() {
+        source = source.with(held.entry.clone(), move || pausing(held.content()));
+    }
+    source.with_facts(facts)
+}
+
+fn pausing(mut content: Content) -> Content {
+    Content::produce(move |feed| async move {
+        let mut sent = 0;
+        while let Some(bytes) = content.next().await? {
+            sent += bytes.len();
+            feed.send(bytes).await?;
+        }
+        if sent > 1 << 20 {
+            tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        }
+        Ok(content.facts().cloned().unwrap_or_default())
+    })
 }
 
 /// From one database right into another, published and settled.

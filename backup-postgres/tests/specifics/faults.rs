@@ -1,6 +1,6 @@
 //! What breaks in the middle is an error or a loss, never a success, and leaves nothing behind.
 
-use crate::common::{Database, backend, held, pour, restore};
+use crate::common::{Database, backend, held, held_slowly, pour, restore};
 use backup_core::{Backend, Context, ErrorKind, Ledger, Sink};
 use backup_testkit::{
     faults::{ContentFault, SlowOn},
@@ -121,7 +121,7 @@ fn a_restore_whose_connections_are_cut_is_an_error_and_leaves_nothing() {
                 while to.sql(cut).await == "0" {}
             })
         };
-        let e = restore(held(contents, facts), &to).await.unwrap_err();
+        let e = restore(held_slowly(contents, facts), &to).await.unwrap_err();
         killer.await.unwrap();
         assert_eq!(e.kind(), ErrorKind::Target, "{e}");
         assert_eq!(to.fingerprint().await, before);
