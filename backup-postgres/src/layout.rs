@@ -1,4 +1,4 @@
-//! What a component of PostgreSQL consists of. docs/format.md and RESTORE.md describe the same for people.
+//! What a component of PostgreSQL consists of. Its RESTORE.md describes the same for people.
 
 use crate::catalog::{Format, Table};
 use backup_core::{Entry, Stage};
