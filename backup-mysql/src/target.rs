@@ -2,6 +2,7 @@
 
 mod insert;
 mod journal;
+mod local_infile;
 mod place;
 mod publish;
 mod rehearse;
@@ -61,24 +62,14 @@ impl MysqlTarget {
         e.during(ErrorKind::Target, operation).on(self.place.config.place())
     }
 
-    /// Lets the server take `LOAD DATA LOCAL`, and remembers that it was off.
+    /// Lets the server take `LOAD DATA LOCAL`; says so if it does not.
     async fn allow_infile(&self, session: &mut Session, cx: &Context) -> Result<bool, ClientError> {
-        let on = |value: Option<String>| matches!(value.as_deref(), Some("1" | "ON"));
-        if on(session.value("SELECT @@GLOBAL.local_infile").await?) {
-            return Ok(true);
+        let allowed = local_infile::allow(&self.place, session).await?;
+        if !allowed {
+            let text = "the server takes no LOAD DATA LOCAL, and this user may not switch local_infile on: rows are inserted, which is slower";
+            cx.note(Severity::Note, &self.place.component, "", text);
         }
-        let journal = Journal::of(&self.place);
-        journal.set(session, "local_infile", "off").await?;
-        match session.run("SET GLOBAL local_infile = ON").await {
-            Ok(_) => Ok(true),
-            Err(e) if e.is_lost() => Err(e),
-            Err(_) => {
-                journal.set(session, "local_infile", "").await?;
-                let text = "the server takes no LOAD DATA LOCAL, and this user may not switch local_infile on: rows are inserted, which is slower";
-                cx.note(Severity::Note, &self.place.component, "", text);
-                Ok(false)
-            }
-        }
+        Ok(allowed)
     }
 
     async fn fill(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {

@@ -325,25 +325,19 @@ fn tables_change_places_against_a_pool_that_connects_again() {
 #[test]
 fn without_local_infile_rows_are_inserted_and_the_setting_stays() {
     in_time("without_local_infile_rows_are_inserted_and_the_setting_stays", async {
-        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        // Its own: others restore on the shared one, and need the setting.
+        let server = services::own_mysql(Flavor::Mysql9, &[]).await;
+        let mut c = conn(&server).await;
         let name = fresh("inserted");
         schema::every_sort(&mut c, &name, Flavor::Mysql9).await;
         run(&mut c, "DROP VIEW of_nobody").await; // takes a right that this user lacks
         let (cx, to) = (Context::default(), fresh("inserted_again"));
         let data = captured(&config(&server, &name), &cx).await.must("pour");
-        run(&mut c, "SET GLOBAL local_infile = OFF;; SET GLOBAL log_bin_trust_function_creators = ON").await;
+        run(&mut c, "SET GLOBAL log_bin_trust_function_creators = ON").await;
         let right = format!("ALL ON `{to}`.*");
-        let limited = as_user(
-            &server,
-            &mut c,
-            &to,
-            &[
-                &right,
-                "ALL ON `\\_backup\\_%`.*",
-                "SET_ANY_DEFINER, SYSTEM_USER, ALLOW_NONEXISTENT_DEFINER ON *.*",
-            ],
-        )
-        .await;
+        let rights =
+            ["ALL ON `\\_backup\\_%`.*", "SET_ANY_DEFINER, SYSTEM_USER, ALLOW_NONEXISTENT_DEFINER ON *.*"];
+        let limited = as_user(&server, &mut c, &to, &[&right, rights[0], rights[1]]).await;
         let mut restored = restore_data(&data, &limited, &cx).await.must("restore");
         assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
         assert!(cx.notes().list.iter().any(|n| n.text.contains("inserted")), "{:?}", cx.notes());
@@ -354,7 +348,36 @@ fn without_local_infile_rows_are_inserted_and_the_setting_stays() {
         assert_eq!(value(&mut c, "SELECT @@GLOBAL.local_infile").await, "0");
         restored.revert(&cx).await.must("revert");
         assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
+        restores_at_the_same_time(&server, &mut c, &data, &cx).await;
     });
+}
+
+/// The one that ends first leaves the setting to the other, which came when it was on already; the last one puts it back.
+async fn restores_at_the_same_time(
+    server: &Mysql,
+    c: &mut Conn,
+    data: &backup_testkit::memory::MemorySource,
+    cx: &Context,
+) {
+    let setting = "SELECT @@GLOBAL.local_infile";
+    let (one, other) = (fresh("one_of_two"), fresh("other_of_two"));
+    let (mut first, mut second) = (target(&config(server, &one)), target(&config(server, &other)));
+    let into_first = first.prepare(cx).await.must("prepare");
+    let into_second = second.prepare(cx).await.must("prepare");
+    pour(data, "db", into_first, cx).await.must("fill the first");
+    first.publish(cx).await.must("publish the first");
+    assert_eq!(value(c, setting).await, "1");
+    pour(data, "db", into_second, cx).await.must("fill the second, while the first has ended");
+    second.publish(cx).await.must("publish the second");
+    assert_eq!(value(c, setting).await, "0");
+    for mut target in [first, second] {
+        target.settle(cx).await.must("settle");
+    }
+    assert_eq!(fingerprint(c, &one).await, fingerprint(c, &other).await);
+    // On by the server's own setting it stays on.
+    run(c, "SET GLOBAL local_infile = ON").await;
+    restore_data(data, &config(server, &one), cx).await.must("restore").settle(cx).await.must("settle");
+    assert_eq!(value(&mut conn(server).await, setting).await, "1");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use super::{
     journal::{Journal, Move, Phase, Restored},
+    local_infile,
     place::Place,
     rehearse::{drop_all, make},
 };
@@ -360,13 +361,8 @@ impl Publisher<'_> {
 
     /// What was set for the whole server.
     pub(super) async fn put_settings_back(&mut self) -> Result<()> {
-        let set = Journal::of(self.place).get(self.session, "local_infile").await;
-        if set.map_err(|e| self.failed(e, "look at the restore"))?.as_deref() == Some("off") {
-            self.run("SET GLOBAL local_infile = OFF", "switch local_infile off again").await?;
-            let noted = Journal::of(self.place).set(self.session, "local_infile", "").await;
-            noted.map_err(|e| self.failed(e, "write the record of the restore"))?;
-        }
-        Ok(())
+        let put_back = local_infile::put_back(self.place, self.session).await;
+        put_back.map_err(|e| self.failed(e, "switch local_infile off again"))
     }
 
     /// The record goes last: as long as it is there, a later process goes on.
