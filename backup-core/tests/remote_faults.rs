@@ -16,7 +16,13 @@ use backup_testkit::{
     servers::{Fault, Faulty, Minio, Seen, or_skip},
 };
 use bytes::Bytes;
-use std::{sync::OnceLock, time::Duration};
+use std::{
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 /// Three parts of an upload.
 const DATA: usize = 20 << 20;
@@ -158,6 +164,46 @@ fn a_full_server_a_wrong_clock_and_a_stalled_server_are_errors_with_a_way_out() 
             assert!(e.kind() == ErrorKind::Destination && e.to_string().contains(says), "{prefix}: {e}");
             assert_eq!(is_in_order(&direct, prefix).await, 0);
         }
+    });
+}
+
+#[test]
+fn a_run_that_is_killed_after_the_completion_has_made_one_backup() {
+    run("a_run_that_is_killed_after_the_completion_has_made_one_backup", async {
+        // From the completion on nothing that concerns the marker gets through: it and the claim stay, as after a kill.
+        let completed = AtomicBool::new(false);
+        let fault = move |seen: &Seen| {
+            if seen.line.starts_with("POST") && seen.line.contains("uploadId=") {
+                completed.store(true, Relaxed);
+            }
+            let marker = completed.load(Relaxed) && seen.line.contains(".incomplete");
+            marker.then_some(Fault::Refuse(500, "InternalError"))
+        };
+        let (made, archive) = through("completed", fault).await;
+        let (made, cx) = (made.unwrap(), Context::default());
+        // The sidecar comes after it, too.
+        let folder = minio().bucket().join("completed");
+        let names = || -> Vec<String> {
+            std::fs::read_dir(&folder)
+                .unwrap()
+                .map(|e| e.unwrap().file_name().into_string().unwrap())
+                .collect()
+        };
+        let sidecar = names().into_iter().find(|n| n.ends_with(".manifest.json")).unwrap();
+        std::fs::remove_dir_all(folder.join(sidecar)).unwrap();
+        assert!(
+            names().iter().any(|n| n.ends_with(".incomplete"))
+                && names().iter().any(|n| n.ends_with(".claim"))
+        );
+        let listed = archive.list(&cx).await.unwrap();
+        assert_eq!(
+            listed.iter().map(|b| (&b.id, b.state)).collect::<Vec<_>>(),
+            [(&made.id, State::Complete)]
+        );
+        let report = verify(archive.open(&made.id, &cx).await.unwrap(), Depth::Full, &cx).await.unwrap();
+        assert!(report.defects.is_empty(), "{:?}", report.defects);
+        assert_eq!(is_in_order(&archive, "completed").await, 1);
+        assert_eq!(names(), [made.location], "heal took away marker and claim, and nothing else");
     });
 }
 

@@ -17,6 +17,7 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use sha2::Digest;
 use std::{
+    collections::HashSet,
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -380,6 +381,13 @@ fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {
     }
 }
 
+/// A run that was killed between giving a backup its name and removing the provisional one has left both: it is one backup.
+fn drop_second_names(all: &mut Vec<BackupSummary>) {
+    let is_provisional = |b: &BackupSummary| name::parse_provisional(&b.location).is_some();
+    let named: HashSet<BackupId> = all.iter().filter(|b| !is_provisional(b)).map(|b| b.id.clone()).collect();
+    all.retain(|b| !is_provisional(b) || !named.contains(&b.id));
+}
+
 /// An id for a file that has none: always the same for the same name, so that it can be removed by it.
 fn unknown_id(stored: &Stored) -> BackupId {
     let digest = sha2::Sha256::digest(stored.name.as_bytes());
@@ -485,6 +493,7 @@ impl Archive for PortableArchive {
                 }
             }
         }
+        drop_second_names(&mut out);
         out.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(out)
     }
@@ -496,30 +505,31 @@ impl Archive for PortableArchive {
 
     async fn remove(&self, ids: &[BackupId], cx: &Context) -> Result<()> {
         let all = self.list(cx).await?;
-        let mut names = Vec::with_capacity(ids.len());
+        let mut named = Vec::with_capacity(ids.len());
         for id in ids {
             let found = self.only(&all, id, "remove the backup")?;
-            if let Some((short, _)) = name::parse_provisional(&found.location)
-                && lock::is_held(&*self.destination, short).await?
-            {
-                return Err(Error::new(
-                    ErrorKind::AlreadyRunning,
-                    "remove the backup",
-                    "it is being written",
-                )
-                .on(id));
-            }
-            names.push(&found.location);
+            named.extend(Some(&found.location).filter(|name| name::parse_provisional(name).is_none()));
         }
-        for name in names {
-            if name::parse_provisional(name).is_some() {
-                self.destination.discard(name).await?;
+        let mut provisional = Vec::new();
+        for stored in self.stored().await? {
+            let Some((short, id)) = name::parse_provisional(&stored.name) else { continue };
+            if !ids.contains(&id) {
                 continue;
             }
+            if lock::is_held(&*self.destination, short).await? {
+                let text = "it is being written";
+                return Err(Error::new(ErrorKind::AlreadyRunning, "remove the backup", text).on(id));
+            }
+            provisional.push(stored.name);
+        }
+        for name in named {
             // The archive first: a sidecar without its archive is nothing, an archive without its sidecar is a backup.
             self.destination.remove(name).await?;
             self.destination.remove(&name::manifest_sidecar(name)).await?;
             self.destination.remove(&name::state_sidecar(name)).await?;
+        }
+        for name in provisional {
+            self.destination.discard(&name).await?;
         }
         Ok(())
     }
@@ -533,8 +543,9 @@ impl Archive for PortableArchive {
     }
 
     async fn compare_stored(&self, id: &BackupId, cx: &Context) -> Result<bool> {
-        let Some(found) = self.list(cx).await?.into_iter().find(|b| b.id == *id || self.exact.is_some())
-        else {
+        let is_it =
+            |b: &BackupSummary| b.id == *id || self.exact.as_ref().is_some_and(|exact| b.location == *exact);
+        let Some(found) = self.list(cx).await?.into_iter().find(is_it) else {
             return Ok(false);
         };
         let outside = async {

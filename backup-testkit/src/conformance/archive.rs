@@ -6,6 +6,7 @@ mod copied;
 mod damage;
 mod ends;
 mod kept;
+mod left_over;
 mod locks;
 mod raw;
 mod reading;
@@ -16,6 +17,7 @@ pub use copied::*;
 pub use damage::*;
 pub use ends::*;
 pub use kept::*;
+pub use left_over::*;
 pub use locks::*;
 pub use raw::{Raw, RawFolder};
 pub use reading::*;
@@ -192,6 +194,8 @@ macro_rules! archive_conformance {
                 removing_removes_these_and_nothing_else,
                 verified_is_kept_beside_the_backup,
                 cancellation_ends_a_backup_in_time_and_abort_leaves_nothing,
+                // left_over
+                a_backup_whose_provisional_name_is_left_is_there_once,
                 // copied
                 a_copy_is_the_same_backup,
                 a_copy_is_made_once_and_as_a_whole,
