@@ -214,3 +214,21 @@ fn the_vendors_client_alone_restores_by_the_guide_in_the_archive() {
         by_hand(Flavor::Mysql9).await;
     });
 }
+
+#[test]
+fn a_container_is_all_that_has_to_be_named() {
+    run("a_container_is_all_that_has_to_be_named", async {
+        let w = World::new(Flavor::Mariadb118).await;
+        w.sql("CREATE DATABASE named; CREATE TABLE named.t AS SELECT 1 i");
+        let config = format!(
+            "[modules.m.sources.db]\nkind = \"mysql\"\ncontainer = \"{}\"\ndatabases = [\"named\"]\n[archives.a]\nurl = \"b\"\n",
+            w.server.container().id()
+        );
+        w.place.write("backup.toml", &config);
+        // Without any password: the container has it.
+        let out = w.place.expect(0, &["create", "-m", "m"]);
+        assert!(out.stderr.contains("complete"), "{}", out.stderr);
+        let said = w.place.json(0, &["show", "latest", "-m", "m"]);
+        assert!(said.to_string().contains("published port"), "{said}");
+    });
+}

@@ -40,7 +40,7 @@ pub use recovery::{Old, conclude, heal, journal_homes, kept};
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;
-pub use source::{SourceSpec, files, postgres};
+pub use source::{SourceSpec, files, mysql, postgres};
 pub use state_dir::state_dir;
 pub use tokio_util::sync::CancellationToken;
 pub use verify::verify;

@@ -16,8 +16,8 @@ impl Default for Registry {
         let containers = Arc::new(backup_docker::Docker::default());
         Registry { backends: Vec::new() }
             .with(backup_files::FilesBackend)
-            .with(backup_postgres::PostgresBackend::new(containers))
-            .with(backup_mysql::MysqlBackend)
+            .with(backup_postgres::PostgresBackend::new(containers.clone()))
+            .with(backup_mysql::MysqlBackend::new(containers))
     }
 }
 

@@ -1,4 +1,4 @@
-//! What of a store is read, as it is configured; and the builders for files and PostgreSQL.
+//! What of a store is read, as it is configured; and the builders for files, PostgreSQL, MySQL and MariaDB.
 
 use serde_json::Value;
 
@@ -147,6 +147,73 @@ pub mod postgres {
     impl From<Postgres> for SourceSpec {
         fn from(postgres: Postgres) -> Self {
             SourceSpec::new("postgres", postgres.0.to_value())
+        }
+    }
+}
+
+/// Databases of MySQL and MariaDB as sources.
+pub mod mysql {
+    use super::SourceSpec;
+    use backup_mysql::MysqlConfig;
+    use std::path::PathBuf;
+
+    /// The database of this address: `mysql://user@host:port/database?ssl-mode=VERIFY_IDENTITY`. An address with a password is
+    /// refused when the module is used.
+    pub fn url(url: impl Into<String>) -> Mysql {
+        Mysql(MysqlConfig::url(url))
+    }
+
+    /// The server in this container; user, password and database are taken from its environment.
+    pub fn container(name: impl Into<String>) -> Mysql {
+        Mysql(MysqlConfig::container(name))
+    }
+
+    /// Databases of a server, and what of them is left out.
+    #[derive(Clone, Debug)]
+    #[must_use]
+    pub struct Mysql(MysqlConfig);
+
+    impl Mysql {
+        /// These databases of the server; `["*"]`: all but its own.
+        pub fn databases<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+            self.0.databases = names.into_iter().map(Into::into).collect();
+            self
+        }
+
+        /// As this user.
+        pub fn user(mut self, name: impl Into<String>) -> Self {
+            self.0.user = Some(name.into());
+            self
+        }
+
+        /// The first line of this file is the password.
+        pub fn password_file(mut self, file: impl Into<PathBuf>) -> Self {
+            self.0.password_file = Some(file.into());
+            self
+        }
+
+        /// Leaves out the rows of a table (`table` or `database.table`). May be called again.
+        pub fn exclude_data(mut self, table: impl Into<String>) -> Self {
+            self.0.exclude_data.push(table.into());
+            self
+        }
+
+        /// Leaves out a table altogether (`table` or `database.table`). May be called again.
+        pub fn exclude_table(mut self, table: impl Into<String>) -> Self {
+            self.0.exclude_tables.push(table.into());
+            self
+        }
+    }
+
+    impl From<MysqlConfig> for Mysql {
+        fn from(config: MysqlConfig) -> Self {
+            Mysql(config)
+        }
+    }
+
+    impl From<Mysql> for SourceSpec {
+        fn from(mysql: Mysql) -> Self {
+            SourceSpec::new("mysql", mysql.0.to_value())
         }
     }
 }

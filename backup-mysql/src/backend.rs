@@ -1,12 +1,29 @@
 //! How sources and targets of MySQL and MariaDB are made.
 
 use crate::{MysqlConfig, address::Address, source::MysqlSource, target::MysqlTarget};
-use backup_core::{Backend, Error, ErrorKind, Named, Result, Source, Target};
+use backup_core::{Backend, ContainerEngine, Error, ErrorKind, Named, NoContainers, Result, Source, Target};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Databases of MySQL and MariaDB.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MysqlBackend;
+#[derive(Clone)]
+pub struct MysqlBackend {
+    engine: Arc<dyn ContainerEngine>,
+}
+
+impl MysqlBackend {
+    /// With this engine for servers in containers, and for their tools.
+    pub fn new(engine: Arc<dyn ContainerEngine>) -> Self {
+        MysqlBackend { engine }
+    }
+}
+
+impl Default for MysqlBackend {
+    /// Without containers.
+    fn default() -> Self {
+        MysqlBackend::new(Arc::new(NoContainers))
+    }
+}
 
 impl Backend for MysqlBackend {
     fn kind(&self) -> &'static str {
@@ -22,15 +39,17 @@ impl Backend for MysqlBackend {
     }
 
     fn source(&self, component: &str, config: Value) -> Result<Box<dyn Source>> {
-        Ok(Box::new(MysqlSource::new(component, MysqlConfig::read(config, component)?)))
+        let config = MysqlConfig::read(config, component)?;
+        Ok(Box::new(MysqlSource::new(component, config, self.engine.clone())))
     }
 
     fn target(&self, component: &str, config: Value) -> Result<Box<dyn Target>> {
-        Ok(Box::new(MysqlTarget::new(component, MysqlConfig::read(config, component)?)))
+        let config = MysqlConfig::read(config, component)?;
+        Ok(Box::new(MysqlTarget::new(component, config, self.engine.clone())))
     }
 
     fn recover(&self, undo: Value) -> Result<Box<dyn Target>> {
-        Ok(Box::new(MysqlTarget::recover(undo)?))
+        Ok(Box::new(MysqlTarget::recover(undo, self.engine.clone())?))
     }
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {
@@ -44,7 +63,7 @@ fn named(place: &str) -> Result<Named> {
         let e = Error::new(ErrorKind::Usage, "read an address of MySQL", "it names no database");
         return Err(e.on(place).hint("mysql://user@host:3306/database"));
     };
-    let config = MysqlConfig::new(place);
+    let config = MysqlConfig::url(place);
     let name: String = database
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '-' })

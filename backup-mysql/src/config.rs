@@ -1,9 +1,6 @@
 //! The configuration of databases on a MySQL or MariaDB server, as a source and as a target.
 
-use crate::{
-    address::{Address, Endpoint, Host},
-    credentials::{self, OptionFile},
-};
+use crate::address::{Address, Host};
 use backup_core::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,16 +8,24 @@ use serde_json::Value;
 use std::path::PathBuf;
 
 /// Databases of a server. The same for a source and for the target they are restored to; what concerns reading only is without effect
-/// on a target.
+/// on a target. No passwords: they come from `BACKUP_<NAME>_PASSWORD`, `password_file`, the container's own environment, `MYSQL_PWD` or
+/// `~/.my.cnf`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct MysqlConfig {
     /// Where the server is: `mysql://user@host:3306/database`, without a password. Options: `ssl-mode` (DISABLED, PREFERRED, REQUIRED,
     /// VERIFY_CA, VERIFY_IDENTITY), `ssl-ca`, `ssl-cert`, `ssl-key`, `socket`.
-    pub url: String,
-    /// The databases, if not the one in `url`; `["*"]`: all but those of the server itself. Restored to a server whose `url` names a
-    /// database, a single one takes that name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The container that the server runs in, instead of a URL: user, password and database are taken from its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// The user, if the URL does not name it; in a container `root`, if its environment has the password, else the user that it names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The databases, if not the one in `url` or that of the container; `["*"]`: all but those of the server itself. Restored to a
+    /// server whose `url` names a database, a single one takes that name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<String>,
     /// A file whose first line is the password.
@@ -45,9 +50,14 @@ pub struct MysqlConfig {
 }
 
 impl MysqlConfig {
-    /// The database that the address names.
-    pub fn new(url: impl Into<String>) -> Self {
-        MysqlConfig { url: url.into(), ..MysqlConfig::default() }
+    /// The database of this address.
+    pub fn url(url: impl Into<String>) -> Self {
+        MysqlConfig { url: Some(url.into()), ..MysqlConfig::default() }
+    }
+
+    /// The server in this container.
+    pub fn container(name: impl Into<String>) -> Self {
+        MysqlConfig { container: Some(name.into()), ..MysqlConfig::default() }
     }
 
     /// As the JSON that `Backend::source` and `Backend::target` take.
@@ -61,9 +71,15 @@ impl MysqlConfig {
             Error::new(ErrorKind::Usage, "read the configuration of MySQL", message).on(component)
         };
         let read: MysqlConfig = serde_json::from_value(config).map_err(|e| wrong(e.to_string()))?;
-        let address = Address::parse(&read.url)?;
-        if address.database.is_none() && read.databases.is_empty() {
-            return Err(wrong("it names no database: add one to `url`, or set `databases`".to_owned()));
+        match (&read.url, &read.container) {
+            (Some(url), None) => {
+                if Address::parse(url)?.database.is_none() && read.databases.is_empty() {
+                    let message = "it names no database: add one to `url`, or set `databases`";
+                    return Err(wrong(message.to_owned()));
+                }
+            }
+            (None, Some(name)) if !name.is_empty() => {}
+            _ => return Err(wrong("it needs one of `url` and `container`".to_owned())),
         }
         if read.databases.len() > 1 && read.databases.iter().any(|d| d == "*") {
             return Err(wrong("`*` stands alone in `databases`".to_owned()));
@@ -71,52 +87,21 @@ impl MysqlConfig {
         Ok(read)
     }
 
-    /// Names of the databases; `None`: all but the server's own.
-    pub(crate) fn names(&self) -> Result<Option<Vec<String>>> {
-        if self.databases == ["*"] {
-            return Ok(None);
-        }
-        match self.databases.is_empty() {
-            false => Ok(Some(self.databases.clone())),
-            true => Ok(Some(Address::parse(&self.url)?.database.into_iter().collect())),
-        }
-    }
-
-    /// Address, user and password of the server. Reads the environment and files.
-    pub(crate) fn endpoint(&self, component: &str) -> Result<Endpoint> {
-        let mut address = Address::parse(&self.url)?;
-        let options = OptionFile::of_this_user()?;
-        // What the address says wins, and a place is taken as a whole.
-        if address.host.is_none() && address.socket.is_none() && address.port.is_none() {
-            address.host = options.get("host").map(str::to_owned);
-            address.socket = options.get("socket").map(PathBuf::from);
-            address.port = options.get("port").and_then(|p| p.parse().ok());
-        }
-        let mut ssl = address.ssl.clone().unwrap_or_default();
-        if address.ssl.is_none() {
-            if let Some(mode) = options.get("ssl-mode") {
-                let unknown = |()| {
-                    Error::new(ErrorKind::Usage, "read ~/.my.cnf", format!("ssl-mode={mode} is unknown"))
-                };
-                ssl.mode = mode.parse().map_err(unknown)?;
-            }
-            ssl.ca = options.get("ssl-ca").map(PathBuf::from);
-        }
-        let user = address.user.clone().or_else(|| options.get("user").map(str::to_owned));
-        Ok(Endpoint {
-            host: address.host(),
-            user: user.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "root".to_owned()),
-            password: credentials::password(component, self.password_file.as_deref(), &options)?,
-            ssl,
-        })
-    }
-
     /// For people, and what two restores to one place have in common.
     pub(crate) fn place(&self) -> String {
-        let host = Address::parse(&self.url).map_or_else(|_| Host::Name("?".into(), 0), |a| a.host());
-        match self.names() {
-            Ok(Some(names)) => format!("mysql://{host}/{}", names.join("+")),
-            _ => format!("mysql://{host}/*"),
+        let address = self.url.as_deref().and_then(|url| Address::parse(url).ok());
+        let host = match (&self.container, &address) {
+            (Some(name), _) => format!("container://{name}"),
+            (None, Some(address)) => format!("mysql://{}", address.host()),
+            (None, None) => format!("mysql://{}", Host::Name("?".into(), 0)),
+        };
+        let named: Vec<String> = match self.databases.is_empty() {
+            false => self.databases.clone(),
+            true => address.and_then(|a| a.database).into_iter().collect(),
+        };
+        match named.is_empty() {
+            true => host,
+            false => format!("{host}/{}", named.join("+")),
         }
     }
 
@@ -150,6 +135,8 @@ mod tests {
             json!({"url": "postgres://h/d"}),
             json!({"url": "mysql://h/d", "databse": ["x"]}),
             json!({"url": "mysql://h", "databases": ["*", "x"]}),
+            json!({"url": "mysql://h/d", "container": "c"}),
+            json!({"container": ""}),
         ] {
             assert_eq!(
                 MysqlConfig::read(wrong.clone(), "db").unwrap_err().kind(),
@@ -160,6 +147,9 @@ mod tests {
         let read = MysqlConfig::read(json!({"url": "mysql://u@h/d"}), "db").unwrap();
         assert_eq!(MysqlConfig::read(read.to_value(), "db").unwrap(), read);
         assert_eq!(read.place(), "mysql://h:3306/d");
+        let inside = MysqlConfig::read(json!({"container": "c", "databases": ["a", "b"]}), "db").unwrap();
+        assert_eq!(inside.place(), "container://c/a+b");
+        assert_eq!(MysqlConfig::container("c").place(), "container://c");
     }
 
     #[test]

@@ -49,8 +49,13 @@ impl OptionFile {
     }
 }
 
-/// The first of: `BACKUP_<NAME>_PASSWORD`, `password_file`, `MYSQL_PWD`, the option file.
-pub(crate) fn password(component: &str, file: Option<&Path>, options: &OptionFile) -> Result<Option<Secret>> {
+/// The first of: `BACKUP_<NAME>_PASSWORD`, `password_file`, the container's own, `MYSQL_PWD`, the option file.
+pub(crate) fn password(
+    component: &str,
+    file: Option<&Path>,
+    of_container: Option<Secret>,
+    options: &OptionFile,
+) -> Result<Option<Secret>> {
     let var = |name: &str| std::env::var(name).ok().map(Secret::new);
     if let Some(secret) = var(&variable(component)) {
         return Ok(Some(secret));
@@ -60,7 +65,7 @@ pub(crate) fn password(component: &str, file: Option<&Path>, options: &OptionFil
             .map_err(|e| Error::io(ErrorKind::Usage, "read the password file", e).on(file.display()))?;
         return Ok(Some(Secret::new(text.lines().next().unwrap_or_default())));
     }
-    Ok(var("MYSQL_PWD").or_else(|| options.0.get("password").cloned()))
+    Ok(of_container.or_else(|| var("MYSQL_PWD")).or_else(|| options.0.get("password").cloned()))
 }
 
 /// `BACKUP_AI_SERVER_DB_PASSWORD` for `ai-server.db`.

@@ -12,6 +12,7 @@ mod ddl;
 mod definitions;
 mod error;
 mod quote;
+mod server;
 mod snapshot;
 mod source;
 mod stored;

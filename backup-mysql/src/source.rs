@@ -6,17 +6,17 @@ mod rows;
 
 use crate::{
     MysqlConfig,
-    address::Endpoint,
     catalog::{Database, Version, list},
     client::{Session, connect},
     quote::{file_name, qualified},
+    server::Server,
     snapshot::{self, READING, Snapshot},
     stored::{DatabaseProperties, Object, SqlFile, Stored},
 };
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Moment, Ready, Result, Severity, Sink, Source,
-    Stage, Stillness, View, put_stage,
+    ContainerEngine, Content, Context, Entry, Error, ErrorKind, Fact, Facts, Moment, Ready, Result, Severity,
+    Sink, Source, Stage, Stillness, View, put_stage,
 };
 use futures::{StreamExt, stream};
 use rows::{Readers, RowsOf};
@@ -33,11 +33,12 @@ const MOST_SESSIONS: usize = 16;
 pub(crate) struct MysqlSource {
     component: String,
     config: MysqlConfig,
+    engine: Arc<dyn ContainerEngine>,
 }
 
 impl MysqlSource {
-    pub(crate) fn new(component: &str, config: MysqlConfig) -> Self {
-        MysqlSource { component: component.to_owned(), config }
+    pub(crate) fn new(component: &str, config: MysqlConfig, engine: Arc<dyn ContainerEngine>) -> Self {
+        MysqlSource { component: component.to_owned(), config, engine }
     }
 }
 
@@ -51,8 +52,10 @@ impl fmt::Display for MysqlSource {
 impl Source for MysqlSource {
     async fn connect(&self, cx: &Context) -> Result<Box<dyn Ready>> {
         let place = self.config.place();
-        let ready = open(&self.component, &self.config, cx).await.map_err(|e| e.on(&place))?;
-        Ok(Box::new(ready))
+        tokio::select! {
+            ready = open(self, cx) => Ok(Box::new(ready.map_err(|e| e.on(&place))?)),
+            () = cx.cancel.cancelled() => Err(Error::cancelled()),
+        }
     }
 
     fn origin(&self) -> Value {
@@ -60,11 +63,12 @@ impl Source for MysqlSource {
     }
 }
 
-async fn open(component: &str, config: &MysqlConfig, cx: &Context) -> Result<MysqlReady> {
-    let endpoint = config.endpoint(component)?;
-    let names = config.names()?;
+async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
+    let MysqlSource { component, config, engine } = source;
+    let server = Server::resolve(config, component, engine).await?;
+    let (endpoint, names) = (&server.endpoint, &server.names);
     let reading = async || {
-        let mut session = connect(&endpoint).await.map_err(|e| e.during(ErrorKind::Source, "connect"))?;
+        let mut session = connect(endpoint).await.map_err(|e| e.during(ErrorKind::Source, "connect"))?;
         let set = session.try_set(READING).await;
         set.map_err(|e| e.during(ErrorKind::Source, "set up a session"))?;
         Ok::<Session, Error>(session)
@@ -87,10 +91,9 @@ async fn open(component: &str, config: &MysqlConfig, cx: &Context) -> Result<Mys
         sessions.push(opened?);
     }
     Ok(MysqlReady {
-        component: component.to_owned(),
+        component: component.clone(),
         config: config.clone(),
-        endpoint,
-        names,
+        server,
         version,
         control,
         sessions,
@@ -101,8 +104,7 @@ async fn open(component: &str, config: &MysqlConfig, cx: &Context) -> Result<Mys
 struct MysqlReady {
     component: String,
     config: MysqlConfig,
-    endpoint: Endpoint,
-    names: Option<Vec<String>>,
+    server: Server,
     version: Version,
     control: Session,
     sessions: Vec<Session>,
@@ -126,7 +128,7 @@ impl Ready for MysqlReady {
             me.sessions,
             me.control,
             me.databases,
-            me.names.as_deref(),
+            me.server.names.as_deref(),
             &me.config,
             &me.version,
         );
@@ -140,7 +142,7 @@ impl Ready for MysqlReady {
         Ok(Box::new(MysqlView {
             component: me.component,
             config: me.config,
-            endpoint: me.endpoint,
+            server: me.server,
             version: me.version,
             snapshot,
         }))
@@ -150,7 +152,7 @@ impl Ready for MysqlReady {
 struct MysqlView {
     component: String,
     config: MysqlConfig,
-    endpoint: Endpoint,
+    server: Server,
     version: Version,
     snapshot: Snapshot,
 }
@@ -162,9 +164,10 @@ impl View for MysqlView {
     }
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
-        let MysqlView { component, config, endpoint, version, snapshot } = *self;
+        let MysqlView { component, config, server, version, snapshot } = *self;
         let Snapshot { sessions, control, databases, notes, .. } = snapshot;
         let mut facts = Facts::new().with("all", "server", Fact::Note(version.to_string()));
+        facts.insert("all", "reached", Fact::Note(server.rung.clone()));
         for (measure, what) in notes {
             facts.insert("all", measure, Fact::Note(what));
         }
@@ -172,7 +175,7 @@ impl View for MysqlView {
         let mut cx = cx.clone();
         cx.tasks = cx.tasks.min(sessions.len());
         let pour = Pour {
-            readers: Readers::new(sessions, endpoint),
+            readers: Readers::new(sessions, server.endpoint),
             control: Arc::new(tokio::sync::Mutex::new(control)),
             facts: Arc::new(Mutex::new(facts)),
             component,

@@ -14,9 +14,10 @@ use crate::{
     client::{Session, connect},
     error::ClientError,
     quote::texts,
+    server::Server,
 };
 use async_trait::async_trait;
-use backup_core::{Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target};
+use backup_core::{ContainerEngine, Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target};
 use journal::Journal;
 use place::Place;
 use publish::{Publisher, foreign_key_from_outside};
@@ -35,12 +36,12 @@ pub(crate) struct MysqlTarget {
 }
 
 impl MysqlTarget {
-    pub(crate) fn new(component: &str, config: MysqlConfig) -> Self {
-        MysqlTarget { place: Place::new(component, config), control: None }
+    pub(crate) fn new(component: &str, config: MysqlConfig, engine: Arc<dyn ContainerEngine>) -> Self {
+        MysqlTarget { place: Place::new(component, config, engine), control: None }
     }
 
-    pub(crate) fn recover(undo: Value) -> Result<Self> {
-        Ok(MysqlTarget { place: Place::from_undo(undo)?, control: None })
+    pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
+        Ok(MysqlTarget { place: Place::from_undo(undo, engine)?, control: None })
     }
 
     /// The session that changes what is there: that of this process, or a new one if it is lost.
@@ -80,7 +81,8 @@ impl MysqlTarget {
             Journal::of(&self.place).make(&mut session).await.map_err(|e| self.failed(e, making))?;
             self.allow_infile(&mut session, cx).await.map_err(|e| self.failed(e, making))?
         };
-        Ok(Arc::new(ShadowSink::new(self.place.clone(), version, control, infile, cx)?))
+        let server = self.place.server().await?;
+        Ok(Arc::new(ShadowSink::new(self.place.clone(), server, version, control, infile, cx)))
     }
 }
 
@@ -93,10 +95,10 @@ impl fmt::Display for MysqlTarget {
 #[async_trait]
 impl Target for MysqlTarget {
     async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
-        let endpoint = self.place.endpoint()?;
         let place = self.place.config.place();
-        let mut session = connect(&endpoint).await.map_err(|e| self.failed(e, "connect"))?;
-        let surveyed = survey(&mut session, &self.place.config).await;
+        let server = self.place.server().await?;
+        let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
+        let surveyed = survey(&mut session, &self.place.config, &server).await;
         session.close().await;
         surveyed.map_err(|e| e.on(place))
     }
@@ -137,10 +139,10 @@ impl Target for MysqlTarget {
     }
 }
 
-async fn survey(session: &mut Session, config: &MysqlConfig) -> Result<Survey> {
+async fn survey(session: &mut Session, config: &MysqlConfig, at: &Server) -> Result<Survey> {
     let failed = |e: ClientError| e.during(ErrorKind::Target, "look at the target");
     let version = Version::of(session).await.map_err(failed)?;
-    let names = config.names()?;
+    let names = &at.names;
     if let Some(bad) = names.iter().flatten().find(|n| !Database::is_for_backup(n)) {
         let message = format!("`{bad}` is a database of the server itself");
         return Err(Error::new(ErrorKind::Refused, "restore", message));

@@ -7,37 +7,47 @@ use crate::{
     client::{Session, connect},
     error::ClientError,
     quote::text,
+    server::Server,
 };
-use backup_core::{BackupId, Error, ErrorKind, Result};
+use backup_core::{BackupId, ContainerEngine, Error, ErrorKind, NoContainers, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// How long an earlier process of the same restore is waited for: its connection is closed, its last statement may go on.
 const PREDECESSOR: Duration = Duration::from_secs(600);
 
 /// A restore: what it is of, and its name. Enough to revert or settle it in another process.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Place {
     version: u8,
     pub(crate) component: String,
     pub(crate) config: MysqlConfig,
     id: String,
+    #[serde(skip, default = "no_containers")]
+    engine: Arc<dyn ContainerEngine>,
+}
+
+fn no_containers() -> Arc<dyn ContainerEngine> {
+    Arc::new(NoContainers)
 }
 
 impl Place {
-    pub(crate) fn new(component: &str, config: MysqlConfig) -> Self {
+    pub(crate) fn new(component: &str, config: MysqlConfig, engine: Arc<dyn ContainerEngine>) -> Self {
         let id = BackupId::generate();
-        Place { version: 1, component: component.to_owned(), config, id: id.as_str().to_owned() }
+        Place { version: 1, component: component.to_owned(), config, id: id.as_str().to_owned(), engine }
     }
 
-    pub(crate) fn from_undo(undo: Value) -> Result<Self> {
+    pub(crate) fn from_undo(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
         let wrong = |e: String| Error::new(ErrorKind::Usage, "read what a restore of MySQL left", e);
         let place: Place = serde_json::from_value(undo).map_err(|e| wrong(e.to_string()))?;
         let is_id = place.id.len() == 26 && place.id.bytes().all(|b| b.is_ascii_alphanumeric());
         match (place.version, is_id) {
-            (1, true) => Ok(place),
+            (1, true) => Ok(Place { engine, ..place }),
             _ => Err(wrong("it is of another version of this program".to_owned())),
         }
     }
@@ -62,14 +72,15 @@ impl Place {
         format!("{}_old{number}", self.journal())
     }
 
-    pub(crate) fn endpoint(&self) -> Result<Endpoint> {
-        self.config.endpoint(&self.component)
+    /// Where the server is now: a container may have another address than before.
+    pub(crate) async fn server(&self) -> Result<Server> {
+        Server::resolve(&self.config, &self.component, &self.engine).await
     }
 
     /// A session that changes what is there. No two of one restore are alive at once: it waits until the server is done with what an
     /// earlier process began.
     pub(crate) async fn control(&self) -> Result<(Session, Version)> {
-        let endpoint = self.endpoint()?;
+        let endpoint = self.server().await?.endpoint;
         let failed = |e: ClientError| e.during(ErrorKind::Target, "connect").on(self.config.place());
         let mut session = connect(&endpoint).await.map_err(failed)?;
         let version = Version::of(&mut session).await.map_err(failed)?;
@@ -128,13 +139,13 @@ mod tests {
 
     #[test]
     fn what_a_restore_left_is_understood_and_nonsense_is_not() {
-        let place = Place::new("db", MysqlConfig::new("mysql://u@h/app"));
-        let again = Place::from_undo(place.to_undo()).unwrap();
+        let place = Place::new("db", MysqlConfig::url("mysql://u@h/app"), no_containers());
+        let again = Place::from_undo(place.to_undo(), no_containers()).unwrap();
         assert_eq!((again.journal(), again.shadow(12)), (place.journal(), place.shadow(12)));
         assert!(place.previous(99).len() <= 64);
         assert!(!place.to_undo().to_string().contains("password"));
         let mut other = place.to_undo();
         other["id"] = "x`; DROP DATABASE app".into();
-        assert!(Place::from_undo(other).is_err());
+        assert!(Place::from_undo(other, no_containers()).is_err());
     }
 }

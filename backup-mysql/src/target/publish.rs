@@ -202,7 +202,7 @@ impl Publisher<'_> {
         }
         let sql = format!("RENAME TABLE {}", pairs.join(", "));
         let targets: Vec<&str> = restored.iter().map(|r| r.target.as_str()).collect();
-        let endpoint = self.place.endpoint()?;
+        let endpoint = self.place.server().await?.endpoint;
         let mut helper = connect(&endpoint).await.map_err(|e| self.failed(e, "connect"))?;
         let ours = [self.session.id(), helper.id()];
         let mut last = None;
@@ -480,7 +480,11 @@ mod tests {
     /// A server without atomic changes may stop anywhere in a rename of many tables.
     #[test]
     fn going_back_looks_at_each_table() {
-        let place = Place::new("db", MysqlConfig::new("mysql://h/app"));
+        let place = Place::new(
+            "db",
+            MysqlConfig::url("mysql://h/app"),
+            std::sync::Arc::new(backup_core::NoContainers),
+        );
         let r = Restored {
             number: 0,
             source: "app".into(),

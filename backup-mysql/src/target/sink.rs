@@ -7,12 +7,12 @@ use super::{
     rehearse,
 };
 use crate::{
-    address::Endpoint,
     catalog::{Database, Version},
     client::{NotLoaded, Session, WORK},
     definitions::Definition,
     error::ClientError,
     quote::{ident, qualified},
+    server::Server,
     source::{definitions::load_statement, subject},
     stored::{Object, Stored},
 };
@@ -39,7 +39,7 @@ type TableKey = (usize, String);
 
 pub(super) struct ShadowSink {
     place: Place,
-    endpoint: Endpoint,
+    server: Server,
     version: Version,
     control: Control,
     cx: Context,
@@ -91,13 +91,14 @@ impl Drop for Loader<'_> {
 impl ShadowSink {
     pub(super) fn new(
         place: Place,
+        server: Server,
         version: Version,
         control: Control,
         infile: bool,
         cx: &Context,
-    ) -> Result<Self> {
-        Ok(ShadowSink {
-            endpoint: place.endpoint()?,
+    ) -> Self {
+        ShadowSink {
+            server,
             place,
             version,
             control,
@@ -109,7 +110,7 @@ impl ShadowSink {
             deferred: AsyncMutex::default(),
             tally: Mutex::default(),
             finished: false.into(),
-        })
+        }
     }
 
     fn failed(&self, e: ClientError, operation: &'static str, what: &str) -> Error {
@@ -122,7 +123,9 @@ impl ShadowSink {
         let idle = self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let session = match idle {
             Some(session) => session,
-            None => self.place.loader(&self.endpoint).await.map_err(|e| self.failed(e, "connect", ""))?,
+            None => {
+                self.place.loader(&self.server.endpoint).await.map_err(|e| self.failed(e, "connect", ""))?
+            }
         };
         Ok(Loader { loaders: &self.loaders, session: Some(session), _permit: permit })
     }
@@ -156,7 +159,7 @@ impl ShadowSink {
         }
         admit(&stored.server, &self.version, self.place.config.other_vendor)?;
         let refused = |message: String| Err(Error::new(ErrorKind::Refused, "restore", message));
-        let target = match self.place.config.names()?.as_deref() {
+        let target = match self.server.names.as_deref() {
             None => stored.database.clone(),
             Some(names) if names.contains(&stored.database) => stored.database.clone(),
             Some([one]) if list.is_empty() => one.clone(),

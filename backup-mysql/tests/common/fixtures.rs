@@ -91,7 +91,7 @@ impl SourceFixture for Databases {
             "url": format!("mysql://{user}@127.0.0.1:{}/{database}?ssl-mode=DISABLED", server.port()),
             "password_file": file,
         });
-        let made = MysqlBackend.source("c", config).unwrap();
+        let made = MysqlBackend::default().source("c", config).unwrap();
         let (of_changes, watched) = (server.clone(), server.clone());
         Some(Made {
             source: made,
@@ -180,7 +180,7 @@ impl TargetFixture for Databases {
     }
 
     fn recover(&self, _store: &Store, undo: Value) -> Result<Box<dyn Target>> {
-        MysqlBackend.recover(undo)
+        MysqlBackend::default().recover(undo)
     }
 
     async fn fingerprint(&self, store: &Store) -> String {
@@ -205,7 +205,7 @@ impl TargetFixture for Databases {
 #[async_trait]
 impl BackendFixture for Databases {
     fn backend(&self) -> Box<dyn Backend> {
-        Box::new(MysqlBackend)
+        Box::new(MysqlBackend::default())
     }
 
     async fn place(&self) -> Place {

@@ -91,11 +91,11 @@ pub fn config(server: &Mysql, database: &str) -> Json {
 }
 
 pub fn source(config: &Json) -> Box<dyn Source> {
-    MysqlBackend.source("db", config.clone()).unwrap()
+    MysqlBackend::default().source("db", config.clone()).unwrap()
 }
 
 pub fn target(config: &Json) -> Box<dyn Target> {
-    MysqlBackend.target("db", config.clone()).unwrap()
+    MysqlBackend::default().target("db", config.clone()).unwrap()
 }
 
 /// What a source pours, to be poured again; with the rows that it counted.
