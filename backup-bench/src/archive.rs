@@ -10,8 +10,8 @@ mod startup;
 
 use crate::args::Options;
 use crate::failure::{Doing, FAIL, Failure, NO_VERDICT, PASS, Result};
-use crate::machine::{self, Machine};
-use crate::measure::{Job, Sample, measure};
+use crate::machine::{self, CpuTimes, Machine};
+use crate::measure::{Job, Sample, measure, measure_beside};
 use crate::program;
 use crate::report::Report;
 use crate::trees::{self, Facts, Tree};
@@ -40,7 +40,7 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         None => program::build()?,
     };
     let data = std::path::absolute(options.data()).doing("the data folder")?;
-    let mut track = Track::prepare(options, program, &data)?;
+    let mut track = Track::prepare(options.rounds, program, &data, needs(options))?;
     let mut contests = Vec::new();
     for tree in [Tree::Mixed, Tree::Small] {
         let (place, facts) = trees::ready(tree, &data, options.scale())?;
@@ -112,6 +112,15 @@ fn outcome(no_verdict_asked: bool, disturbed: u32, runs: u32, checks: &[Check]) 
     (true, PASS, "PASS: every bar is met.".to_owned())
 }
 
+/// Bytes on the disk: the trees, four archives, and what three sides restore in every round.
+pub(crate) fn needs(options: &Options) -> u64 {
+    let scale = options.scale();
+    let once = Tree::Mixed.bytes(scale) + Tree::Small.bytes(scale);
+    let contests = (1 + 4 + 3 * u64::from(options.rounds)) * once;
+    let large = if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
+    contests.max(once + large)
+}
+
 /// A tree to race on.
 struct Contest<'a> {
     tree: Tree,
@@ -131,28 +140,16 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    pub(crate) fn prepare(options: &Options, program: PathBuf, data: &Path) -> Result<Self> {
+    /// `needs`: bytes that must be free where `data` is.
+    pub(crate) fn prepare(rounds: u32, program: PathBuf, data: &Path, needs: u64) -> Result<Self> {
         fs::create_dir_all(data).doing(data.display())?;
-        let scale = options.scale();
-        let once = Tree::Mixed.bytes(scale) + Tree::Small.bytes(scale);
-        // The trees, four archives, and what three sides restore in every round.
-        let contests = (1 + 4 + 3 * u64::from(options.rounds)) * once;
-        let large = if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
-        let needs = contests.max(once + large);
         let disk = rustix::fs::statvfs(data).doing(data.display())?;
         let free = disk.f_bavail * disk.f_frsize;
         if free < needs {
             let (place, needs, free) = (data.display(), needs as f64 / 1e9, free as f64 / 1e9);
             return Err(Failure::Usage(format!("{place}: {needs:.1} GB are needed, {free:.1} GB are free")));
         }
-        let track = Track {
-            program,
-            work: data.join("work"),
-            rounds: options.rounds,
-            runs: 0,
-            disturbed: 0,
-            states: 0,
-        };
+        let track = Track { program, work: data.join("work"), rounds, runs: 0, disturbed: 0, states: 0 };
         track.clear()?;
         Ok(track)
     }
@@ -175,9 +172,27 @@ impl Track {
         Ok(sample)
     }
 
+    /// Of a run for which a server works, whose time can be told and counts as the run's.
+    pub(crate) fn run_beside(
+        &mut self,
+        what: &str,
+        job: &Job,
+        server: &dyn Fn() -> Result<CpuTimes>,
+    ) -> Result<Sample> {
+        let sample = measure_beside(job, server)?;
+        self.disturbed += u32::from(sample.disturbed());
+        self.told(what, &sample);
+        Ok(sample)
+    }
+
     /// Of a run that has a server at work beside it, which counts among the others: whether it was disturbed cannot be told.
     pub(crate) fn run_with_server(&mut self, what: &str, job: &Job) -> Result<Sample> {
         let sample = measure(job)?;
+        self.told(what, &sample);
+        Ok(sample)
+    }
+
+    fn told(&mut self, what: &str, sample: &Sample) {
         self.runs += 1;
         let others = sample
             .foreign
@@ -185,7 +200,6 @@ impl Track {
             .unwrap_or_default();
         let (wall, cpu) = (sample.wall.as_secs_f64(), sample.cpu.as_secs_f64());
         eprintln!("{what}: {wall:.3} s, CPU {cpu:.3} s{others}");
-        Ok(sample)
     }
 }
 
@@ -206,7 +220,7 @@ pub(crate) fn wall(sample: &Sample) -> f64 {
     sample.wall.as_secs_f64()
 }
 
-fn cpu(sample: &Sample) -> f64 {
+pub(crate) fn cpu(sample: &Sample) -> f64 {
     sample.cpu.as_secs_f64()
 }
 

@@ -1,8 +1,8 @@
 //! The command line.
 
 use crate::failure::{Failure, Result};
-use crate::{archive, destinations, supervise};
-use clap::{Args, Parser, Subcommand};
+use crate::{archive, databases, destinations, supervise};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 #[derive(Debug, Parser)]
@@ -19,6 +19,8 @@ const CODES: &str = "Exit codes: 0 every bar is met, 1 one is missed or a side f
 enum Race {
     /// Folders into tar.zst and back, against tar and zstd
     Archive(Options),
+    /// Databases into archives and back, against their vendors' tools
+    Databases(DatabaseOptions),
     /// Archives to a bucket and to a disk, against tar, zstd and mc
     Destinations(Options),
     /// Runs one command and prints its figures
@@ -62,10 +64,30 @@ pub(crate) struct Options {
     pub(crate) program: Option<PathBuf>,
 }
 
+/// How to race on databases.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseOptions {
+    #[command(flatten)]
+    pub(crate) common: Options,
+    /// Races on this server only
+    #[arg(long, value_name = "SERVER")]
+    pub(crate) only: Option<DatabaseServer>,
+    /// Rows of about so many MB (10⁶ bytes), as text
+    #[arg(long, value_name = "MB", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(20..))]
+    pub(crate) size: u64,
+}
+
+/// The servers that are raced on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DatabaseServer {
+    Postgres,
+}
+
 /// Runs what the command line asks for; returns the exit code.
 pub(crate) fn run() -> Result<u8> {
     match Line::parse().race {
         Race::Archive(options) => archive::race(&options),
+        Race::Databases(options) => databases::race(&options),
         Race::Destinations(options) => destinations::race(&options),
         Race::Supervise { cpus, stdout, command } => {
             supervise::run(cpus, stdout.as_deref(), &command).map(|()| crate::failure::PASS)

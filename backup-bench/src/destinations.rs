@@ -1,6 +1,6 @@
 //! Archives to a bucket: MinIO on this machine, against the same archive to a disk and against `mc pipe`.
 
-use crate::archive::{COMPONENT, Track, conclude, remove, wall};
+use crate::archive::{COMPONENT, Track, conclude, needs, remove, wall};
 use crate::args::Options;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::{self, Machine};
@@ -38,7 +38,7 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         None => program::build()?,
     };
     let data = std::path::absolute(options.data()).doing("the data folder")?;
-    let mut track = Track::prepare(options, program, &data)?;
+    let mut track = Track::prepare(options.rounds, program, &data, needs(options))?;
     let (place, facts) = trees::ready(Tree::Mixed, &data, options.scale())?;
     let minio = Minio::start().map_err(Failure::Usage)?;
     if must_be_quiet {

@@ -93,7 +93,7 @@ impl Generator {
     }
 
     /// Common words are common: the rank falls steeply.
-    fn word(&self, random: &mut Random) -> &str {
+    pub(crate) fn word(&self, random: &mut Random) -> &str {
         let rank = random.unit().powi(3);
         &self.words[(rank * self.words.len() as f64) as usize % self.words.len()]
     }

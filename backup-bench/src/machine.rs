@@ -89,7 +89,7 @@ fn busy_cpus(sample: Duration) -> Result<f64> {
 }
 
 /// Time all CPUs together have been busy since the start of the machine; stolen time is busy, waiting for disks is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CpuTimes {
     pub(crate) busy: Duration,
     /// The part of it that was no kernel's: programs, and what the hypervisor took away.

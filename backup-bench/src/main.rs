@@ -5,6 +5,8 @@ mod archive;
 #[cfg(target_os = "linux")]
 mod args;
 #[cfg(target_os = "linux")]
+mod databases;
+#[cfg(target_os = "linux")]
 mod destinations;
 #[cfg(target_os = "linux")]
 mod failure;

@@ -104,6 +104,11 @@ impl Sample {
 
 /// Runs a job to its end; exit status other than 0 is an error.
 pub(crate) fn measure(job: &Job) -> Result<Sample> {
+    measure_beside(job, &|| Ok(CpuTimes::default()))
+}
+
+/// The same of a job for which a server works: what `server` has spent meanwhile counts as the job's.
+pub(crate) fn measure_beside(job: &Job, server: &dyn Fn() -> Result<CpuTimes>) -> Result<Sample> {
     // The pages that the side before has left dirty are its own affair.
     rustix::fs::sync();
     let this = std::env::current_exe().doing("find this program")?;
@@ -121,9 +126,10 @@ pub(crate) fn measure(job: &Job) -> Result<Sample> {
     for name in ["BACKUP_CONFIG", "BACKUP_ARCHIVE", "TAR_OPTIONS", "ZSTD_CLEVEL", "ZSTD_NBTHREADS"] {
         supervisor.env_remove(name);
     }
-    let (times, start) = (CpuTimes::now()?, Instant::now());
+    let (times, of_server, start) = (CpuTimes::now()?, server()?, Instant::now());
     let output = supervisor.stdin(Stdio::null()).output().doing("start a supervisor")?;
     let (spent, took) = (CpuTimes::now()?.since(&times), start.elapsed());
+    let of_server = server()?.since(&of_server);
     let failed = |why: String| {
         let errors = String::from_utf8_lossy(&output.stderr);
         let last: Vec<&str> = errors.lines().rev().take(8).collect();
@@ -133,7 +139,10 @@ pub(crate) fn measure(job: &Job) -> Result<Sample> {
     if !output.status.success() {
         return Err(failed("could not be measured".to_owned()));
     }
-    let usage: Usage = serde_json::from_slice(&output.stdout).doing("read the supervisor's figures")?;
+    let mut usage: Usage = serde_json::from_slice(&output.stdout).doing("read the supervisor's figures")?;
+    let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+    usage.cpu_us += micros(of_server.busy);
+    usage.user_us += micros(of_server.user);
     match usage.exit {
         Some(0) => {}
         Some(code) => return Err(failed(format!("ended with exit code {code}"))),

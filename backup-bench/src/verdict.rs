@@ -66,6 +66,11 @@ impl Check {
         Check { what: what.into(), value, unit, bar: Some(bar), aim: None }
     }
 
+    /// Neither judged nor aimed at.
+    pub(crate) fn shown(what: impl Into<String>, value: Spread, unit: &'static str) -> Self {
+        Check { what: what.into(), value, unit, bar: None, aim: None }
+    }
+
     pub(crate) fn only_aim(what: impl Into<String>, value: Spread, unit: &'static str, aim: Limit) -> Self {
         Check { what: what.into(), value, unit, bar: None, aim: Some(aim) }
     }

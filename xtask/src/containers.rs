@@ -34,6 +34,12 @@ pub(crate) fn ready() -> Outcome<Option<String>> {
     }
 }
 
+/// What the race of databases needs.
+pub(crate) fn for_races() -> Outcome {
+    engine()?;
+    get("postgres:17")
+}
+
 /// Containers of test programs that were killed.
 pub(crate) fn sweep() {
     let list = [
