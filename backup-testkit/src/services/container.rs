@@ -16,7 +16,7 @@ use testcontainers::{
         models::PortBinding,
         query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
     },
-    core::{ContainerPort, client::docker_client_instance},
+    core::{ContainerPort, Mount, client::docker_client_instance},
     runners::AsyncRunner,
 };
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -42,6 +42,8 @@ pub struct Wanted {
     pub environment: Vec<(String, String)>,
     /// Arguments of its entry point.
     pub arguments: Vec<String>,
+    /// A folder of it that is kept in memory: servers wait for their disk at every change of a definition.
+    pub in_memory: Option<&'static str>,
 }
 
 /// A running container; removed with its anonymous volumes when dropped.
@@ -216,6 +218,9 @@ pub(super) async fn start(wanted: &Wanted) -> Container {
             let loopback = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(String::new()) };
             host.port_bindings = Some(HashMap::from([(key.clone(), Some(vec![loopback]))]));
         });
+    if let Some(folder) = wanted.in_memory {
+        request = request.with_mount(Mount::tmpfs_mount(folder));
+    }
     for (name, value) in &wanted.environment {
         request = request.with_env_var(name, value);
     }

@@ -116,6 +116,7 @@ pub async fn own_mysql(flavor: Flavor, arguments: &[&str]) -> Mysql {
         port: 3306,
         environment: vec![("MYSQL_ROOT_PASSWORD".into(), PASSWORD.into())],
         arguments: settings.into_iter().map(String::from).collect(),
+        in_memory: Some("/var/lib/mysql"),
     })
     .await;
     let port = container.port();

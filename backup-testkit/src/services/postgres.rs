@@ -77,6 +77,7 @@ pub async fn own_postgres(version: u32) -> Postgres {
             .map(String::from)
             .chain(settings.iter().flat_map(|s| ["-c".into(), (*s).into()]))
             .collect(),
+        in_memory: None,
     })
     .await;
     let port = container.port();
