@@ -255,11 +255,14 @@ pub(crate) struct Restore {
     /// What the backup lacks stays; of both, the backup's
     #[arg(long)]
     pub(crate) merge: bool,
+    /// Goes on although the plan refuses this: the name that stands there
+    #[arg(long, value_name = "REFUSAL")]
+    pub(crate) accept: Vec<String>,
     /// Restores what is intact of a damaged backup, and lists what is lost
     #[arg(long)]
     pub(crate) salvage: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "salvage"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "accept", "salvage"])]
     pub(crate) undo: bool,
 }
 

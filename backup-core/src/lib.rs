@@ -18,6 +18,7 @@ mod entry;
 mod error;
 mod event;
 mod import;
+mod incoming;
 mod ledger;
 mod manifest;
 mod memory;
@@ -46,6 +47,7 @@ pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Note, Observer, Phase, Severity};
 pub use import::ForeignFile;
+pub use incoming::Incoming;
 pub use ledger::Ledger;
 pub use manifest::{
     BackupHeader, BackupId, BackupSummary, Component, ComponentHeader, FORMAT_VERSION, Manifest,
@@ -60,14 +62,14 @@ pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
     Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
-    PlannedMember, PreparedRestore, Recover, RestoreMember, RestoreOptions, RestorePhase, RestoreReport,
-    RestoredComponent, heal_restores, pending, plan_restore, settle_restore, undo_restore,
+    PlannedMember, PlannedRefusal, PreparedRestore, Recover, RestoreMember, RestoreOptions, RestorePhase,
+    RestoreReport, RestoredComponent, heal_restores, pending, plan_restore, settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};
 pub use sink::{Put, Sink};
 pub use source::{Moment, Ready, Source, Stillness, View};
-pub use target::{Survey, Target};
+pub use target::{Refusal, Survey, Target};
 
 /// The example in the README is a test.
 #[cfg(doctest)]

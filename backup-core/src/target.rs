@@ -1,6 +1,6 @@
 //! A store that is being restored: a shadow beside the live data, made effective only when all targets are proven.
 
-use crate::{Context, Result, Sink};
+use crate::{Context, Incoming, Result, Sink};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Display, path::PathBuf, sync::Arc};
@@ -24,6 +24,9 @@ pub struct Survey {
     pub publish: String,
     /// What the plan must say besides: reduced fidelity, missing privileges.
     pub notes: Vec<String>,
+    /// Why it is not restored there, each alone enough. All of them: nobody wants to learn them one after another.
+    #[serde(default)]
+    pub refusals: Vec<Refusal>,
     /// What is there and not in the backup stays: the target merges the two.
     #[serde(default)]
     pub merges: bool,
@@ -33,15 +36,41 @@ pub struct Survey {
     pub local_path: Option<PathBuf>,
 }
 
+/// A reason not to restore: it would fail, destroy what nobody has asked to destroy, or bring something else than was backed up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What stands in the way, and what would happen.
+    pub why: String,
+    /// The way out.
+    pub hint: String,
+    /// The name by which a person may accept it (`--accept NAME`): lower case with dashes. `None`: there is no way through.
+    pub accept: Option<String>,
+}
+
+impl Refusal {
+    /// One that nobody can accept.
+    pub fn new(why: impl Into<String>, hint: impl Into<String>) -> Self {
+        Refusal { why: why.into(), hint: hint.into(), accept: None }
+    }
+
+    /// A person may accept it by this name.
+    #[must_use]
+    pub fn acceptable_as(mut self, name: &str) -> Self {
+        self.accept = Some(name.to_owned());
+        self
+    }
+}
+
 /// A store being restored.
 ///
-/// Order of calls: `survey` any number of times; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
+/// Order of calls: `survey` any number of times, at least once; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
 /// the restore are proven; then `settle` later, or `revert` at any point. After a crash `Backend::recover` makes a target
 /// from `undo` on which only `revert` and `settle` are called.
 #[async_trait]
 pub trait Target: Display + Send {
-    /// Looks at what is there. Reads only.
-    async fn survey(&mut self, cx: &Context) -> Result<Survey>;
+    /// Looks at what is there, and whether what is coming may take its place. Reads only. A refusal is part of the survey, not an
+    /// error; what is refused and was accepted is listed, too. An error: it cannot be looked at.
+    async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey>;
 
     /// What `Backend::recover` needs to revert or settle in a later process. No secrets. Constant from before `prepare` to the
     /// end: it is journalled before the shadow is made.

@@ -286,7 +286,7 @@ async fn too_little_space_is_refused_before_anything_is_made() {
         // Three bytes each, and they share the space.
         targets.iter_mut().for_each(|t| t.free_bytes = Some(free));
         let prepared = s.plan(targets, |o| o.settle = true).await.unwrap();
-        assert_eq!(prepared.plan().notes.is_empty(), enough);
+        assert_eq!(prepared.plan().refused().is_none(), enough);
         let consent = Some(Confirmation::of(prepared.plan().id().clone()));
         match prepared.apply(consent, &s.cx).await {
             Ok(_) => assert!(enough && s.is_new()),
@@ -296,6 +296,41 @@ async fn too_little_space_is_refused_before_anything_is_made() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn what_a_target_refuses_stands_in_the_plan_and_is_done_only_if_it_may_be_and_is_accepted() {
+    let s = scene().await;
+    let refusing = |accept: Option<&str>| {
+        let mut targets = s.targets();
+        let refusal = Refusal::new("it is of the other vendor", "take another server");
+        let refusal = accept.map_or(refusal.clone(), |name| refusal.acceptable_as(name));
+        targets[1].refusals = vec![refusal];
+        targets
+    };
+    let plan = s.plan(refusing(Some("other-vendor")), |_| {}).await.unwrap();
+    let e = plan.plan().refused().unwrap();
+    assert_eq!((e.kind(), e.message()), (ErrorKind::Refused, "it is of the other vendor"));
+    assert!(e.hint_text().unwrap().contains("--accept other-vendor"), "{e:?}");
+    for accept in [None, Some("other-vendor")] {
+        let e = s.restore(refusing(accept), |_| {}).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+        s.assert_old_without_traces();
+    }
+    // What nobody may accept is not accepted by any name; and a name must be one of those that are refused.
+    for (name, refused) in [(None, true), (Some("another"), true), (Some("other-vendor"), false)] {
+        let planned = s.plan(refusing(name), |o| o.accept = vec!["other-vendor".into()]).await;
+        match refused {
+            true => assert_eq!(planned.err().unwrap().kind(), ErrorKind::Usage),
+            false => assert!(planned.unwrap().plan().refusals[0].accepted),
+        }
+    }
+    let accepted = |o: &mut RestoreOptions| {
+        o.accept = vec!["other-vendor".into()];
+        o.settle = true;
+    };
+    s.restore(refusing(Some("other-vendor")), accepted).await.unwrap();
+    assert!(s.is_new());
 }
 
 #[tokio::test]

@@ -20,7 +20,9 @@ use crate::{
     target::unchanged::{has_data, is_empty, is_home, mounts, refuse_mounts, refuse_new_data},
 };
 use async_trait::async_trait;
-use backup_core::{Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target, display_path};
+use backup_core::{
+    Context, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target, display_path,
+};
 use serde_json::Value;
 use std::{
     fmt, io,
@@ -136,7 +138,7 @@ impl fmt::Display for FilesTarget {
 
 #[async_trait]
 impl Target for FilesTarget {
-    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, _incoming: &Incoming, _cx: &Context) -> Result<Survey> {
         let (place, no_owner, merge) = (self.place.clone(), self.no_owner, self.merge);
         let survey = blocking("look at the target", move || survey(&place, no_owner, merge)).await?;
         self.replaces = Some(survey.replaces);
@@ -261,11 +263,12 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         )
         .on(place.target.display()));
     }
-    if let Some(first) = mounts(place)?.first() {
-        notes.push(format!(
-            "something is mounted inside it, at {first}: that must be unmounted before the restore"
-        ));
-    }
+    let mounted = mounts(place)?.into_iter().map(|at| {
+        Refusal::new(
+            format!("something is mounted inside it, at {at}: it would move with the old data"),
+            format!("umount {at}"),
+        )
+    });
     let merges = merge && stat.is_some_and(|stat| stat.kind == Kind::Directory);
     if merges {
         notes.push(
@@ -295,6 +298,7 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         free_entries: (space.inodes > 0).then_some(space.free_inodes),
         publish: publish.to_owned(),
         notes,
+        refusals: mounted.collect(),
         merges,
         local_path: Some(place.real_path().map_err(failed)?),
     })

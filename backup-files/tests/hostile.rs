@@ -83,9 +83,10 @@ async fn a_target_that_is_a_symbolic_link_and_one_without_a_parent_are_refused()
     let dir = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/tmp", dir.path().join("data")).unwrap();
     let cx = Context::default();
-    let e = target(&config(dir.path().join("data"))).survey(&cx).await.unwrap_err();
+    let coming = backup_testkit::memory::incoming(&backup_testkit::memory::MemorySource::new("c")).await;
+    let e = target(&config(dir.path().join("data"))).survey(&coming, &cx).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Refused);
-    let e = target(&config(dir.path().join("absent/data"))).survey(&cx).await.unwrap_err();
+    let e = target(&config(dir.path().join("absent/data"))).survey(&coming, &cx).await.unwrap_err();
     assert!(e.hint_text().unwrap().contains("mkdir"), "{e}");
 }
 

@@ -30,6 +30,7 @@ pub struct Restore {
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
     merge: bool,
+    accept: Vec<String>,
     salvage: bool,
     settle: bool,
     keep_previous: Option<Duration>,
@@ -50,6 +51,7 @@ impl Restore {
             to: Vec::new(),
             no_owner: false,
             merge: false,
+            accept: Vec::new(),
             salvage: false,
             settle: false,
             keep_previous: None,
@@ -138,6 +140,13 @@ impl Restore {
         self
     }
 
+    /// Goes on although the plan refuses this, by the name that the refusal has (`Plan::refusals`). May be called again; a name that is
+    /// not among the refusals is an error.
+    pub fn accept(mut self, refusal: impl Into<String>) -> Self {
+        self.accept.push(refusal.into());
+        self
+    }
+
     /// Lets the old data go at once.
     pub fn settle(mut self, yes: bool) -> Self {
         self.settle = yes;
@@ -222,6 +231,7 @@ impl Restore {
         let state_dir = self.state_dir.map_or_else(state_dir, Ok)?;
         let mut options = RestoreOptions::new(state_dir, &manifest.header.module);
         options.settle = self.settle;
+        options.accept = self.accept;
         // A partial backup is restored only when it was named; the confirmation is asked for by the plan.
         options.accept_partial = self.salvage || matches!(which, Which::Named(_));
         let salvage = self.salvage;

@@ -29,7 +29,7 @@ impl Version {
         Ok(Self::parse(&said))
     }
 
-    fn parse(said: &str) -> Self {
+    pub(crate) fn parse(said: &str) -> Self {
         let mariadb = said.contains("MariaDB");
         // Old replication protocols made MariaDB say "5.5.5-10.6.12-MariaDB".
         let said = said.strip_prefix("5.5.5-").filter(|_| mariadb).unwrap_or(said);

@@ -44,9 +44,6 @@ pub struct MysqlConfig {
     /// Restore: tables and other objects that the backup lacks stay; of those on both sides, the backup's are taken.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
-    /// Restore what a server of the other vendor made (MySQL to MariaDB, or back). What does not map fails, and nothing is changed.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub other_vendor: bool,
 }
 
 impl MysqlConfig {

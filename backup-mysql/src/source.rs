@@ -166,8 +166,8 @@ impl View for MysqlView {
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
         let MysqlView { component, config, server, version, snapshot } = *self;
         let Snapshot { sessions, control, databases, notes, .. } = snapshot;
-        let mut facts = Facts::new().with("all", "server", Fact::Note(version.to_string()));
-        facts.insert("all", "reached", Fact::Note(server.rung.clone()));
+        let mut facts = Facts::new().with("server", "version", Fact::Note(version.to_string()));
+        facts.insert("server", "reached", Fact::Note(server.rung.clone()));
         for (measure, what) in notes {
             facts.insert("all", measure, Fact::Note(what));
         }

@@ -17,15 +17,19 @@ use crate::{
     server::Server,
 };
 use async_trait::async_trait;
-use backup_core::{ContainerEngine, Context, Error, ErrorKind, Result, Severity, Sink, Survey, Target};
+use backup_core::{
+    ContainerEngine, Context, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target,
+};
 use journal::Journal;
 use place::Place;
 use publish::{Publisher, foreign_key_from_outside};
 use serde_json::Value;
-use sink::{Control, ShadowSink};
+use sink::{Abilities, Control, ShadowSink};
 use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
+/// The name by which a restore from MySQL to MariaDB, or back, is accepted.
+const OTHER_VENDOR: &str = "other-vendor";
 /// What the swap of a table takes, for the plan.
 const SWAP: Duration = Duration::from_millis(4);
 
@@ -33,15 +37,17 @@ const SWAP: Duration = Duration::from_millis(4);
 pub(crate) struct MysqlTarget {
     place: Place,
     control: Option<(Control, Version)>,
+    /// The plan accepts what a server of the other vendor made.
+    other_vendor: bool,
 }
 
 impl MysqlTarget {
     pub(crate) fn new(component: &str, config: MysqlConfig, engine: Arc<dyn ContainerEngine>) -> Self {
-        MysqlTarget { place: Place::new(component, config, engine), control: None }
+        MysqlTarget { place: Place::new(component, config, engine), control: None, other_vendor: false }
     }
 
     pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
-        Ok(MysqlTarget { place: Place::from_undo(undo, engine)?, control: None })
+        Ok(MysqlTarget { place: Place::from_undo(undo, engine)?, control: None, other_vendor: false })
     }
 
     /// The session that changes what is there: that of this process, or a new one if it is lost.
@@ -82,7 +88,8 @@ impl MysqlTarget {
             self.allow_infile(&mut session, cx).await.map_err(|e| self.failed(e, making))?
         };
         let server = self.place.server().await?;
-        Ok(Arc::new(ShadowSink::new(self.place.clone(), server, version, control, infile, cx)))
+        let of = Abilities { version, infile, other_vendor: self.other_vendor };
+        Ok(Arc::new(ShadowSink::new(self.place.clone(), server, of, control, cx)))
     }
 }
 
@@ -94,11 +101,12 @@ impl fmt::Display for MysqlTarget {
 
 #[async_trait]
 impl Target for MysqlTarget {
-    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, incoming: &Incoming, _cx: &Context) -> Result<Survey> {
+        self.other_vendor = incoming.accepts(OTHER_VENDOR);
         let place = self.place.config.place();
         let server = self.place.server().await?;
         let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
-        let surveyed = survey(&mut session, &self.place.config, &server).await;
+        let surveyed = survey(&mut session, &self.place.config, &server, incoming).await;
         session.close().await;
         surveyed.map_err(|e| e.on(place))
     }
@@ -139,7 +147,12 @@ impl Target for MysqlTarget {
     }
 }
 
-async fn survey(session: &mut Session, config: &MysqlConfig, at: &Server) -> Result<Survey> {
+async fn survey(
+    session: &mut Session,
+    config: &MysqlConfig,
+    at: &Server,
+    incoming: &Incoming,
+) -> Result<Survey> {
     let failed = |e: ClientError| e.during(ErrorKind::Target, "look at the target");
     let version = Version::of(session).await.map_err(failed)?;
     let names = &at.names;
@@ -161,7 +174,10 @@ async fn survey(session: &mut Session, config: &MysqlConfig, at: &Server) -> Res
             others += session.count_within(&sql, crate::client::ANSWER).await.map_err(failed)?;
         }
     }
-    refuse_foreign_keys(session, &databases).await?;
+    let mut refusals = foreign_keys_from_outside(session, &databases).await?;
+    // A backup that was made before this was noted is judged while it is poured.
+    let of = incoming.note("server", "version").map(Version::parse);
+    refusals.extend(of.and_then(|of| refusal(&of, &version)));
     let present = match (databases.len(), tables, others) {
         (0, ..) => "nothing".to_owned(),
         (_, 0, 0) => "an empty database".to_owned(),
@@ -184,6 +200,7 @@ async fn survey(session: &mut Session, config: &MysqlConfig, at: &Server) -> Res
              triggers and events are dropped before it and made after it: in between they are missing"
         ),
         notes: notes(session, &version).await,
+        refusals,
         merges: config.merge,
         ..Survey::default()
     })
@@ -208,9 +225,24 @@ async fn notes(session: &mut Session, version: &Version) -> Vec<String> {
     notes
 }
 
-async fn refuse_foreign_keys(session: &mut Session, databases: &[Database]) -> Result<()> {
+/// Why a server cannot be given what another has made.
+fn refusal(from: &Version, to: &Version) -> Option<Refusal> {
+    if from.mariadb != to.mariadb {
+        let why = format!(
+            "the backup is of {from}, and this is {to}: they differ in types, collations and functions; what does not map fails, and nothing is changed then"
+        );
+        let hint = format!("restore it to a server of {}", if from.mariadb { "MariaDB" } else { "MySQL" });
+        return Some(Refusal::new(why, hint).acceptable_as(OTHER_VENDOR));
+    }
+    (to.series() < from.series()).then(|| {
+        let why = format!("the backup is of {from}, and {to} is older: it may not know what is in it");
+        Refusal::new(why, "restore to the same version or a newer one")
+    })
+}
+
+async fn foreign_keys_from_outside(session: &mut Session, databases: &[Database]) -> Result<Vec<Refusal>> {
     if databases.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let names = texts(databases.iter().map(|d| &d.name));
     let sql = format!(
@@ -218,11 +250,11 @@ async fn refuse_foreign_keys(session: &mut Session, databases: &[Database]) -> R
          WHERE UNIQUE_CONSTRAINT_SCHEMA IN ({names}) AND CONSTRAINT_SCHEMA NOT IN ({names}) AND CONSTRAINT_SCHEMA NOT LIKE '\\_backup\\_%'"
     );
     let row = session.first(&sql).await;
-    match row.map_err(|e| e.during(ErrorKind::Target, "look for foreign keys"))? {
-        None => Ok(()),
-        Some(row) => {
-            let [schema, table, constraint, referenced] = fields(row);
-            Err(foreign_key_from_outside(&schema, &table, &constraint, &referenced))
-        }
-    }
+    let row = row.map_err(|e| e.during(ErrorKind::Target, "look for foreign keys"))?;
+    let refusal = row.map(|row| {
+        let [schema, table, constraint, referenced] = fields(row);
+        let e = foreign_key_from_outside(&schema, &table, &constraint, &referenced);
+        Refusal::new(e.message(), e.hint_text().unwrap_or_default())
+    });
+    Ok(Vec::from_iter(refusal))
 }

@@ -14,13 +14,13 @@ use backup_testkit::{
     Must,
     conformance::pouring::pour,
     faults::SlowOn,
-    memory::ContentsSink,
+    memory::{ContentsSink, MemorySource, surveyed},
     run as in_time, services,
     services::{Flavor, Mysql},
 };
 use common::{
-    any_server, captured, config, conn, fingerprint, fresh, id_of, restore, restore_data, rows_of, run,
-    schema, schemas_left, source, target, value,
+    any_server, captured, config, conn, fingerprint, fresh, id_of, restore, restore_accepting, restore_data,
+    rows_of, run, schema, schemas_left, source, target, value,
 };
 use mysql_async::{Conn, prelude::Queryable};
 use serde_json::{Value, json};
@@ -260,8 +260,11 @@ fn a_foreign_key_from_outside_is_refused_before_anything_is_done() {
                 &format!("CREATE TABLE o (id int, FOREIGN KEY (id) REFERENCES `{name}`.t (id))"),
             )
             .await;
-            let refused =
-                target(&config(&server, &name)).survey(&Context::default()).await.err().must("refused");
+            let mut to = target(&config(&server, &name));
+            let refused = surveyed(&mut *to, &MemorySource::new("db"), &[], &Context::default())
+                .await
+                .err()
+                .must("refused");
             assert_eq!(refused.kind(), ErrorKind::Refused);
             assert!(refused.to_string().contains(&format!("`{outside}`.`o`")), "{refused}");
             run(&mut c, &format!("DROP DATABASE `{outside}`")).await;
@@ -404,6 +407,7 @@ fn a_value_that_the_server_takes_in_another_form_ends_the_restore() {
             data = data.with_bytes(held.entry, bytes);
         }
         let mut target = target(&config(&server, &to));
+        surveyed(&mut *target, &data, &[], &cx).await.must("survey");
         let shadow = target.prepare(&cx).await.must("prepare");
         let error = pour(&data, "db", shadow, &cx).await.err().must("a bent value is an error");
         assert!(error.to_string().contains("another form"), "{error}");
@@ -435,9 +439,7 @@ fn an_older_server_and_another_vendor_are_refused_and_nothing_is_left() {
         let data = captured(&config(&old, &name), &cx).await.must("pour");
         restore_data(&data, &config(&new, &name), &cx).await.must("forward").settle(&cx).await.must("settle");
         let (mysql, _) = any_server(Flavor::Mysql9).await;
-        let mut asked = config(&mysql, &name);
-        asked["other_vendor"] = json!(true);
-        let other = restore_data(&data, &asked, &cx).await;
+        let other = restore_accepting(&data, &config(&mysql, &name), &["other-vendor"], &cx).await;
         assert!(other.is_ok() || other.err().must("an error").kind() == ErrorKind::Target);
     });
 }

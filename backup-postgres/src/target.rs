@@ -12,7 +12,7 @@ use crate::{
     server::Server,
 };
 use async_trait::async_trait;
-use backup_core::{ContainerEngine, Context, Error, ErrorKind, Result, Sink, Survey, Target};
+use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
 use publish::Swap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -113,9 +113,9 @@ impl fmt::Display for PostgresTarget {
 
 #[async_trait]
 impl Target for PostgresTarget {
-    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, incoming: &Incoming, _cx: &Context) -> Result<Survey> {
         let server = self.server().await?;
-        let (survey, oid) = survey::survey(&server).await?;
+        let (survey, oid) = survey::survey(&server, incoming).await?;
         self.surveyed = Some(oid);
         Ok(survey)
     }
@@ -127,9 +127,6 @@ impl Target for PostgresTarget {
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let server = self.server().await?;
-        if self.surveyed.is_none() {
-            self.surveyed = Some(survey::survey(&server).await?.1);
-        }
         let shadow = Arc::new(Shadow::new(server, &self.names.shadow, &self.undo.component, cx).await?);
         self.shadow = Some(shadow.clone());
         Ok(shadow)

@@ -2,12 +2,14 @@
 
 mod backend;
 mod contents;
+mod incoming;
 mod source;
 mod store;
 mod target;
 
 pub use backend::MemoryBackend;
 pub use contents::{Contents, ContentsSink, Held, differences};
+pub use incoming::{incoming, surveyed};
 pub use source::{MemorySource, pour_into};
 pub use store::{Call, MemoryStore};
 pub use target::MemoryTarget;

@@ -24,15 +24,23 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
     let output = session.settings.output;
     if args.dry_run {
         output.result(&plan::text(plan.plan()))?;
-        output
-            .object(exit::COMPLETE, json!({ "plan": plan.plan(), "needs_consent": plan.needs_consent() }))?;
-        return Ok(exit::COMPLETE);
+        let refused = plan.refused();
+        let code = if refused.is_some() { exit::REFUSED } else { exit::COMPLETE };
+        let refused = refused.map(|e| e.to_string());
+        let object =
+            json!({ "plan": plan.plan(), "needs_consent": plan.needs_consent(), "refused": refused });
+        output.object(code, object)?;
+        return Ok(code);
     }
     let given = consent::Given { confirm: args.confirm.as_deref(), yes: args.yes };
     // Nobody is asked about a plan that was not shown.
     let shown = Output { quiet: output.quiet && !given.must_be_asked(&plan), ..output };
     for line in plan::text(plan.plan()).lines() {
         shown.info(line);
+    }
+    // Nobody is asked to agree to what is not done anyway.
+    if let Some(e) = plan.refused() {
+        return Err(e.into());
     }
     let confirmation = consent::obtain(&plan, given, &session.cancel).await?;
     let applied = plan.apply(confirmation).await;
@@ -101,6 +109,9 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
     }
     for only in &only {
         restore = restore.only(only.parse::<Only>()?);
+    }
+    for name in &args.accept {
+        restore = restore.accept(name);
     }
     for to in &to {
         restore = restore.to_place(to);

@@ -30,6 +30,14 @@ pub(crate) fn text(plan: &Plan) -> String {
     for note in &plan.notes {
         let _ = writeln!(out, "  note     {note}");
     }
+    for r in &plan.refusals {
+        let (word, way) = match (&r.refusal.accept, r.accepted) {
+            (_, true) => ("accepted", String::new()),
+            (Some(name), false) => ("REFUSED ", format!(" (--accept {name})")),
+            (None, false) => ("REFUSED ", String::new()),
+        };
+        let _ = writeln!(out, "  {word} {}: {}{way}", r.component, r.refusal.why);
+    }
     let _ = writeln!(out, "  space    {} are needed", bytes(plan.needs_bytes));
     if plan.destructive {
         let _ = match plan.settle {

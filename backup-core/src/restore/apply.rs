@@ -69,6 +69,9 @@ pub(super) async fn apply(
         let message = format!("the plan has changed: it was {}, it is {}", prepared.plan.id, plan.id);
         return Err(Error::new(ErrorKind::Refused, "restore", message));
     }
+    if let Some(e) = plan.refused() {
+        return Err(e);
+    }
     plan.check(confirmation.as_ref())?;
     if plan.backup.state != State::Complete && !prepared.options.accept_partial {
         let e = Error::new(
@@ -77,9 +80,6 @@ pub(super) async fn apply(
             format!("the backup is {}, and that was not accepted", plan.backup.state),
         );
         return Err(e.on(&plan.backup.id));
-    }
-    if let Some(e) = plan.shortage() {
-        return Err(e);
     }
     let views = open_components(&prepared.reader, wanted(&prepared.members), cx).await?;
     still_wanted(cx)?;

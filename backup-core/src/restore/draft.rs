@@ -1,12 +1,18 @@
 //! How a plan is found out: what is selected, what is at the targets, what a person must know, and the name of it all.
 
-use super::plan::{Plan, PlanId, PlannedBackup, PlannedMember, RestoreMember, RestoreOptions};
+use super::plan::{
+    Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, RestoreMember, RestoreOptions,
+};
 use crate::{
-    BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Result, Selection, State, Survey,
-    pipeline::calmly,
+    BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Incoming, Refusal, Result, Selection, State,
+    Survey, pipeline::calmly,
 };
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// The refusal for lack of room: what is needed is an upper bound where the target compresses.
+const SPACE: &str = "too-little-space";
 
 /// What a selection covers; of a whole component, what its proof says.
 pub(super) struct Picked {
@@ -17,9 +23,15 @@ pub(super) struct Picked {
 }
 
 /// Looks at all targets.
-pub(super) async fn survey(members: &mut [RestoreMember], cx: &Context) -> Result<Vec<Survey>> {
+pub(super) async fn survey(
+    reader: &Arc<dyn BackupReader>,
+    members: &mut [RestoreMember],
+    accept: &[String],
+    cx: &Context,
+) -> Result<Vec<Survey>> {
     let surveys = members.iter_mut().map(|m| async {
-        let survey = calmly("look at the target", m.target.survey(cx)).await;
+        let incoming = Incoming::new(reader.clone(), &m.component, m.selection.clone())?.accepting(accept);
+        let survey = calmly("look at the target", m.target.survey(&incoming, cx)).await;
         survey.map_err(|e| e.on(&m.component))
     });
     futures::future::join_all(surveys).await.into_iter().collect()
@@ -106,7 +118,14 @@ pub(super) fn draft(
         matters(&format!("{} {} {} {}", s.replaces, s.merges, m.disposable, m.selection.is_all()));
         matters(&s.notes.len().to_string());
         s.notes.iter().for_each(|note| matters(note));
+        matters(&s.refusals.len().to_string());
+        for r in &s.refusals {
+            matters(&r.why);
+            matters(r.accept.as_deref().unwrap_or_default());
+        }
     }
+    matters(&options.accept.len().to_string());
+    options.accept.iter().for_each(|name| matters(name));
     let id = PlanId::of(&digest.finalize()[..8]);
     let members: Vec<_> = members
         .iter()
@@ -134,10 +153,12 @@ pub(super) fn draft(
         destructive: members.iter().any(|m| m.survey.replaces),
         members,
         notes: Vec::new(),
+        refusals: Vec::new(),
         settle: options.settle,
         keep_previous_s: options.keep_previous.as_secs(),
     };
     plan.notes = notes(&plan, reader);
+    plan.refusals = refusals(&plan, &options.accept);
     plan
 }
 
@@ -179,15 +200,38 @@ fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
         }
         notes.extend(m.survey.notes.iter().map(|text| format!("{name}: {text}")));
     }
-    if let Some(e) = plan.shortage() {
-        notes.push(e.to_string());
-    }
     notes
+}
+
+fn refusals(plan: &Plan, accept: &[String]) -> Vec<PlannedRefusal> {
+    let of_targets = plan.members.iter().flat_map(|m| m.survey.refusals.iter().map(move |r| (m, r.clone())));
+    let planned = |(m, refusal): (&PlannedMember, Refusal)| PlannedRefusal {
+        component: m.component.clone(),
+        place: m.survey.place.clone(),
+        accepted: refusal.accept.as_ref().is_some_and(|name| accept.contains(name)),
+        refusal,
+    };
+    of_targets.chain(plan.shortage()).map(planned).collect()
+}
+
+/// Consent to something that is not there is a mistake: of a name, or about what would happen.
+pub(super) fn nothing_accepted_in_vain(plan: &Plan, accept: &[String]) -> Result<()> {
+    let refused: Vec<&str> = plan.refusals.iter().filter_map(|r| r.refusal.accept.as_deref()).collect();
+    match accept.iter().find(|name| !refused.contains(&name.as_str())) {
+        None => Ok(()),
+        Some(name) => {
+            let message = match refused.is_empty() {
+                true => "nothing is refused that could be accepted".to_owned(),
+                false => format!("it is not refused; what can be accepted: {}", refused.join(", ")),
+            };
+            Err(Error::new(ErrorKind::Usage, "plan a restore", message).on(name))
+        }
+    }
 }
 
 impl Plan {
     /// Where there is too little room, if anywhere. Targets which tell the same free space share it.
-    pub(super) fn shortage(&self) -> Option<Error> {
+    fn shortage(&self) -> Option<(&PlannedMember, Refusal)> {
         self.members.iter().find_map(|m| {
             let together = || {
                 let same = |o: &&PlannedMember| {
@@ -201,8 +245,9 @@ impl Plan {
             let (bytes, entries) = (need(|m| m.bytes), need(|m| m.entries));
             let short = |what: &str, need: u64, free: Option<u64>| {
                 let free = free.filter(|free| *free < need)?;
-                let message = format!("it needs {need} {what}, {free} are free");
-                Some(Error::new(ErrorKind::Refused, "restore", message).on(&m.survey.place))
+                let why = format!("it needs {need} {what}, {free} are free");
+                let refusal = Refusal::new(why, "make room, or restore elsewhere (--to)");
+                Some((m, refusal.acceptable_as(SPACE)))
             };
             short("bytes", bytes, m.survey.free_bytes)
                 .or_else(|| short("entries", entries, m.survey.free_entries))

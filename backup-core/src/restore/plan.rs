@@ -1,9 +1,9 @@
 //! What a restore would do, found out by reading only.
 
-use super::draft::{Picked, draft, pick, survey, wanted};
+use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted};
 use crate::{
-    BackupId, BackupReader, Context, Depth, Error, ErrorKind, RestoreReport, Result, Selection, State,
-    Survey, Target,
+    BackupId, BackupReader, Context, Depth, Error, ErrorKind, Refusal, RestoreReport, Result, Selection,
+    State, Survey, Target,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -34,6 +34,8 @@ pub struct RestoreOptions {
     pub settle: bool,
     /// Consent to restore a backup that is partial.
     pub accept_partial: bool,
+    /// Refusals of targets, by their names, that do not keep it from being done.
+    pub accept: Vec<String>,
     /// Name of the module, for whoever looks at what is pending.
     pub label: String,
     /// Asked after all is published; an error brings the old data back.
@@ -48,6 +50,7 @@ impl RestoreOptions {
             keep_previous: Duration::from_secs(24 * 60 * 60),
             settle: false,
             accept_partial: false,
+            accept: Vec::new(),
             label: label.into(),
             health: None,
         }
@@ -132,6 +135,20 @@ pub struct PlannedMember {
     pub disposable: bool,
 }
 
+/// A reason why a plan is not carried out.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedRefusal {
+    /// The component.
+    pub component: String,
+    /// Where to.
+    pub place: String,
+    /// The reason.
+    #[serde(flatten)]
+    pub refusal: Refusal,
+    /// It was accepted: it does not count.
+    pub accepted: bool,
+}
+
 /// What a restore would do.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
@@ -143,8 +160,10 @@ pub struct Plan {
     pub members: Vec<PlannedMember>,
     /// Bytes that all shadows need together.
     pub needs_bytes: u64,
-    /// What must be known before: what cannot be restored, what the backup lacks, where space is short.
+    /// What must be known before: what cannot be restored, what the backup lacks.
     pub notes: Vec<String>,
+    /// Why it would not be done, and what of that was accepted.
+    pub refusals: Vec<PlannedRefusal>,
     /// Whether anything that exists is replaced.
     pub destructive: bool,
     /// The old data is let go at once.
@@ -162,6 +181,28 @@ impl Plan {
     /// What will be dropped or replaced, one line for each.
     pub fn destructive(&self) -> impl fmt::Display + '_ {
         Destructive(self)
+    }
+
+    /// All that keeps it from being carried out, as one error of kind `Refused`.
+    pub fn refused(&self) -> Option<Error> {
+        let refusals: Vec<&PlannedRefusal> = self.refusals.iter().filter(|r| !r.accepted).collect();
+        let place = &refusals.first()?.place;
+        let of = |r: &&PlannedRefusal| match refusals.iter().all(|other| other.component == r.component) {
+            true => r.refusal.why.clone(),
+            false => format!("{}: {}", r.component, r.refusal.why),
+        };
+        let message = refusals.iter().map(of).collect::<Vec<_>>().join("; ");
+        let mut hints: Vec<String> = Vec::new();
+        for r in &refusals {
+            let accepting =
+                r.refusal.accept.as_ref().map(|name| format!("--accept {name} does it nevertheless"));
+            for hint in [Some(r.refusal.hint.clone()), accepting].into_iter().flatten() {
+                if !hint.is_empty() && !hints.contains(&hint) {
+                    hints.push(hint);
+                }
+            }
+        }
+        Some(Error::new(ErrorKind::Refused, "restore", message).on(place).hint(hints.join("; ")))
     }
 
     /// Whether applying it takes a confirmation.
@@ -250,8 +291,8 @@ impl PreparedRestore {
 
     /// Does it: all targets are restored, or all are as before.
     ///
-    /// The targets are surveyed again first: a plan that has changed is `Refused`, and so are a missing or another
-    /// confirmation and too little space; an earlier restore to one of the places that is not over is `AlreadyRunning` or
+    /// The targets are surveyed again first: a plan that has changed is `Refused`, and so are one with refusals that were not
+    /// accepted, and a missing or another confirmation; an earlier restore to one of the places that is not over is `AlreadyRunning` or
     /// `NotRolledBack`. Then nothing was touched. A failure or cancellation later is `RolledBack` (its
     /// source is what happened), or `NotRolledBack` if the old state could not be brought back: then `heal_restores` must be
     /// called. A cancellation after the commit point does nothing.
@@ -261,15 +302,15 @@ impl PreparedRestore {
 
     /// Looks at the targets again.
     pub(super) async fn draft(&mut self, cx: &Context) -> Result<Plan> {
-        let surveys = survey(&mut self.members, cx).await?;
+        let surveys = survey(&self.reader, &mut self.members, &self.options.accept, cx).await?;
         Ok(draft(&*self.reader, &self.members, &self.picked, surveys, &self.options))
     }
 }
 
-/// Finds out what a restore would do. Reads only.
+/// Finds out what a restore would do. Reads only. What stands in the way is in `Plan::refusals`.
 ///
 /// `Damaged`: the structure of the backup is not sound (headers and contents are compared while they are restored). `Usage`: no
-/// member, or two with the same place. `Refused`: one place lies inside another. `NotFound`: a component is not in the backup,
+/// member, two with the same place, or something is accepted that is not refused. `Refused`: one place lies inside another. `NotFound`: a component is not in the backup,
 /// or a selection covers nothing.
 pub async fn plan_restore(
     reader: Arc<dyn BackupReader>,
@@ -283,7 +324,7 @@ pub async fn plan_restore(
     }
     sound(&*reader, cx).await?;
     let picked = pick(&*reader, &wanted(&members), cx).await?;
-    let surveys = survey(&mut members, cx).await?;
+    let surveys = survey(&reader, &mut members, &options.accept, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
         if surveys[..i].iter().any(|other| other.place == survey.place) {
             return Err(wrong("two components cannot be restored to one place".to_owned()).on(&survey.place));
@@ -291,6 +332,7 @@ pub async fn plan_restore(
     }
     apart(&surveys)?;
     let plan = draft(&*reader, &members, &picked, surveys, &options);
+    nothing_accepted_in_vain(&plan, &options.accept)?;
     Ok(PreparedRestore { plan, reader, members, picked, options })
 }
 

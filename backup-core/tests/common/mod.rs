@@ -126,6 +126,7 @@ pub struct FileTarget {
     pub local: bool,
     pub free_bytes: Option<u64>,
     pub notes: Vec<String>,
+    pub refusals: Vec<Refusal>,
     pub log: Arc<Mutex<Vec<String>>>,
 }
 
@@ -152,6 +153,7 @@ impl FileTarget {
             local: true,
             free_bytes: None,
             notes: Vec::new(),
+            refusals: Vec::new(),
             log: Arc::default(),
         }
     }
@@ -208,7 +210,7 @@ impl fmt::Display for FileTarget {
 
 #[async_trait]
 impl Target for FileTarget {
-    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, _incoming: &Incoming, _cx: &Context) -> Result<Survey> {
         Ok(Survey {
             place: self.place.display().to_string(),
             replaces: self.place.exists(),
@@ -216,6 +218,7 @@ impl Target for FileTarget {
             identity: fs::read_to_string(&self.place).unwrap_or_default(),
             free_bytes: self.free_bytes,
             notes: self.notes.clone(),
+            refusals: self.refusals.clone(),
             local_path: self.local.then(|| self.place.clone()),
             ..Survey::default()
         })

@@ -69,6 +69,11 @@ impl RestorePlan {
         !self.salvage && self.plan().backup.state == State::Partial
     }
 
+    /// Why it would not be done, although it were confirmed: all refusals that were not accepted, as one error.
+    pub fn refused(&self) -> Option<backup_core::Error> {
+        self.plan().refused()
+    }
+
     /// Does it: everything is restored, or everything is as it was (`RolledBack`). `None` will do where nothing is replaced.
     /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`.
     pub async fn apply(self, confirmation: impl Into<Option<Confirmation>>) -> Result<RestoreReport> {

@@ -4,7 +4,7 @@ use super::{
     insert::{NotInserted, insert},
     journal::{Journal, Restored},
     place::Place,
-    rehearse,
+    refusal, rehearse,
 };
 use crate::{
     catalog::{Database, Version},
@@ -34,17 +34,24 @@ const LONGEST: usize = 32 << 20;
 /// A session that changes what is there, shared by sink and target.
 pub(super) type Control = Arc<AsyncMutex<Session>>;
 
+/// What the server is, and what may be done with it.
+pub(super) struct Abilities {
+    pub(super) version: Version,
+    /// It takes `LOAD DATA LOCAL`.
+    pub(super) infile: bool,
+    /// It may be given what one of the other vendor made.
+    pub(super) other_vendor: bool,
+}
+
 /// A table in the shadow: number of its database and name.
 type TableKey = (usize, String);
 
 pub(super) struct ShadowSink {
     place: Place,
     server: Server,
-    version: Version,
+    of: Abilities,
     control: Control,
     cx: Context,
-    /// The server takes `LOAD DATA LOCAL`.
-    infile: bool,
     loaders: Loaders,
     databases: AsyncMutex<Vec<Filled>>,
     tables: Mutex<BTreeMap<TableKey, Filling>>,
@@ -89,21 +96,13 @@ impl Drop for Loader<'_> {
 }
 
 impl ShadowSink {
-    pub(super) fn new(
-        place: Place,
-        server: Server,
-        version: Version,
-        control: Control,
-        infile: bool,
-        cx: &Context,
-    ) -> Self {
+    pub(super) fn new(place: Place, server: Server, of: Abilities, control: Control, cx: &Context) -> Self {
         ShadowSink {
             server,
+            of,
             place,
-            version,
             control,
             cx: cx.clone(),
-            infile,
             loaders: Loaders { idle: Mutex::default(), permits: Semaphore::new(cx.tasks.clamp(1, 16)) },
             databases: AsyncMutex::default(),
             tables: Mutex::default(),
@@ -157,7 +156,7 @@ impl ShadowSink {
         if let Some(d) = list.iter().find(|d| d.restored.source == stored.database) {
             return Ok(d.restored.number);
         }
-        admit(&stored.server, &self.version, self.place.config.other_vendor)?;
+        admit(&stored.server, &self.of)?;
         let refused = |message: String| Err(Error::new(ErrorKind::Refused, "restore", message));
         let target = match self.server.names.as_deref() {
             None => stored.database.clone(),
@@ -278,7 +277,7 @@ impl ShadowSink {
         if stored.history {
             session.run(&history(1)).await.map_err(failed)?;
         }
-        let loaded = if self.infile {
+        let loaded = if self.of.infile {
             let sql = load_statement(&table, "data.tsv", &stored.columns);
             match session.load(&sql, content, WORK).await {
                 Ok(done) => {
@@ -424,27 +423,12 @@ fn word(text: &str) -> Result<&str> {
     is_word.then_some(text).ok_or_else(|| Error::damaged("read the character set", "it is no name"))
 }
 
-/// Whether a server can hold what another made.
-fn admit(from: &Version, to: &Version, other_vendor: bool) -> Result<()> {
-    let refused =
-        |message: String, hint: &str| Err(Error::new(ErrorKind::Refused, "restore", message).hint(hint));
-    if from.mariadb != to.mariadb {
-        return match other_vendor {
-            true => Ok(()),
-            false => refused(
-                format!(
-                    "the backup is of {from}, and this is {to}: they differ in types, collations and functions"
-                ),
-                "set `other_vendor = true` to try it: what does not map fails, and nothing is changed",
-            ),
-        };
-    }
-    match to.series() < from.series() {
-        true => refused(
-            format!("the backup is of {from}, and {to} is older: it may not know what is in it"),
-            "restore to the same version or a newer one",
-        ),
-        false => Ok(()),
+/// Whether a server can hold what another made: an entry may say something else than the manifest.
+fn admit(stored: &Version, server: &Abilities) -> Result<()> {
+    let refusal = refusal(stored, &server.version);
+    match refusal.filter(|r| r.accept.is_none() || !server.other_vendor) {
+        None => Ok(()),
+        Some(r) => Err(Error::new(ErrorKind::Refused, "restore", r.why).hint(r.hint)),
     }
 }
 
@@ -558,11 +542,14 @@ mod tests {
     #[test]
     fn an_older_server_or_another_vendor_is_refused_with_the_reason() {
         let v = |mariadb, major, minor| Version { mariadb, number: (major, minor, 1) };
-        assert!(admit(&v(true, 10, 11), &v(true, 11, 8), false).is_ok());
-        let older = admit(&v(true, 11, 8), &v(true, 10, 11), false).unwrap_err();
+        let admitted = |from: Version, to: Version, other_vendor| {
+            admit(&from, &Abilities { version: to, infile: true, other_vendor })
+        };
+        assert!(admitted(v(true, 10, 11), v(true, 11, 8), false).is_ok());
+        let older = admitted(v(true, 11, 8), v(true, 10, 11), true).unwrap_err();
         assert!(older.to_string().contains("older"), "{older}");
-        assert_eq!(admit(&v(false, 9, 1), &v(true, 11, 8), false).unwrap_err().kind(), ErrorKind::Refused);
-        assert!(admit(&v(false, 9, 1), &v(true, 11, 8), true).is_ok());
+        assert_eq!(admitted(v(false, 9, 1), v(true, 11, 8), false).unwrap_err().kind(), ErrorKind::Refused);
+        assert!(admitted(v(false, 9, 1), v(true, 11, 8), true).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use backup_mysql::MysqlBackend;
 use backup_testkit::{
     conformance::pouring::pour,
     make::streamed,
-    memory::{ContentsSink, MemorySource},
+    memory::{ContentsSink, MemorySource, surveyed},
     services::{Flavor, Mysql},
 };
 use mysql_async::{Conn, OptsBuilder, Row, Value, prelude::Queryable};
@@ -124,8 +124,18 @@ pub async fn restore(from: &Json, to: &Json, cx: &Context) -> Result<Box<dyn Tar
 
 /// The same of what was captured before.
 pub async fn restore_data(data: &MemorySource, to: &Json, cx: &Context) -> Result<Box<dyn Target>> {
+    restore_accepting(data, to, &[], cx).await
+}
+
+/// The same with these refusals accepted.
+pub async fn restore_accepting(
+    data: &MemorySource,
+    to: &Json,
+    accept: &[&str],
+    cx: &Context,
+) -> Result<Box<dyn Target>> {
     let mut target = target(to);
-    match fill_and_publish(data, &mut *target, cx).await {
+    match fill_and_publish(data, &mut *target, accept, cx).await {
         Ok(()) => Ok(target),
         Err(e) => {
             target.revert(&cx.calm()).await?;
@@ -134,8 +144,13 @@ pub async fn restore_data(data: &MemorySource, to: &Json, cx: &Context) -> Resul
     }
 }
 
-async fn fill_and_publish(data: &MemorySource, target: &mut dyn Target, cx: &Context) -> Result<()> {
-    target.survey(cx).await?;
+async fn fill_and_publish(
+    data: &MemorySource,
+    target: &mut dyn Target,
+    accept: &[&str],
+    cx: &Context,
+) -> Result<()> {
+    surveyed(target, data, accept, cx).await?;
     let sink = target.prepare(cx).await?;
     let expected = {
         let nowhere = Arc::new(ContentsSink::new());

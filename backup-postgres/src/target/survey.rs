@@ -8,10 +8,10 @@ use crate::{
     quote::literal,
     server::{Server, major_version},
 };
-use backup_core::{Error, ErrorKind, Result, Survey};
+use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
 
 /// The survey, and the number of the database (0: it is not there).
-pub(super) async fn survey(server: &Server) -> Result<(Survey, u32)> {
+pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Survey, u32)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.maintenance_session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut session).await.map_err(failed())?;
@@ -20,12 +20,12 @@ pub(super) async fn survey(server: &Server) -> Result<(Survey, u32)> {
     let oid =
         number(&mut session, &format!("SELECT oid FROM pg_catalog.pg_database WHERE datname = {name}")).await;
     let oid = u32::try_from(oid.map_err(failed())?.unwrap_or(0)).unwrap_or(0);
-    let mut obstacles = Vec::new();
+    let mut refusals = Vec::from_iter(newer(incoming, major));
     let (mut present, mut replaces) = ("no database of this name".to_owned(), false);
     if oid != 0 {
-        obstacles = of_server(&mut session, &server.database).await.map_err(failed())?;
+        refusals.extend(of_server(&mut session, &server.database).await.map_err(failed())?);
         let mut inside = server.session().await.map_err(failed())?;
-        obstacles.extend(of_extensions(&mut inside).await.map_err(failed())?);
+        refusals.extend(of_extensions(&mut inside).await.map_err(failed())?);
         inside.query(&catalog::settings(major, 10)).await.map_err(failed())?;
         let objects = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
@@ -45,11 +45,6 @@ pub(super) async fn survey(server: &Server) -> Result<(Survey, u32)> {
         inside.close().await;
     }
     session.close().await;
-    if !obstacles.is_empty() {
-        return Err(Error::new(ErrorKind::Refused, "replace the database", obstacles.join("; "))
-            .on(server.place())
-            .hint("restore it under another name, or remove what stands in the way first"));
-    }
     let mut notes: Vec<String> = untested.into_iter().collect();
     if server.config.no_owner {
         notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
@@ -65,9 +60,25 @@ pub(super) async fn survey(server: &Server) -> Result<(Survey, u32)> {
         identity: if oid == 0 { "nothing".into() } else { format!("database {oid}") },
         publish,
         notes,
+        refusals,
         ..Survey::default()
     };
     Ok((survey, oid))
+}
+
+/// Definitions of a newer version are not understood.
+fn newer(incoming: &Incoming, major: u32) -> Option<Refusal> {
+    let version = incoming.note("server", "version")?;
+    let of = version.strip_prefix("PostgreSQL ")?.parse::<u32>().ok().filter(|of| *of > major)?;
+    let why = format!(
+        "the backup is of PostgreSQL {of}, and the server is PostgreSQL {major}, which does not understand its definitions"
+    );
+    Some(Refusal::new(why, format!("restore it to a server of version {of} or newer")))
+}
+
+/// What can be gone round by another name.
+fn in_the_way(why: String) -> Refusal {
+    Refusal::new(why, "restore it under another name, or remove what stands in the way first")
 }
 
 async fn may_create(session: &mut Session, server: &Server) -> Result<()> {
@@ -82,7 +93,7 @@ async fn may_create(session: &mut Session, server: &Server) -> Result<()> {
 }
 
 /// What blocks the renaming, or would be lost with the old database.
-async fn of_server(session: &mut Session, database: &str) -> Result<Vec<String>, ClientError> {
+async fn of_server(session: &mut Session, database: &str) -> Result<Vec<Refusal>, ClientError> {
     let name = literal(database);
     let checks = [
         (
@@ -101,7 +112,7 @@ async fn of_server(session: &mut Session, database: &str) -> Result<Vec<String>,
     let mut out = Vec::new();
     for (sql, why) in checks {
         if let Some(which) = session.value(&sql).await? {
-            out.push(format!("{why}: {which}"));
+            out.push(in_the_way(format!("{why}: {which}")));
         }
     }
     let subscriptions = format!(
@@ -109,7 +120,7 @@ async fn of_server(session: &mut Session, database: &str) -> Result<Vec<String>,
     );
     match session.value(&subscriptions).await {
         Ok(Some(n)) if n != "0" => {
-            out.push(format!("{n} subscriptions bar the old database from being dropped"))
+            out.push(in_the_way(format!("{n} subscriptions bar the old database from being dropped")))
         }
         // Who may not look at subscriptions cannot have made any.
         Ok(_) => {}
@@ -120,11 +131,9 @@ async fn of_server(session: &mut Session, database: &str) -> Result<Vec<String>,
 }
 
 /// Extensions with processes or data of their own that do not follow a renamed database.
-async fn of_extensions(session: &mut Session) -> Result<Vec<String>, ClientError> {
+async fn of_extensions(session: &mut Session) -> Result<Option<Refusal>, ClientError> {
     let sql = "SELECT pg_catalog.string_agg(extname, ', ') FROM pg_catalog.pg_extension WHERE extname IN ('pg_cron', 'timescaledb', 'citus')";
     let found = session.value(sql).await?;
     Ok(found
-        .map(|names| format!("the database has {names}, which cannot be exchanged by renaming"))
-        .into_iter()
-        .collect())
+        .map(|names| in_the_way(format!("the database has {names}, which cannot be exchanged by renaming"))))
 }

@@ -10,7 +10,7 @@ use backup_core::{
 };
 use backup_postgres::{PostgresBackend, PostgresConfig};
 use backup_testkit::{
-    memory::{Contents, ContentsSink, MemorySource},
+    memory::{Contents, ContentsSink, MemorySource, surveyed},
     services::{self, Postgres},
 };
 use std::{
@@ -258,7 +258,7 @@ fn pausing(mut content: Content) -> Content {
 pub async fn mirror(from: &Database, to: &Database) {
     let cx = Context::default();
     let mut target = to.target();
-    target.survey(&cx).await.unwrap();
+    surveyed(&mut *target, &MemorySource::new("c"), &[], &cx).await.unwrap();
     let sink = target.prepare(&cx).await.unwrap();
     let ledger = Ledger::new(sink, "c", &cx);
     let view = from.source().connect(&cx).await.unwrap().fix(&cx).await.unwrap();
@@ -281,7 +281,7 @@ pub async fn restore(source: MemorySource, to: &Database) -> Result<Context> {
 
 pub async fn restore_by(source: MemorySource, mut target: Box<dyn Target>) -> Result<Context> {
     let cx = Context::default();
-    target.survey(&cx).await?;
+    surveyed(&mut *target, &source, &[], &cx).await?;
     let done = async {
         let sink = target.prepare(&cx).await?;
         let ledger = Ledger::new(sink, "c", &cx);

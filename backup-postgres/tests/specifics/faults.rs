@@ -4,7 +4,7 @@ use crate::common::{Database, backend, held, held_slowly, pour, restore};
 use backup_core::{Backend, Context, ErrorKind, Ledger, Sink};
 use backup_testkit::{
     faults::{ContentFault, SlowOn},
-    memory::{ContentsSink, MemorySource},
+    memory::{ContentsSink, MemorySource, surveyed},
     run, services,
 };
 use std::sync::Arc;
@@ -89,7 +89,7 @@ fn rows_that_fail_in_a_restore_leave_the_old_database_and_nothing_else() {
             }
             let mut target = to.target();
             let cx = Context::default();
-            target.survey(&cx).await.unwrap();
+            surveyed(&mut *target, &source, &[], &cx).await.unwrap();
             let sink = target.prepare(&cx).await.unwrap();
             let ledger = Ledger::new(sink, "c", &cx);
             let poured = backup_testkit::memory::pour_into(&source, "c", ledger.clone(), &cx).await;

@@ -2,7 +2,10 @@
 
 use crate::common::{Database, held, pour};
 use backup_core::{Context, ErrorKind};
-use backup_testkit::{memory::pour_into, run};
+use backup_testkit::{
+    memory::{MemorySource, pour_into, surveyed},
+    run,
+};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
@@ -33,10 +36,11 @@ fn what_would_be_lost_or_blocks_the_exchange_is_refused_by_the_plan() {
             let database = Database::with(17, "").await;
             let of = |text: &str| text.replace("NAME", &database.name);
             database.sql(&of(obstacle)).await;
-            let e = database.target().survey(&Context::default()).await.unwrap_err();
+            let (nothing, cx) = (MemorySource::new("c"), Context::default());
+            let e = surveyed(&mut *database.target(), &nothing, &[], &cx).await.unwrap_err();
             assert!(e.kind() == ErrorKind::Refused && e.to_string().contains(&of(named)), "{e}");
             database.sql(&of(removal)).await;
-            database.target().survey(&Context::default()).await.unwrap();
+            surveyed(&mut *database.target(), &nothing, &[], &cx).await.unwrap();
         }
     });
 }
@@ -64,9 +68,10 @@ fn publish_and_revert_succeed_against_a_pool_that_connects_again() {
             .collect();
         let cx = Context::default();
         let mut target = live.target();
-        target.survey(&cx).await.unwrap();
+        let source = held(contents, facts);
+        surveyed(&mut *target, &source, &[], &cx).await.unwrap();
         let sink = target.prepare(&cx).await.unwrap();
-        pour_into(&held(contents, facts), "c", sink.clone(), &cx).await.unwrap();
+        pour_into(&source, "c", sink.clone(), &cx).await.unwrap();
         sink.finish(&cx).await.unwrap();
         let began = Instant::now();
         target.publish(&cx).await.unwrap();
@@ -93,9 +98,10 @@ fn a_database_that_was_exchanged_meanwhile_is_not_replaced() {
         let to = Database::with(15, "CREATE TABLE old AS SELECT 1 i").await;
         let cx = Context::default();
         let mut target = to.target();
-        target.survey(&cx).await.unwrap();
+        let source = held(contents, facts);
+        surveyed(&mut *target, &source, &[], &cx).await.unwrap();
         let sink = target.prepare(&cx).await.unwrap();
-        pour_into(&held(contents, facts), "c", sink.clone(), &cx).await.unwrap();
+        pour_into(&source, "c", sink.clone(), &cx).await.unwrap();
         sink.finish(&cx).await.unwrap();
         to.admin(&format!("DROP DATABASE {}", to.name)).await;
         to.admin(&format!("CREATE DATABASE {}", to.name)).await;

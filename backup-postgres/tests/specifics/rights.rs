@@ -3,7 +3,10 @@
 use crate::common::{Database, backend, pour};
 use backup_core::{Backend, Context, ErrorKind};
 use backup_postgres::PostgresConfig;
-use backup_testkit::run;
+use backup_testkit::{
+    memory::{MemorySource, surveyed},
+    run,
+};
 use std::io::Write;
 
 /// A role of this database alone, with a password, and the configuration to read as it.
@@ -80,8 +83,8 @@ fn a_wrong_or_missing_password_is_denied_with_a_way_out() {
         let e = pour(&*source, &Context::default()).await.unwrap_err();
         assert!(e.kind() == ErrorKind::Denied && e.hint_text().is_some(), "{e}");
         assert!(!format!("{e:?}").contains("wrong-password"));
-        let e =
-            backend().target("c", config.to_value()).unwrap().survey(&Context::default()).await.unwrap_err();
+        let mut target = backend().target("c", config.to_value()).unwrap();
+        let e = surveyed(&mut *target, &MemorySource::new("c"), &[], &Context::default()).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Denied);
     });
 }
@@ -92,7 +95,7 @@ fn a_user_who_may_not_create_databases_is_told_so_by_the_plan() {
         let database = Database::with(15, "").await;
         let (config, _file) = as_role(&database, "").await;
         let mut target = backend().target("c", config.to_value()).unwrap();
-        let e = target.survey(&Context::default()).await.unwrap_err();
+        let e = surveyed(&mut *target, &MemorySource::new("c"), &[], &Context::default()).await.unwrap_err();
         assert!(e.kind() == ErrorKind::Denied && e.hint_text().unwrap().contains("CREATEDB"), "{e}");
         drop_role(&database).await;
     });

@@ -69,7 +69,7 @@ fn a_backup_goes_to_a_newer_server_and_not_to_an_older_one() {
         let back = Database::absent(15).await;
         let (contents, facts) = crate::common::pour(&*new.source(), &Default::default()).await.unwrap();
         let e = crate::common::restore(crate::common::held(contents, facts), &back).await.unwrap_err();
-        assert_eq!(e.kind(), backup_core::ErrorKind::Unsupported, "{e}");
+        assert_eq!(e.kind(), backup_core::ErrorKind::Refused, "the plan refuses it: {e}");
         assert_eq!(back.leftovers_of_this().await, Vec::<String>::new());
     });
 }

@@ -1,6 +1,10 @@
 //! What every backend promises. Enlist with `backend_conformance!`.
 
-use crate::{Must, conformance::pouring::pour, memory::ContentsSink};
+use crate::{
+    Must,
+    conformance::pouring::pour,
+    memory::{ContentsSink, MemorySource, incoming},
+};
 use async_trait::async_trait;
 use backup_core::{Backend, Context, ErrorKind, is_component_name};
 use serde_json::Value;
@@ -73,7 +77,8 @@ pub async fn the_origin_of_a_source_is_a_configuration_of_its_target(make: &impl
     let (backend, place) = (make.backend(), make.place().await);
     let origin = backend.source("c", place.config.clone()).must("make a source").origin();
     let mut target = backend.target("c", origin).must("make a target of the origin");
-    let survey = target.survey(&Context::default()).await.must("survey the origin");
+    let nothing = incoming(&MemorySource::new("c")).await;
+    let survey = target.survey(&nothing, &Context::default()).await.must("survey the origin");
     assert!(survey.replaces, "the origin is another place: {survey:?}");
 }
 

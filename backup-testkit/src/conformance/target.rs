@@ -4,12 +4,15 @@ use crate::{
     Must,
     conformance::pouring::pour,
     faults::{ContentFault, Fault, FaultyTarget, Step},
-    memory::MemorySource,
+    memory::{MemorySource, incoming},
 };
 use async_trait::async_trait;
-use backup_core::{Context, Entry, ErrorKind, Poured, Result, Survey, Target, compare};
+use backup_core::{Context, Entry, ErrorKind, Incoming, Poured, Result, Sink, Survey, Target, compare};
 use serde_json::Value;
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// Makes stores to be restored.
 #[async_trait]
@@ -47,8 +50,19 @@ async fn pause() {
     tokio::time::sleep(Duration::from_millis(60)).await;
 }
 
+async fn coming(make: &impl TargetFixture) -> Incoming {
+    incoming(&make.new_data()).await
+}
+
+/// Surveyed and prepared, as by a plan that is applied.
+async fn begin(make: &impl TargetFixture, target: &mut dyn Target, cx: &Context) -> Result<Arc<dyn Sink>> {
+    let survey = target.survey(&coming(make).await, cx).await?;
+    assert!(survey.refusals.is_empty(), "what the fixture gives is refused: {:?}", survey.refusals);
+    target.prepare(cx).await
+}
+
 async fn fill(make: &impl TargetFixture, target: &mut dyn Target, cx: &Context) -> Result<Poured> {
-    let sink = target.prepare(cx).await?;
+    let sink = begin(make, target, cx).await?;
     pour(&make.new_data(), "c", sink, cx).await
 }
 
@@ -80,16 +94,17 @@ pub async fn a_survey_reads_only(make: &impl TargetFixture) {
         let (store, cx) = (make.store(old_data).await, Context::default());
         let before = make.fingerprint(&store).await;
         let mut target = make.target(&store).await;
-        let first = target.survey(&cx).await.must("survey");
+        let coming = coming(make).await;
+        let first = target.survey(&coming, &cx).await.must("survey");
         // What is free is everybody's: it changes by itself.
         let second = Survey {
             free_bytes: first.free_bytes,
             free_entries: first.free_entries,
-            ..target.survey(&cx).await.must("survey again")
+            ..target.survey(&coming, &cx).await.must("survey again")
         };
         assert_eq!(first, second, "two surveys differ");
         let mut other = make.target(&store).await;
-        assert_eq!(first.identity, other.survey(&cx).await.must("survey by another plan").identity);
+        assert_eq!(first.identity, other.survey(&coming, &cx).await.must("survey by another plan").identity);
         assert_eq!(first.replaces, old_data, "whether data is replaced is said wrongly: {first:?}");
         assert!(
             !first.place.is_empty() && !first.publish.is_empty(),
@@ -105,8 +120,7 @@ pub async fn nothing_is_effective_before_publish(make: &impl TargetFixture) {
         let (store, cx) = (make.store(old_data).await, Context::default());
         let old = make.fingerprint(&store).await;
         let mut target = make.target(&store).await;
-        target.survey(&cx).await.must("survey");
-        let sink = target.prepare(&cx).await.must("prepare");
+        let sink = begin(make, &mut *target, &cx).await.must("prepare");
         assert_eq!(make.fingerprint(&store).await, old, "prepare was effective");
         pour(&make.new_data(), "c", sink, &cx).await.must("pour");
         assert_eq!(make.fingerprint(&store).await, old, "puts or finish were effective");
@@ -144,7 +158,10 @@ pub async fn revert_restores_the_old_data_at_any_point(make: &impl TargetFixture
                 let (store, cx) = (make.store(old_data).await, Context::default());
                 let old = make.fingerprint(&store).await;
                 let mut target = make.target(&store).await;
-                let sink = if steps > 0 { Some(target.prepare(&cx).await.must("prepare")) } else { None };
+                let sink = match steps > 0 {
+                    true => Some(begin(make, &mut *target, &cx).await.must("prepare")),
+                    false => None,
+                };
                 if let (Some(sink), 2..) = (sink, steps) {
                     pour(&make.new_data(), "c", sink, &cx).await.must("pour");
                 }
@@ -189,7 +206,7 @@ pub async fn settle_keeps_the_new_data(make: &impl TargetFixture) {
 pub async fn undo_is_the_same_from_the_beginning_to_the_end(make: &impl TargetFixture) {
     let (store, cx) = (make.store(true).await, Context::default());
     let mut target = make.target(&store).await;
-    target.survey(&cx).await.must("survey");
+    target.survey(&coming(make).await, &cx).await.must("survey");
     let undo = target.undo();
     let sink = target.prepare(&cx).await.must("prepare");
     assert_eq!(target.undo(), undo, "after prepare");
@@ -197,7 +214,7 @@ pub async fn undo_is_the_same_from_the_beginning_to_the_end(make: &impl TargetFi
     target.publish(&cx).await.must("publish");
     assert_eq!(target.undo(), undo, "after publish");
     let mut other = make.target(&store).await;
-    other.survey(&cx).await.must("survey");
+    other.survey(&coming(make).await, &cx).await.must("survey");
     assert_ne!(other.undo(), undo, "two restores of one store cannot be told apart");
     target.revert(&cx).await.must("revert");
 }
@@ -209,7 +226,6 @@ async fn killed_at(make: &impl TargetFixture, step: Step) {
             let (store, cx) = (make.store(old_data).await, Context::default());
             let old = make.fingerprint(&store).await;
             let mut target = FaultyTarget::new(make.target(&store).await, step, fault);
-            target.survey(&cx).await.must("survey");
             let (undo, happened) = (target.undo(), target.happened());
             let mut run = restore(make, &mut target, &cx).await;
             if run.is_ok() && step == Step::Revert {
@@ -315,7 +331,7 @@ pub async fn a_cut_content_does_not_get_into_the_store(make: &impl TargetFixture
     let (store, cx) = (make.store(true).await, Context::default());
     let old = make.fingerprint(&store).await;
     let mut target = make.target(&store).await;
-    let sink = target.prepare(&cx).await.must("prepare");
+    let sink = begin(make, &mut *target, &cx).await.must("prepare");
     let contents = make.new_data().contents().await;
     let victim = contents.values().filter(|h| h.delivered() > 0).max_by_key(|h| h.delivered());
     let victim = victim.must("an entry with bytes");
@@ -336,7 +352,7 @@ pub async fn cancellation_in_the_middle_is_reverted(make: &impl TargetFixture) {
     let (store, cx) = (make.store(true).await, Context::default());
     let old = make.fingerprint(&store).await;
     let mut target = make.target(&store).await;
-    let sink = target.prepare(&cx).await.must("prepare");
+    let sink = begin(make, &mut *target, &cx).await.must("prepare");
     let contents = make.new_data().contents().await;
     let mut source = MemorySource::new("c");
     for held in contents.into_values() {

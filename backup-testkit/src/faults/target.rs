@@ -1,7 +1,9 @@
 //! Targets that fail, or are killed, at a step.
 
 use async_trait::async_trait;
-use backup_core::{Content, Context, Entry, Error, ErrorKind, Proof, Put, Result, Sink, Survey, Target};
+use backup_core::{
+    Content, Context, Entry, Error, ErrorKind, Incoming, Proof, Put, Result, Sink, Survey, Target,
+};
 use std::{
     fmt,
     future::{Future, poll_fn},
@@ -160,8 +162,8 @@ impl fmt::Display for FaultyTarget {
 
 #[async_trait]
 impl Target for FaultyTarget {
-    async fn survey(&mut self, cx: &Context) -> Result<Survey> {
-        self.switch.at(Step::Survey, self.inner.survey(cx)).await
+    async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
+        self.switch.at(Step::Survey, self.inner.survey(incoming, cx)).await
     }
 
     fn undo(&self) -> serde_json::Value {

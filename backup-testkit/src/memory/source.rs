@@ -76,6 +76,13 @@ impl MemorySource {
         &self.name
     }
 
+    /// The same without what comes after the stage `Prepare`.
+    pub(super) fn prepare_only(&self) -> Self {
+        let mut source = self.clone();
+        source.items.retain(|(entry, _)| entry.stage == Stage::Prepare);
+        source
+    }
+
     /// What arrives when it is poured into a sound sink.
     pub async fn contents(&self) -> Contents {
         let sink = ContentsSink::new();

@@ -2,7 +2,7 @@
 
 use super::{Call, ContentsSink, MemoryStore};
 use async_trait::async_trait;
-use backup_core::{Content, Context, Entry, Error, Proof, Put, Result, Sink, Survey, Target};
+use backup_core::{Content, Context, Entry, Error, Incoming, Proof, Put, Result, Sink, Survey, Target};
 use serde_json::Value;
 use std::{fmt, sync::Arc};
 use tokio::task::yield_now;
@@ -34,7 +34,7 @@ impl fmt::Display for MemoryTarget {
 
 #[async_trait]
 impl Target for MemoryTarget {
-    async fn survey(&mut self, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, _incoming: &Incoming, _cx: &Context) -> Result<Survey> {
         self.store.call(Call::Survey)?;
         let state = self.store.state();
         let entries = state.live.as_ref().map(|c| c.len());
@@ -46,9 +46,7 @@ impl Target for MemoryTarget {
             free_bytes: None,
             free_entries: None,
             publish: "two maps are exchanged; nothing in between can be seen".to_owned(),
-            notes: Vec::new(),
-            merges: false,
-            local_path: None,
+            ..Survey::default()
         })
     }
 

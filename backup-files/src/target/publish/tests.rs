@@ -2,7 +2,7 @@
 
 use super::Steps;
 use crate::{FilesConfig, source::FilesSource, target::FilesTarget};
-use backup_core::{Context, Source, Target};
+use backup_core::{Context, Incoming, Source, Target};
 use std::{
     fs, io,
     path::{Path, PathBuf},
@@ -12,6 +12,10 @@ use std::{
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
 };
+
+async fn coming() -> Incoming {
+    backup_testkit::memory::incoming(&backup_testkit::memory::MemorySource::new("c")).await
+}
 
 fn run(script: &str, at: &Path) {
     let out = Command::new("sh").args(["-ec", script]).current_dir(at).output().unwrap();
@@ -349,7 +353,7 @@ async fn a_survey_tells_the_real_path_and_that_owners_are_left_out() {
     run("mkdir real; ln -s real link", dir.path());
     let mut config = FilesConfig::new(dir.path().join("link/t"));
     let survey = async |config: &FilesConfig| {
-        FilesTarget::new("c", config).unwrap().survey(&Context::default()).await.unwrap()
+        FilesTarget::new("c", config).unwrap().survey(&coming().await, &Context::default()).await.unwrap()
     };
     let with_owners = survey(&config).await;
     assert_eq!(with_owners.local_path, Some(dir.path().canonicalize().unwrap().join("real/t")));
@@ -395,8 +399,11 @@ async fn the_home_of_another_restore_to_the_same_mount_point_stays() {
     target.settle(&cx).await.unwrap();
     assert!(other.join("previous").exists());
     run("rm t/same t/new", dir.path());
-    let survey =
-        FilesTarget::new("c", &FilesConfig::new(dir.path().join("t"))).unwrap().survey(&cx).await.unwrap();
+    let survey = FilesTarget::new("c", &FilesConfig::new(dir.path().join("t")))
+        .unwrap()
+        .survey(&coming().await, &cx)
+        .await
+        .unwrap();
     assert!(!survey.replaces, "it counts as data");
 }
 
@@ -412,7 +419,9 @@ async fn lost_and_found_stays_where_it_is_and_what_is_in_it_is_data() {
         let to = dir.path().join("t");
         run(&format!("{new}; rm t/*; mkdir t/lost+found; chmod 700 t/lost+found"), dir.path());
         let config = FilesConfig::new(&to);
-        let looked = async || FilesTarget::new("c", &config).unwrap().survey(&cx).await.unwrap().replaces;
+        let looked = async || {
+            FilesTarget::new("c", &config).unwrap().survey(&coming().await, &cx).await.unwrap().replaces
+        };
         assert!(!looked().await);
         run("echo old > t/lost+found/x; touch -d 2001-01-01 t/lost+found", dir.path());
         assert!(looked().await, "what a repair of the file system found is data");
@@ -465,8 +474,8 @@ async fn what_is_mounted_inside_a_target_is_told_and_not_moved() {
     assert!(e.kind() == backup_core::ErrorKind::Refused && e.to_string().contains(at), "{e}");
     before.revert(&cx).await.unwrap();
     let mut target = FilesTarget::new("c", &FilesConfig::new(dir.path().join("t"))).unwrap();
-    let survey = target.survey(&cx).await.unwrap();
-    assert!(survey.notes.iter().any(|note| note.contains(at)), "{:?}", survey.notes);
+    let survey = target.survey(&coming().await, &cx).await.unwrap();
+    assert!(survey.refusals.iter().any(|r| r.why.contains(at)), "{:?}", survey.refusals);
     assert_eq!(target.prepare(&cx).await.err().unwrap().kind(), backup_core::ErrorKind::Refused);
     assert!(dir.path().join("t/old").exists());
     scene(dir.path()).nothing_is_left();
