@@ -2,11 +2,13 @@
 
 mod fan;
 mod local;
+mod pulse;
 mod remote;
 
 pub(crate) use fan::{Fan, Lane, Outcome, Outcomes};
 pub use local::LocalFolder;
 pub(crate) use local::{is_temporary_name, local_blob};
+pub use pulse::Pulse;
 pub(crate) use remote::RemoteFolder;
 pub use remote::{RemotePlace, RemoteSettings};
 
@@ -87,6 +89,16 @@ pub trait Upload: Send {
 
     /// Gives it up: nothing stays behind.
     async fn abort(self: Box<Self>) -> Result<()>;
+
+    /// Whether it may hold what it was given when `write` has returned.
+    fn keeps_bytes(&self) -> bool {
+        false
+    }
+
+    /// Beats whenever it comes further, if it can tell. Where there is none, each call of `write` counts.
+    fn pulse(&self) -> Option<Pulse> {
+        None
+    }
 }
 
 /// A byte sequence that is read by ranges.

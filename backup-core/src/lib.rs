@@ -31,6 +31,7 @@ mod retry;
 mod secret;
 mod sink;
 mod source;
+mod spool;
 pub mod tar;
 mod target;
 
@@ -69,6 +70,7 @@ pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};
 pub use sink::{Put, Sink};
 pub use source::{Moment, Ready, Source, Stillness, View};
+pub use spool::spool_folder;
 pub use target::{Refusal, Survey, Target};
 
 /// The example in the README is a test.

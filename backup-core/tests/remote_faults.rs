@@ -235,6 +235,44 @@ fn an_answer_that_is_cut_is_read_again() {
 }
 
 #[test]
+fn a_place_that_stalls_is_given_up_before_it_holds_up_the_others_for_long() {
+    run("a_place_that_stalls_is_given_up_before_it_holds_up_the_others_for_long", async {
+        let stalls = |seen: &Seen| seen.line.contains("partNumber=1").then_some(Fault::Stall);
+        let proxy = Faulty::before(minio().address(), stalls).unwrap();
+        let (good, bad) = (archive(&minio().endpoint(), "moves"), archive(&proxy.endpoint(), "stalls"));
+        let together = Together::new(vec![bad, good.clone()]).unwrap();
+        let begin = std::time::Instant::now();
+        let report = together.create(request(), &Context::default()).await.unwrap();
+        // With all its repetitions the stalled call alone would take 24 s here, and minutes with the usual patience.
+        assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+        let error = report.places[0].error.as_ref().unwrap();
+        assert!(error.to_string().contains("nothing moved"), "{error}");
+        assert!(report.places[1].error.is_none() && report.state == State::Complete);
+        assert_eq!(is_in_order(&good, "moves").await, 1);
+        assert_eq!(is_in_order(&archive(&minio().endpoint(), "stalls"), "stalls").await, 0);
+    });
+}
+
+#[test]
+fn a_part_that_arrives_damaged_is_noticed_and_sent_again() {
+    run("a_part_that_arrives_damaged_is_noticed_and_sent_again", async {
+        let first = AtomicBool::new(true);
+        let once = move |seen: &Seen| {
+            let hit = seen.line.contains("partNumber=2") && first.swap(false, Relaxed);
+            hit.then_some(Fault::FlipByte)
+        };
+        let (made, direct) = through("flipped-once", once).await;
+        assert_eq!(made.unwrap().state, State::Complete);
+        assert_eq!(is_in_order(&direct, "flipped-once").await, 1);
+        let always = |seen: &Seen| seen.line.contains("partNumber=2").then_some(Fault::FlipByte);
+        let (made, direct) = through("flipped", always).await;
+        let e = made.unwrap_err();
+        assert!(e.kind() == ErrorKind::Destination && e.to_string().contains("not what was sent"), "{e}");
+        assert_eq!(is_in_order(&direct, "flipped").await, 0);
+    });
+}
+
+#[test]
 fn a_place_that_fails_half_way_fails_only_itself() {
     run("a_place_that_fails_half_way_fails_only_itself", async {
         let broken = |seen: &Seen| seen.line.contains("partNumber=2").then_some(Fault::CutRequest);

@@ -7,7 +7,7 @@ use backup_core::{
     Archive, Error, ErrorKind, MemoryArchive, Result, Secret,
     destination::{RemotePlace, RemoteSettings},
     portable::{Compression, PipeIn, PipeOut, PipeWriter, PortableArchive, PortableOptions},
-    without_secrets,
+    spool_folder, without_secrets,
 };
 use encryption::Encryption;
 use std::{
@@ -70,14 +70,6 @@ pub fn pipe_to(writer: impl Write + Send + 'static) -> ArchiveSpec {
 /// file without a name in `$TMPDIR`, else in the system's folder for large temporary files.
 pub fn pipe_from(reader: impl Read + Send + 'static) -> ArchiveSpec {
     ArchiveSpec::new(Place::PipeFrom(Arc::new(PipeIn::new(reader, spool_folder()))))
-}
-
-fn spool_folder() -> PathBuf {
-    let large = PathBuf::from("/var/tmp");
-    match std::env::var_os("TMPDIR").is_none_or(|v| v.is_empty()) && large.is_dir() {
-        true => large,
-        false => std::env::temp_dir(),
-    }
 }
 
 pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {

@@ -1,18 +1,29 @@
-//! One stream of bytes to several destinations. One that fails is given up and remembered with its error; the others go on.
+//! One stream of bytes to several destinations. One that fails, or stands still while others wait for it, is given up and
+//! remembered with its error; the others go on.
 
-use super::{Blob, Destination, Stored, Upload};
-use crate::{Error, Result};
+use super::{Blob, Destination, Pulse, Stored, Upload};
+use crate::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
 use std::{
     fmt,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
 
-/// Giving one up must not hold up the others.
+/// What is left of one that is given up is cleared within this time, or by the next run.
 const GIVE_UP: Duration = Duration::from_secs(60);
+/// So long others wait for a call of one that does not tell how far it is.
+const STILL: Duration = Duration::from_secs(60);
+/// For the end they wait so many times longer: a server has work to do then, and all others have ended.
+const AT_THE_END: u32 = 3;
 
 /// A destination among several, and what it is to call what it is sent.
 pub(crate) struct Lane {
@@ -88,12 +99,25 @@ impl Destination for Fan {
 
     /// Each lane has names of its own.
     async fn create(&self, _provisional: &str, _names: &[String]) -> Result<Box<dyn Upload>> {
-        let begun =
-            join_all(self.lanes.iter().map(|lane| lane.destination.create(&lane.provisional, &lane.names)));
-        let mut tee = Tee { lanes: Vec::new(), outcomes: self.outcomes.clone() };
+        let (first, still) = (watch::Sender::new(None), Pulse::new(STILL));
+        let begun = join_all(self.lanes.iter().map(|lane| {
+            in_time(
+                lane.destination.create(&lane.provisional, &lane.names),
+                &lane.destination,
+                &still,
+                1,
+                &first,
+            )
+        }));
+        let mut tee = Tee { lanes: Vec::new(), outcomes: self.outcomes.clone(), given_up: JoinSet::new() };
         for (lane, upload) in begun.await.into_iter().enumerate() {
             match upload {
-                Ok(upload) => tee.lanes.push((lane, upload)),
+                Ok(upload) => tee.lanes.push(Going {
+                    number: lane,
+                    place: self.lanes[lane].destination.to_string(),
+                    pulse: upload.pulse().unwrap_or_else(|| Pulse::new(STILL)),
+                    upload,
+                }),
                 Err(e) => self.outcomes.set(lane, Outcome::Failed(e)),
             }
         }
@@ -134,40 +158,111 @@ impl Destination for Fan {
     }
 }
 
-/// The uploads that still go on.
+/// What `doing` comes to. `first` is when the first of several was done: from then on the others wait, and this one may stand
+/// still no longer than its pulse allows, times `patience`.
+async fn in_time<T>(
+    doing: impl Future<Output = Result<T>>,
+    place: impl fmt::Display,
+    pulse: &Pulse,
+    patience: u32,
+    first: &watch::Sender<Option<Instant>>,
+) -> Result<T> {
+    let mut doing = pin!(doing);
+    let mut others = first.subscribe();
+    let limit = patience * pulse.limit();
+    loop {
+        let done_first = *others.borrow_and_update();
+        let until = done_first.map(|at| at.max(pulse.last()) + limit);
+        let expired = async {
+            match until {
+                Some(until) => sleep_until(until).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            done = &mut doing => {
+                if done.is_ok() {
+                    first.send_if_modified(|at| at.is_none() && at.replace(Instant::now()).is_none());
+                }
+                return done;
+            }
+            // The sender is borrowed here.
+            _ = others.changed() => {}
+            () = expired => {
+                let last = done_first.map(|at| at.max(pulse.last()) + limit);
+                if last.is_some_and(|last| last <= Instant::now()) {
+                    let text = format!("nothing moved for {} seconds, and others waited for it", limit.as_secs());
+                    return Err(Error::new(ErrorKind::Destination, "write", text)
+                        .on(place)
+                        .hint("look whether it can be reached, and whether it works; `backup copy` brings it what it lacks"));
+                }
+            }
+        }
+    }
+}
+
+/// An upload that still goes on.
+struct Going {
+    number: usize,
+    place: String,
+    upload: Box<dyn Upload>,
+    pulse: Pulse,
+}
+
 struct Tee {
-    lanes: Vec<(usize, Box<dyn Upload>)>,
+    lanes: Vec<Going>,
     outcomes: Outcomes,
+    /// What clears up behind those that failed.
+    given_up: JoinSet<()>,
 }
 
 #[async_trait]
 impl Upload for Tee {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let writes = self.lanes.iter_mut().map(|(_, upload)| upload.write(bytes.clone()));
+        let first = watch::Sender::new(None);
+        let writes = self
+            .lanes
+            .iter_mut()
+            .map(|lane| in_time(lane.upload.write(bytes.clone()), &lane.place, &lane.pulse, 1, &first));
         let written = join_all(writes).await;
         if written.iter().all(Result::is_ok) {
             return Ok(());
         }
-        let mut given_up = Vec::new();
-        for ((lane, upload), written) in std::mem::take(&mut self.lanes).into_iter().zip(written) {
+        for (lane, written) in std::mem::take(&mut self.lanes).into_iter().zip(written) {
             match written {
-                Ok(()) => self.lanes.push((lane, upload)),
+                Ok(()) => self.lanes.push(lane),
                 Err(e) => {
-                    self.outcomes.set(lane, Outcome::Failed(e));
-                    given_up.push(tokio::time::timeout(GIVE_UP, upload.abort()));
+                    self.outcomes.set(lane.number, Outcome::Failed(e));
+                    // Its error is known already; what it leaves, the next run clears.
+                    self.given_up.spawn(async move { drop(timeout(GIVE_UP, lane.upload.abort()).await) });
                 }
             }
         }
-        // Their errors are known already; what they leave, the next run clears.
-        let _ = join_all(given_up).await;
-        if self.lanes.is_empty() { Err(self.outcomes.first_failure()) } else { Ok(()) }
+        match self.lanes.is_empty() {
+            true => {
+                while self.given_up.join_next().await.is_some() {}
+                Err(self.outcomes.first_failure())
+            }
+            false => Ok(()),
+        }
+    }
+
+    fn keeps_bytes(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.upload.keeps_bytes())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<String> {
-        let (numbers, uploads): (Vec<_>, Vec<_>) = std::mem::take(&mut self.lanes).into_iter().unzip();
-        let committed = join_all(uploads.into_iter().map(Upload::commit)).await;
+        let first_done = watch::Sender::new(None);
+        let commits = std::mem::take(&mut self.lanes).into_iter().map(|lane| {
+            let first_done = &first_done;
+            async move {
+                let Going { number, place, upload, pulse } = lane;
+                (number, in_time(upload.commit(), place, &pulse, AT_THE_END, first_done).await)
+            }
+        });
         let mut first = None;
-        for (lane, committed) in numbers.into_iter().zip(committed) {
+        for (lane, committed) in join_all(commits).await {
             match committed {
                 Ok(name) => {
                     first.get_or_insert_with(|| name.clone());
@@ -176,11 +271,87 @@ impl Upload for Tee {
                 Err(e) => self.outcomes.set(lane, Outcome::Failed(e)),
             }
         }
+        while self.given_up.join_next().await.is_some() {}
         first.ok_or_else(|| self.outcomes.first_failure())
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
         let lanes = std::mem::take(&mut self.lanes);
-        join_all(lanes.into_iter().map(|(_, upload)| upload.abort())).await.into_iter().collect()
+        let aborted: Result<()> =
+            join_all(lanes.into_iter().map(|lane| lane.upload.abort())).await.into_iter().collect();
+        while self.given_up.join_next().await.is_some() {}
+        aborted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::destination::LocalFolder;
+
+    /// Takes the first write and then nothing more.
+    struct Stalls {
+        taken: bool,
+    }
+
+    #[async_trait]
+    impl Upload for Stalls {
+        async fn write(&mut self, _: Bytes) -> Result<()> {
+            if std::mem::replace(&mut self.taken, true) {
+                std::future::pending::<()>().await;
+            }
+            Ok(())
+        }
+
+        async fn commit(self: Box<Self>) -> Result<String> {
+            Ok("stalled".into())
+        }
+
+        async fn abort(self: Box<Self>) -> Result<()> {
+            std::future::pending().await
+        }
+
+        fn pulse(&self) -> Option<Pulse> {
+            Some(Pulse::new(Duration::from_millis(300)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_place_that_stands_still_is_given_up_and_said_and_the_others_stand() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder: Arc<dyn Destination> = Arc::new(LocalFolder::new(dir.path()));
+        let lane = |name: &str| Lane {
+            destination: folder.clone(),
+            provisional: format!(".{name}"),
+            names: vec![name.to_owned()],
+            beside: false,
+        };
+        let (fan, outcomes) = Fan::new(vec![lane("a"), lane("b")]);
+        let upload = fan.create("", &[]).await.unwrap();
+        drop(upload);
+        let good = folder.create(".a", &["a".to_owned()]).await.unwrap();
+        let going = |number, upload: Box<dyn Upload>| Going {
+            number,
+            place: format!("place {number}"),
+            pulse: upload.pulse().unwrap_or_else(|| Pulse::new(STILL)),
+            upload,
+        };
+        let lanes = vec![going(0, good), going(1, Box::new(Stalls { taken: false }))];
+        let mut tee = Box::new(Tee { lanes, outcomes: outcomes.clone(), given_up: JoinSet::new() });
+        let begin = Instant::now();
+        for _ in 0..3 {
+            tee.write("bytes".into()).await.unwrap();
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "the other was held up");
+        // It is not waited for to clear up behind it, either: that has a limit of its own.
+        tee.given_up.abort_all();
+        assert_eq!(tee.commit().await.unwrap(), "a");
+        assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"bytesbytesbytes");
+        let said = outcomes.all();
+        assert!(matches!(&said[0], Outcome::Stored(name) if name == "a"), "{said:?}");
+        assert!(
+            matches!(&said[1], Outcome::Failed(e) if e.to_string().contains("nothing moved")),
+            "{said:?}"
+        );
     }
 }

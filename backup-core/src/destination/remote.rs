@@ -4,15 +4,18 @@ mod dav;
 mod failure;
 mod file;
 mod object;
+mod pace;
+mod part;
 mod place;
 mod s3;
 #[cfg(unix)]
 mod sftp;
 mod transport;
+mod uploads;
 
 pub use place::{RemotePlace, RemoteSettings};
 
-use super::{Blob, Destination, Stored, Upload, local::temporary_name};
+use super::{Blob, Destination, Pulse, Stored, Upload, local::temporary_name};
 use crate::{Error, ErrorKind, Result};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -33,10 +36,12 @@ pub(crate) struct RemoteFolder {
     prefix: String,
     shown: Arc<str>,
     /// What OpenDAL does not have for S3.
-    uploads: Option<s3::Uploads>,
+    uploads: Option<uploads::Uploads>,
     /// What it does not have for WebDAV.
     dav: Option<dav::Dav>,
     patience: Duration,
+    /// Where HTTP does not keep to it itself.
+    pace: Option<pace::Pace>,
 }
 
 impl RemoteFolder {
@@ -48,15 +53,16 @@ impl RemoteFolder {
             .with_min_delay(policy.first_wait)
             .with_max_delay(policy.longest_wait)
             .with_jitter();
+        let pace = place.settings.limit_rate.map(pace::Pace::new).transpose().map_err(|e| e.on(place))?;
         let (mut uploads, mut dav) = (None, None);
         let (plain, path) = match place.scheme {
             Scheme::S3 => {
-                let (operator, calls) = s3::open(place)?;
+                let (operator, calls) = s3::open(place, pace.clone())?;
                 uploads = Some(calls);
                 (operator, place.path.clone())
             }
             Scheme::WebdavPlain | Scheme::WebdavTls => {
-                let (operator, calls) = dav::open(place)?;
+                let (operator, calls) = dav::open(place, pace.clone())?;
                 dav = Some(calls);
                 (operator, place.path.clone())
             }
@@ -78,12 +84,22 @@ impl RemoteFolder {
             uploads,
             dav,
             patience: place.patience(),
+            pace,
         })
     }
 
     /// Whether objects have no folders around them and no names before their end.
     fn keeps_objects(&self) -> bool {
         self.uploads.is_some()
+    }
+
+    fn speaks_http(&self) -> bool {
+        self.uploads.is_some() || self.dav.is_some()
+    }
+
+    /// For an upload to it.
+    fn pulse(&self) -> Pulse {
+        Pulse::new(2 * self.patience)
     }
 
     fn path(&self, name: &str) -> String {
@@ -386,6 +402,9 @@ impl Blob for RemoteBlob {
         let end = end.ok_or_else(short)?;
         if length == 0 {
             return Ok(Bytes::new());
+        }
+        if let (Some(pace), false) = (&self.folder.pace, self.folder.speaks_http()) {
+            pace.wait(length).await;
         }
         let read = self.folder.operator.read_with(&self.folder.path(&self.name)).range(offset..end).await;
         let read = read.map_err(|e| self.folder.error("read", &self.name, &e))?.to_bytes();

@@ -54,6 +54,14 @@ impl Encrypted {
     }
 }
 
+impl Encrypted {
+    /// No more than is needed: it may be kept for a while. Chunks of 64 KiB grow by 16 bytes.
+    fn reserve(&self, bytes: usize) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.reserve(bytes + bytes / 4096 + (64 << 10) + 16);
+    }
+}
+
 impl Write for Encrypted {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
@@ -98,6 +106,7 @@ impl EncryptedUpload {
         };
         let (mut sha256, room) = (self.sha256.clone(), std::mem::take(&mut self.room));
         let call = blocking("encrypt", move || {
+            encryption.encrypted.reserve(bytes.len());
             encryption.writer.write_all(&bytes).map_err(failed)?;
             drop(bytes);
             let (encrypted, rest) = match end {

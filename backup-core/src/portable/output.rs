@@ -192,11 +192,8 @@ impl Worker {
             self.table.push(listed, raw_length)?;
         }
         self.written += bytes.len() as u64;
-        let bytes = Bytes::from(bytes);
-        upload.write(bytes.clone()).await?;
-        if bytes.is_unique() {
-            self.compressors.recycle(bytes.into());
-        }
+        let kept = upload.keeps_bytes();
+        upload.write(self.compressors.lend(bytes, kept)).await?;
         drop(holds);
         Ok(())
     }

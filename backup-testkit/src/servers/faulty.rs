@@ -19,6 +19,8 @@ pub enum Fault {
     LoseAnswer,
     /// The connection ends in the middle of the request.
     CutRequest,
+    /// One bit of the body is another on the other side.
+    FlipByte,
     /// The connection ends in the middle of the answer.
     CutAnswer,
     /// Nothing moves any more.
@@ -134,6 +136,9 @@ fn pass(
         let n = client.read(&mut piece[..most])?;
         if n == 0 {
             return Ok(());
+        }
+        if fault == Some(Fault::FlipByte) && left == length {
+            piece[n / 2] ^= 1;
         }
         up.write_all(&piece[..n])?;
         left -= n as u64;

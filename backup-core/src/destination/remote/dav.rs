@@ -3,6 +3,7 @@
 
 use super::{
     failure,
+    pace::Pace,
     place::{RemotePlace, Scheme},
     transport::Transport,
 };
@@ -25,12 +26,12 @@ pub(super) struct Dav {
     user: Option<(String, Secret)>,
 }
 
-pub(super) fn open(place: &RemotePlace) -> Result<(Operator, Dav)> {
+pub(super) fn open(place: &RemotePlace, pace: Option<Pace>) -> Result<(Operator, Dav)> {
     let tls = place.scheme == Scheme::WebdavTls;
     let port = place.port.map(|port| format!(":{port}")).unwrap_or_default();
     let scheme = if tls { "https" } else { "http" };
     let endpoint = format!("{scheme}://{}{port}", place.host);
-    let transport = Transport::new(tls, place.patience())?;
+    let transport = Transport::new(tls, place.settings.ca_file.as_deref(), place.patience(), pace)?;
     let mut builder = services::Webdav::default().endpoint(&endpoint);
     let user = match (&place.user, &place.settings.password) {
         (Some(user), Some(password)) => {

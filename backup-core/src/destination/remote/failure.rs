@@ -18,16 +18,43 @@ pub(super) fn error(operation: &'static str, subject: impl std::fmt::Display, e:
     }
 }
 
+/// An error that a server has answered with, of S3: its code and message, if it gave any.
+pub(super) fn said(
+    operation: &'static str,
+    subject: impl std::fmt::Display,
+    status: http::StatusCode,
+    code: &str,
+    message: &str,
+) -> Error {
+    let said = Some(message).filter(|m| !m.is_empty());
+    let (message, hint) = match code {
+        "" => (format!("the server says: {status}"), None),
+        code => of_code(code, said),
+    };
+    let error = Error::new(ErrorKind::Destination, operation, message).on(subject);
+    match hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
 /// Message and hint.
 fn explain(e: &opendal::Error) -> (String, Option<&'static str>) {
     let text = everything(e);
-    let code = between(&text, "code: \"", "\"");
-    let said = between(&text, "message: \"", "\"").filter(|m| !m.is_empty());
+    let code = between(&text, "code: \"", "\"").unwrap_or_default();
+    match code {
+        "" => plain(e, text),
+        code => of_code(code, between(&text, "message: \"", "\"").filter(|m| !m.is_empty())),
+    }
+}
+
+/// What a code of S3 means.
+fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
     let with = |plain: &str| match said {
         Some(said) => format!("{plain} (the server says: {said})"),
         None => plain.to_owned(),
     };
-    match code.unwrap_or_default() {
+    match code {
         "NoSuchBucket" => {
             (with("the bucket does not exist"), Some("make it first, or check its name and the endpoint"))
         }
@@ -55,7 +82,10 @@ fn explain(e: &opendal::Error) -> (String, Option<&'static str>) {
             with("the server has no space left"),
             Some("free some space there, or choose another destination"),
         ),
-        "" => plain(e, text),
+        "BadDigest" | "XAmzContentChecksumMismatch" | "InvalidDigest" => (
+            with("what arrived there is not what was sent"),
+            Some("look at the network, and at the memory of both machines"),
+        ),
         code => (said.map_or_else(|| code.to_owned(), |said| format!("{code}: {said}")), None),
     }
 }

@@ -1,7 +1,10 @@
 //! A file that is written under its provisional name and gets its own at its end: SFTP and WebDAV.
 
-use super::{RemoteFolder, dav};
-use crate::{Error, ErrorKind, Result, destination::Upload};
+use super::{RemoteFolder, dav, pace::Pace};
+use crate::{
+    Error, ErrorKind, Result,
+    destination::{Pulse, Upload},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use opendal::{Buffer, Writer};
@@ -29,6 +32,7 @@ pub(super) struct FileUpload {
     names: Vec<String>,
     way: Option<Way>,
     written: u64,
+    pulse: Pulse,
 }
 
 pub(super) async fn begin(folder: &RemoteFolder, provisional: &str, names: &[String]) -> Result<FileUpload> {
@@ -56,7 +60,8 @@ pub(super) async fn begin(folder: &RemoteFolder, provisional: &str, names: &[Str
         }
     };
     let (folder, provisional, names) = (folder.clone(), provisional.to_owned(), names.to_vec());
-    Ok(FileUpload { folder, provisional, names, way: Some(way), written: 0 })
+    let pulse = folder.pulse();
+    Ok(FileUpload { folder, provisional, names, way: Some(way), written: 0, pulse })
 }
 
 impl FileUpload {
@@ -121,7 +126,11 @@ impl Upload for FileUpload {
         let (folder, provisional) = (&self.folder, &self.provisional);
         let mut rest = bytes;
         while !rest.is_empty() {
-            let piece = rest.split_to(rest.len().min(PIECE));
+            let most = folder.pace.as_ref().map_or(PIECE, Pace::piece).min(PIECE);
+            let piece = rest.split_to(rest.len().min(most));
+            if let Some(pace) = &folder.pace {
+                pace.wait(piece.len()).await;
+            }
             match &mut self.way {
                 None => return Err(Error::contract("a write after the end").on(provisional)),
                 Some(Way::Sftp(writer)) => {
@@ -144,8 +153,13 @@ impl Upload for FileUpload {
                     }
                 }
             }
+            self.pulse.beat();
         }
         Ok(())
+    }
+
+    fn pulse(&self) -> Option<Pulse> {
+        Some(self.pulse.clone())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<String> {

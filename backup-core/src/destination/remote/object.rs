@@ -1,15 +1,22 @@
 //! An object that is being uploaded in parts. Its key is fixed from the beginning and nothing can be seen of it before its end:
 //! a small marker object under the provisional name shows it, and leads to what a killed run has left.
 
-use super::RemoteFolder;
-use crate::{Error, ErrorKind, Result, destination::Upload};
+use super::{
+    RemoteFolder,
+    part::{self, Part},
+    transport::Water,
+    uploads::{Key, PartSent, Uploads},
+};
+use crate::{
+    Error, ErrorKind, Result,
+    destination::{Pulse, Upload},
+};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use opendal::{Buffer, ErrorKind as Remote, Writer};
+use bytes::Bytes;
+use opendal::ErrorKind as Remote;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
-/// The smallest part. There can be 10,000 parts: after each thousand they double.
-const PART: usize = 8 << 20;
 /// Parts that are sent at the same time.
 const AT_ONCE: usize = 3;
 /// Metadata that tells our object from one that somebody else put there.
@@ -28,14 +35,18 @@ pub(super) struct ObjectUpload {
     folder: RemoteFolder,
     provisional: String,
     name: String,
-    writer: Writer,
-    part: BytesMut,
-    parts: usize,
+    key: Key,
+    /// Of the upload in parts; a small object needs none.
+    id: Option<String>,
+    /// What is collected; nothing at the beginning and behind the end of a part.
+    part: Option<Part>,
+    /// Parts that were handed over, and how large the next one is after so many.
+    begun: usize,
+    size_after: fn(usize) -> u64,
+    sending: JoinSet<Result<PartSent>>,
+    sent: Vec<PartSent>,
     written: u64,
-}
-
-fn part_size(number: usize) -> usize {
-    PART << (number / 1000).min(9)
+    pulse: Pulse,
 }
 
 /// Who holds it uploads the object of this name; nobody else begins to.
@@ -58,22 +69,19 @@ pub(super) async fn begin(
             let marker = serde_json::to_vec(&Marker { name: name.clone() }).map_err(Error::contract)?;
             folder.put(provisional, marker.into()).await?;
             if folder.swap(&claim(name), None, Some(provisional.as_bytes())).await? {
-                let writer = folder
-                    .operator
-                    .writer_with(&folder.path(name))
-                    .if_not_exists(true)
-                    .user_metadata([(TOKEN.to_owned(), provisional.to_owned())])
-                    .concurrent(AT_ONCE)
-                    .await
-                    .map_err(|e| folder.error("create", name, &e))?;
                 return Ok(ObjectUpload {
                     folder: folder.clone(),
                     provisional: provisional.to_owned(),
                     name: name.clone(),
-                    writer,
-                    part: BytesMut::new(),
-                    parts: 0,
+                    key: key(folder, name),
+                    id: None,
+                    part: None,
+                    begun: 0,
+                    size_after: part::size,
+                    sending: JoinSet::new(),
+                    sent: Vec::new(),
                     written: 0,
+                    pulse: folder.pulse(),
                 });
             }
         }
@@ -85,6 +93,10 @@ pub(super) async fn begin(
         let _ = discard(folder, provisional).await;
     }
     begun
+}
+
+fn key(folder: &RemoteFolder, name: &str) -> Key {
+    Key { path: folder.path(name), shown: folder.shown(name) }
 }
 
 fn taken(name: &str) -> Error {
@@ -103,7 +115,7 @@ pub(super) async fn discard(folder: &RemoteFolder, provisional: &str) -> Result<
     let held = folder.read_small_now(&claim(&marker.name), LARGEST_MARKER).await?;
     if held.is_some_and(|h| h == provisional.as_bytes()) {
         if let Some(uploads) = &folder.uploads {
-            uploads.give_up(&folder.path(&marker.name)).await?;
+            uploads.give_up_all(&key(folder, &marker.name)).await?;
         }
         folder.remove_now(&claim(&marker.name)).await?;
     }
@@ -111,20 +123,70 @@ pub(super) async fn discard(folder: &RemoteFolder, provisional: &str) -> Result<
 }
 
 impl ObjectUpload {
-    async fn send_part(&mut self) -> Result<()> {
-        let part = std::mem::take(&mut self.part).freeze();
-        self.parts += 1;
-        let sent = self.writer.write(Buffer::from(part)).await;
-        sent.map_err(|e| self.folder.error("write", &self.name, &e))
+    fn uploads(&self) -> Result<&Uploads> {
+        self.folder.uploads.as_ref().ok_or_else(|| Error::contract("an upload in parts to what is no bucket"))
+    }
+
+    /// Hands a part over, when fewer than so many are on their way.
+    async fn send(&mut self, part: Part) -> Result<()> {
+        let uploads = self.uploads()?.clone();
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => self.id.insert(uploads.begin(&self.key, (TOKEN, &self.provisional)).await?).clone(),
+        };
+        // Large ones go through files: one is written while one is sent.
+        let at_once = if part.is_in_memory() { AT_ONCE } else { 1 };
+        while self.sending.len() >= at_once {
+            self.one_arrives().await?;
+        }
+        self.begun += 1;
+        let (number, key, water) = (self.begun, self.key.clone(), Water::new(self.pulse.clone()));
+        self.sending.spawn(async move { uploads.send(&key, &id, number, part, water).await });
+        Ok(())
+    }
+
+    async fn one_arrives(&mut self) -> Result<()> {
+        match self.sending.join_next().await {
+            None => Ok(()),
+            Some(Ok(sent)) => {
+                self.sent.push(sent?);
+                self.pulse.beat();
+                Ok(())
+            }
+            Some(Err(e)) => Err(Error::new(ErrorKind::Panicked, "write", e).on(&self.key.shown)),
+        }
+    }
+
+    /// All of a small object in one call.
+    async fn put_whole(&mut self, part: Option<Part>) -> Result<()> {
+        let bytes = part.and_then(Part::into_buffer).unwrap_or_default();
+        let mark = [(TOKEN.to_owned(), self.provisional.clone())];
+        let put =
+            self.folder.operator.write_with(&self.key.path, bytes).if_not_exists(true).user_metadata(mark);
+        put.await.map(drop).map_err(|e| match e.kind() {
+            Remote::ConditionNotMatch => taken(&self.name),
+            _ => self.folder.error("write", &self.name, &e),
+        })
     }
 
     async fn complete(&mut self) -> Result<()> {
-        if !self.part.is_empty() {
-            self.send_part().await?;
-        }
-        let Err(e) = self.writer.close().await else { return Ok(()) };
+        let last = self.part.take();
+        let done = match self.begun {
+            0 => self.put_whole(last).await,
+            _ => {
+                if let Some(part) = last {
+                    self.send(part).await?;
+                }
+                while !self.sending.is_empty() {
+                    self.one_arrives().await?;
+                }
+                self.sent.sort_by_key(|part| part.number);
+                self.uploads()?.complete(&self.key, self.id.as_deref().unwrap_or_default(), &self.sent).await
+            }
+        };
+        let Err(e) = done else { return Ok(()) };
         // The answer may have been lost, and the object be there: the name tells nothing, our mark on it does.
-        match self.folder.operator.stat(&self.folder.path(&self.name)).await {
+        match self.folder.operator.stat(&self.key.path).await {
             Ok(found) => {
                 let mut marks = found.user_metadata().into_iter().flatten();
                 match marks.any(|(key, value)| key.eq_ignore_ascii_case(TOKEN) && value == self.provisional) {
@@ -132,8 +194,8 @@ impl ObjectUpload {
                     false => Err(taken(&self.name)),
                 }
             }
-            Err(_) if e.kind() == Remote::ConditionNotMatch => Err(taken(&self.name)),
-            Err(_) => Err(self.folder.error("complete", &self.name, &e)),
+            Err(_) if e.kind() == ErrorKind::Refused => Err(taken(&self.name)),
+            Err(_) => Err(e),
         }
     }
 
@@ -151,37 +213,46 @@ impl ObjectUpload {
     }
 
     async fn give_up(&mut self) -> Result<()> {
-        // Ours first, while its number is known; then whatever else was begun under this name.
-        let aborted = self.writer.abort().await;
+        self.part = None;
+        // None of them may arrive after the upload is gone.
+        self.sending.shutdown().await;
+        let gone = match self.id.take() {
+            // Ours first, while its number is known; then whatever else was begun under this name.
+            Some(id) => self.uploads()?.give_up(&self.key, &id).await,
+            None => Ok(()),
+        };
         discard(&self.folder, &self.provisional).await?;
-        match aborted {
-            // The listing that came after it found nothing to give up.
-            Err(e) if e.kind() != Remote::NotFound && self.folder.uploads.is_none() => {
-                Err(self.folder.error("give up the upload", &self.name, &e))
-            }
-            _ => Ok(()),
-        }
+        gone
     }
 }
 
 #[async_trait]
 impl Upload for ObjectUpload {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        let mut rest = &bytes[..];
+        let mut rest = bytes;
         self.written += rest.len() as u64;
         while !rest.is_empty() {
-            let size = part_size(self.parts);
-            if self.part.capacity() == 0 {
-                self.part.reserve(size);
-            }
-            let (now, later) = rest.split_at(rest.len().min(size - self.part.len()));
-            self.part.extend_from_slice(now);
-            rest = later;
-            if self.part.len() == size {
-                self.send_part().await?;
+            let size = (self.size_after)(self.begun);
+            let mut part = match self.part.take() {
+                Some(part) => part,
+                None => Part::begin(size).await?,
+            };
+            let now = usize::try_from(size - part.length()).unwrap_or(rest.len()).min(rest.len());
+            part.push(rest.split_to(now)).await?;
+            match part.length() == size {
+                true => self.send(part).await?,
+                false => self.part = Some(part),
             }
         }
         Ok(())
+    }
+
+    fn keeps_bytes(&self) -> bool {
+        true
+    }
+
+    fn pulse(&self) -> Option<Pulse> {
+        Some(self.pulse.clone())
     }
 
     async fn commit(mut self: Box<Self>) -> Result<String> {
@@ -208,12 +279,40 @@ impl Upload for ObjectUpload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        Secret,
+        destination::{Destination, RemotePlace, RemoteSettings},
+    };
+    use backup_testkit::{
+        make::noise,
+        run,
+        servers::{Minio, or_skip},
+    };
 
     #[test]
-    fn ten_thousand_parts_are_enough_for_five_terabytes() {
-        let all: u64 = (0..10_000).map(|n| part_size(n) as u64).sum();
-        assert!(all > 5 << 40, "{all}");
-        assert_eq!((part_size(0), part_size(999), part_size(1000)), (PART, PART, 2 * PART));
-        assert!(part_size(9_999) as u64 <= 5 << 30);
+    fn small_parts_from_memory_and_large_ones_from_a_file_make_one_object() {
+        run("small_parts_from_memory_and_large_ones_from_a_file_make_one_object", async {
+            let minio = or_skip("minio", Minio::start());
+            let settings = RemoteSettings {
+                access_key_id: Some(Minio::KEY.to_owned()),
+                secret_access_key: Some(Secret::new(Minio::SECRET)),
+                ..RemoteSettings::default()
+            };
+            let place = RemotePlace::parse(&minio.url("parts")).unwrap().unwrap();
+            let folder = RemoteFolder::new(&place.configured(settings).unwrap()).unwrap();
+            let mut upload = begin(&folder, ".provisional", &["whole".to_owned()]).await.unwrap();
+            upload.size_after = |n| if n < 2 { 5 << 20 } else { 17 << 20 };
+            let data = Bytes::from(noise(47 << 20, 3));
+            for at in (0..data.len()).step_by(3 << 20) {
+                upload.write(data.slice(at..(at + (3 << 20)).min(data.len()))).await.unwrap();
+            }
+            assert_eq!(upload.begun, 4);
+            assert_eq!(Box::new(upload).commit().await.unwrap(), "whole");
+            let blob = folder.open("whole").await.unwrap();
+            assert!(blob.read_at(0, data.len()).await.unwrap() == data);
+            let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
+            assert_eq!(names, ["whole"]);
+            assert_eq!(minio.uploads(), [""; 0]);
+        });
     }
 }

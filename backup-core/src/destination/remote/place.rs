@@ -2,7 +2,7 @@
 
 use crate::{Error, ErrorKind, Result, RetryPolicy, Secret, without_secrets};
 use reqwest::Url;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 /// Kinds of servers, by the scheme of their URLs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +42,10 @@ pub struct RemoteSettings {
     pub secret_access_key: Option<Secret>,
     /// WebDAV: the password of the user in the URL.
     pub password: Option<Secret>,
+    /// S3 and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
+    pub ca_file: Option<PathBuf>,
+    /// Bytes a second that may pass, in both directions together; 10 KiB at least.
+    pub limit_rate: Option<u64>,
     /// A connection on which nothing moves for so long is given up; 30 seconds.
     pub patience: Option<Duration>,
     /// How calls are repeated whose failure may pass; six calls, within about six seconds.
@@ -116,6 +120,7 @@ impl RemotePlace {
             (more.access_key_id.is_some(), s3, "access_key_id"),
             (more.secret_access_key.is_some(), s3, "secret_access_key"),
             (more.password.is_some(), dav, "password"),
+            (more.ca_file.is_some(), s3 || dav, "ca_file"),
         ] {
             if given && !known {
                 foreign = Some(name);
@@ -137,6 +142,8 @@ impl RemotePlace {
         mine.access_key_id = more.access_key_id.or(mine.access_key_id.take());
         mine.secret_access_key = more.secret_access_key.or(mine.secret_access_key.take());
         mine.password = more.password.or(mine.password.take());
+        mine.ca_file = more.ca_file.or(mine.ca_file.take());
+        mine.limit_rate = more.limit_rate.or(mine.limit_rate);
         mine.patience = more.patience.or(mine.patience);
         mine.retry = more.retry.or(mine.retry);
         match same {

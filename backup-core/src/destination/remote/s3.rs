@@ -1,49 +1,17 @@
-//! S3: the operator, and the two calls that OpenDAL does not have: which uploads of an object were begun, and giving one up.
+//! S3: the server, the credentials, the operator of a bucket.
 
-use super::{failure, place::RemotePlace, transport::Transport};
-use crate::{Error, ErrorKind, Result, RetryPolicy};
-use http::{Method, Request, StatusCode};
-use opendal::{Buffer, HttpTransporter, Operator, services};
+use super::{failure, pace::Pace, place::RemotePlace, transport::Transport, uploads::Uploads};
+use crate::{Error, ErrorKind, Result};
+use opendal::{HttpTransporter, Operator, services};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, OsEnv, ProvideCredentialChain, Signer};
 use reqsign_file_read_tokio::TokioFileRead;
-use serde::Deserialize;
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// What stays as it is in a query.
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same in a path.
-const PATH: &AsciiSet = &QUERY.remove(b'/');
-
-/// The calls that OpenDAL does not have.
-#[derive(Clone)]
-pub(super) struct Uploads {
-    transport: HttpTransporter,
-    signer: Signer<Credential>,
-    /// The URL of the bucket, without a slash at its end.
-    bucket: String,
-    retry: RetryPolicy,
-    patience: Duration,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Listing {
-    #[serde(rename = "Upload")]
-    uploads: Vec<Begun>,
-    is_truncated: bool,
-    next_key_marker: String,
-    next_upload_id_marker: String,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Begun {
-    key: String,
-    upload_id: String,
-}
+pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
 
 /// Where requests go.
 struct Server {
@@ -111,10 +79,11 @@ fn credentials(place: &RemotePlace, aws: bool) -> Result<ProvideCredentialChain<
 }
 
 /// The operator of the bucket, without retries, and the calls that it does not have.
-pub(super) fn open(place: &RemotePlace) -> Result<(Operator, Uploads)> {
+pub(super) fn open(place: &RemotePlace, pace: Option<Pace>) -> Result<(Operator, Uploads)> {
     let server = Server::of(place)?;
-    let transport =
-        HttpTransporter::new(Transport::new(server.endpoint.starts_with("https:"), place.patience())?);
+    let tls = server.endpoint.starts_with("https:");
+    let transport = Transport::new(tls, place.settings.ca_file.as_deref(), place.patience(), pace)?;
+    let http = HttpTransporter::new(transport.clone());
     let mut builder = services::S3::default()
         .bucket(&place.host)
         .endpoint(&server.endpoint)
@@ -126,104 +95,12 @@ pub(super) fn open(place: &RemotePlace) -> Result<(Operator, Uploads)> {
         builder = builder.enable_virtual_host_style();
     }
     let operator = Operator::new(builder).map_err(|e| failure::error("use the archive", place, &e))?;
-    let context =
-        Context::new().with_file_read(TokioFileRead).with_http_send(transport.clone()).with_env(OsEnv);
+    let context = Context::new().with_file_read(TokioFileRead).with_http_send(http.clone()).with_env(OsEnv);
     let signer =
         Signer::new(context, credentials(place, server.aws)?, RequestSigner::new("s3", &server.region));
+    let operator = operator.with_context(opendal::OperationContext::new().with_http_transport(http));
     let bucket = server.bucket_url(&place.host);
-    let operator =
-        operator.with_context(opendal::OperationContext::new().with_http_transport(transport.clone()));
-    Ok((operator, Uploads { transport, signer, bucket, retry: place.retry(), patience: place.patience() }))
-}
-
-impl Uploads {
-    /// Gives up every upload of exactly this key. One that is gone meanwhile is no error.
-    pub(super) async fn give_up(&self, key: &str) -> Result<()> {
-        let (mut key_marker, mut id_marker) = (String::new(), String::new());
-        loop {
-            let mut query = format!("uploads=&prefix={}", utf8_percent_encode(key, QUERY));
-            if !key_marker.is_empty() {
-                query.push_str(&format!("&key-marker={}", utf8_percent_encode(&key_marker, QUERY)));
-                query.push_str(&format!("&upload-id-marker={}", utf8_percent_encode(&id_marker, QUERY)));
-            }
-            let url = format!("{}/?{query}", self.bucket);
-            let (status, body) = self.call(Method::GET, &url, "list the uploads", key).await?;
-            let listing: Listing = match status {
-                StatusCode::OK => quick_xml::de::from_reader(&body[..]).map_err(|e| {
-                    Error::new(
-                        ErrorKind::Destination,
-                        "list the uploads",
-                        format!("the answer is wrong: {e}"),
-                    )
-                    .on(key)
-                })?,
-                _ => return Err(refused("list the uploads", key, status, &body)),
-            };
-            // Of two pages in a row, the second begins after what is given up here.
-            for upload in listing.uploads.iter().filter(|u| u.key == key) {
-                self.abort(key, &upload.upload_id).await?;
-            }
-            if !listing.is_truncated || listing.next_key_marker.is_empty() {
-                return Ok(());
-            }
-            (key_marker, id_marker) = (listing.next_key_marker, listing.next_upload_id_marker);
-        }
-    }
-
-    async fn abort(&self, key: &str, id: &str) -> Result<()> {
-        let path = utf8_percent_encode(key, PATH);
-        let url = format!("{}/{path}?uploadId={}", self.bucket, utf8_percent_encode(id, QUERY));
-        let (status, body) = self.call(Method::DELETE, &url, "give up the upload", key).await?;
-        match status {
-            s if s.is_success() || s == StatusCode::NOT_FOUND => Ok(()),
-            _ => Err(refused("give up the upload", key, status, &body)),
-        }
-    }
-
-    /// Both calls can be repeated.
-    async fn call(
-        &self,
-        method: Method,
-        url: &str,
-        operation: &'static str,
-        key: &str,
-    ) -> Result<(StatusCode, bytes::Bytes)> {
-        let never = CancellationToken::new();
-        let call = || async {
-            let request = Request::builder().method(method.clone()).uri(url).body(Buffer::new());
-            let request = request.map_err(|e| Error::new(ErrorKind::Usage, operation, e).on(key))?;
-            let (mut parts, body) = request.into_parts();
-            let signing = tokio::time::timeout(self.patience, self.signer.sign(&mut parts, None)).await;
-            signing
-                .map_err(|_| Error::new(ErrorKind::Destination, operation, "no credentials came in time"))?
-                .map_err(|e| Error::new(ErrorKind::Destination, operation, e).on(key))?;
-            parts.headers.remove(http::header::HOST);
-            let answer = self.transport.send(Request::from_parts(parts, body)).await;
-            let answer = answer.map_err(|e| failure::error(operation, key, &e))?;
-            let (status, body) = (answer.status(), answer.into_body().to_bytes());
-            if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-                return Err(refused(operation, key, status, &body).retry(true));
-            }
-            Ok((status, body))
-        };
-        self.retry.run(&never, call).await
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Complaint {
-    code: String,
-    message: String,
-}
-
-fn refused(operation: &'static str, key: &str, status: StatusCode, body: &[u8]) -> Error {
-    let said: Complaint = quick_xml::de::from_reader(body).unwrap_or_default();
-    let text = match said.code.as_str() {
-        "" => status.to_string(),
-        code => format!("{code}: {}", said.message),
-    };
-    Error::new(ErrorKind::Destination, operation, text).on(key)
+    Ok((operator, Uploads::new(transport, signer, bucket, place.retry(), place.patience())))
 }
 
 #[cfg(test)]
@@ -248,18 +125,5 @@ mod tests {
     fn an_endpoint_without_scheme_or_with_a_secret_is_refused() {
         assert!(server("s3://b/p?endpoint=127.0.0.1:9000").is_err());
         assert!(server("s3://b/p?endpoint=http://u:p@h").is_err());
-    }
-
-    #[test]
-    fn a_page_of_uploads_is_read() {
-        let page = "<ListMultipartUploadsResult><IsTruncated>true</IsTruncated><NextKeyMarker>k</NextKeyMarker>\
-                    <NextUploadIdMarker>i</NextUploadIdMarker><Upload><Key>a</Key><UploadId>1</UploadId></Upload>\
-                    <Upload><Key>a</Key><UploadId>2</UploadId><Initiator><ID>x</ID></Initiator></Upload>\
-                    </ListMultipartUploadsResult>";
-        let listing: Listing = quick_xml::de::from_reader(page.as_bytes()).unwrap();
-        assert!(
-            listing.is_truncated && listing.next_key_marker == "k" && listing.next_upload_id_marker == "i"
-        );
-        assert_eq!(listing.uploads.iter().map(|u| &*u.upload_id).collect::<Vec<_>>(), ["1", "2"]);
     }
 }

@@ -1,13 +1,19 @@
-//! HTTP as OpenDAL needs it, with TLS by rustls, and given up when nothing moves any more.
+//! HTTP with TLS by rustls: for OpenDAL and for calls of our own. Given up when nothing moves any more, held to a rate.
 
-use crate::{Error, ErrorKind, Result};
+use super::pace::Pace;
+use crate::{
+    Error, ErrorKind, Result,
+    destination::{Pulse, local::read_exact_at},
+};
 use bytes::Bytes;
-use futures::{FutureExt, Stream, TryStreamExt};
-use http::{Method, Request, Response};
+use futures::{FutureExt, Stream, TryStreamExt, ready};
+use http::{Method, Request, Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use opendal::{Buffer, HttpBody, HttpTransport};
 use std::{
-    convert::Infallible,
+    fs::File,
+    io,
+    path::Path,
     pin::Pin,
     sync::{
         Arc,
@@ -16,11 +22,49 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, Sleep, sleep, sleep_until},
+};
 
 const CONNECT: Duration = Duration::from_secs(15);
 /// A body is given to the connection in pieces of this size, so that it is seen to move.
 const PIECE: usize = 64 << 10;
+
+/// What is sent. It can be sent again.
+#[derive(Clone)]
+pub(super) enum Outgoing {
+    Memory(Buffer),
+    /// All of a file, of this length.
+    File(Arc<File>, u64),
+}
+
+impl Outgoing {
+    fn length(&self) -> u64 {
+        match self {
+            Outgoing::Memory(buffer) => buffer.len() as u64,
+            Outgoing::File(_, length) => *length,
+        }
+    }
+}
+
+/// How far a body has come in any of its attempts: what only begins again has not come further.
+pub(super) struct Water {
+    pulse: Pulse,
+    highest: AtomicU64,
+}
+
+impl Water {
+    pub(super) fn new(pulse: Pulse) -> Arc<Self> {
+        Arc::new(Water { pulse, highest: AtomicU64::new(0) })
+    }
+
+    fn rises(&self, to: u64) {
+        if self.highest.fetch_max(to, Relaxed) < to {
+            self.pulse.beat();
+        }
+    }
+}
 
 /// Sends requests.
 #[derive(Clone)]
@@ -28,22 +72,44 @@ pub(super) struct Transport {
     client: reqwest::Client,
     /// A connection on which nothing moves for this long is given up.
     patience: Duration,
+    pace: Option<Pace>,
+}
+
+/// The certificates of this file, which is PEM.
+fn roots(file: &Path) -> Result<rustls::RootCertStore> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let fail = |e: &dyn std::fmt::Display| {
+        Error::new(ErrorKind::Usage, "read the certificates", e)
+            .on(file.display())
+            .hint("ca_file is a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
+    };
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
+        roots.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
+    }
+    if roots.is_empty() { Err(fail(&"there is none in it")) } else { Ok(roots) }
 }
 
 impl Transport {
-    /// `tls`: whether the certificates of this system are needed.
-    pub(super) fn new(tls: bool, patience: Duration) -> Result<Self> {
+    /// `tls`: whether certificates are needed: those of `ca_file`, else those of this system.
+    pub(super) fn new(
+        tls: bool,
+        ca_file: Option<&Path>,
+        patience: Duration,
+        pace: Option<Pace>,
+    ) -> Result<Self> {
         let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, "prepare TLS", e);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| fail(&e))?;
-        let config = match tls {
-            true => {
+        let config = match (ca_file, tls) {
+            (Some(file), _) => config.with_root_certificates(roots(file)?),
+            (None, true) => {
                 use rustls_platform_verifier::BuilderVerifierExt;
                 config.with_platform_verifier().map_err(|e| fail(&e))?
             }
-            false => config.with_root_certificates(rustls::RootCertStore::empty()),
+            (None, false) => config.with_root_certificates(rustls::RootCertStore::empty()),
         };
         let client = reqwest::Client::builder()
             .tls_backend_preconfigured(config.with_no_client_auth())
@@ -51,7 +117,7 @@ impl Transport {
             .user_agent(concat!("backup/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| fail(&e))?;
-        Ok(Transport { client, patience })
+        Ok(Transport { client, patience, pace })
     }
 
     /// Sends a request whose body comes while it is sent.
@@ -60,14 +126,26 @@ impl Transport {
     }
 }
 
-impl HttpTransport for Transport {
-    async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
-        let (parts, body) = request.into_parts();
+impl Transport {
+    /// One request. `water` is told how far it comes.
+    pub(super) async fn exchange(
+        &self,
+        parts: Parts,
+        body: Outgoing,
+        water: Option<Arc<Water>>,
+    ) -> opendal::Result<Response<HttpBody>> {
         let is_head = parts.method == Method::HEAD;
         let moved = Arc::new(Moved::now());
         let mut builder = self.client.request(parts.method, parts.uri.to_string()).headers(parts.headers);
-        if !body.is_empty() {
-            builder = builder.body(reqwest::Body::wrap(Pieces { left: body, moved: moved.clone() }));
+        let length = body.length();
+        if length > 0 {
+            let source = match body {
+                Outgoing::Memory(buffer) => Source::Memory(buffer),
+                Outgoing::File(file, _) => Source::File { file, reading: None },
+            };
+            let (moved, pace) = (moved.clone(), self.pace.clone());
+            let pieces = Pieces { source, at: 0, length, moved, water, pace, waiting: None };
+            builder = builder.body(reqwest::Body::wrap(pieces));
         }
         let mut sending = std::pin::pin!(builder.send().fuse());
         let mut response = loop {
@@ -96,9 +174,17 @@ impl HttpTransport for Transport {
             .map_ok(Buffer::from)
             .map_err(|e| failed("read the answer", e));
         let (inner, timer) = (Box::pin(stream), Box::pin(sleep(self.patience)));
-        let stream = Watched { inner, timer, patience: self.patience };
+        let pace = self.pace.clone();
+        let stream = Watched { inner, timer, patience: self.patience, pace, waiting: None };
         out.body(HttpBody::new(stream, length))
             .map_err(|e| opendal::Error::new(opendal::ErrorKind::Unexpected, "read the answer").set_source(e))
+    }
+}
+
+impl HttpTransport for Transport {
+    async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
+        let (parts, body) = request.into_parts();
+        self.exchange(parts, Outgoing::Memory(body), None).await
     }
 }
 
@@ -141,35 +227,87 @@ impl Moved {
     }
 }
 
+enum Source {
+    Memory(Buffer),
+    File { file: Arc<File>, reading: Option<JoinHandle<io::Result<Bytes>>> },
+}
+
 /// A body in pieces.
 struct Pieces {
-    left: Buffer,
+    source: Source,
+    at: u64,
+    length: u64,
     moved: Arc<Moved>,
+    water: Option<Arc<Water>>,
+    pace: Option<Pace>,
+    /// Until the rate allows the next piece, which is the one at this place.
+    waiting: Option<(u64, Pin<Box<Sleep>>)>,
+}
+
+impl Source {
+    fn poll_piece(&mut self, at: u64, most: usize, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        match self {
+            Source::Memory(buffer) => {
+                let length = buffer.current().len().min(most);
+                Poll::Ready(Ok(buffer.split_to(length).to_bytes()))
+            }
+            Source::File { file, reading } => {
+                let task = reading.get_or_insert_with(|| {
+                    let file = file.clone();
+                    tokio::task::spawn_blocking(move || {
+                        let mut piece = vec![0; most];
+                        read_exact_at(&file, &mut piece, at).map(|()| piece.into())
+                    })
+                });
+                let read = ready!(Pin::new(task).poll(cx));
+                *reading = None;
+                Poll::Ready(read.unwrap_or_else(|e| Err(io::Error::other(e))))
+            }
+        }
+    }
 }
 
 impl Body for Pieces {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = io::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left.is_empty() {
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let this = &mut *self;
+        if this.at == this.length {
             return Poll::Ready(None);
         }
-        let length = self.left.current().len().min(PIECE);
-        let piece = self.left.split_to(length).to_bytes();
-        self.moved.note(self.left.is_empty());
+        let piece = this.pace.as_ref().map_or(PIECE, Pace::piece).min(PIECE);
+        let most = usize::try_from(this.length - this.at).unwrap_or(piece).min(piece);
+        if let Some(pace) = &this.pace {
+            let at = this.at;
+            if this.waiting.as_ref().is_none_or(|(of, _)| *of != at) {
+                this.waiting = Some((at, Box::pin(sleep_until(pace.reserve(most)))));
+            }
+            if let Some((_, wait)) = &mut this.waiting {
+                ready!(wait.as_mut().poll(cx));
+            }
+        }
+        let piece = match ready!(this.source.poll_piece(this.at, most, cx)) {
+            Ok(piece) => piece,
+            Err(e) => return Poll::Ready(Some(Err(e))),
+        };
+        this.at += piece.len() as u64;
+        this.moved.note(this.at == this.length);
+        if let Some(water) = &this.water {
+            water.rises(this.at);
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
+        self.at == self.length
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left.len() as u64)
+        SizeHint::with_exact(self.length - self.at)
     }
 }
 
@@ -178,20 +316,30 @@ struct Watched<S> {
     inner: Pin<Box<S>>,
     timer: Pin<Box<Sleep>>,
     patience: Duration,
+    pace: Option<Pace>,
+    waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S: Stream<Item = opendal::Result<Buffer>>> Stream for Watched<S> {
     type Item = opendal::Result<Buffer>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match self.inner.as_mut().poll_next(cx) {
+        let this = &mut *self;
+        if let Some(wait) = &mut this.waiting {
+            ready!(wait.as_mut().poll(cx));
+            this.waiting = None;
+            this.timer.as_mut().reset(Instant::now() + this.patience);
+        }
+        match this.inner.as_mut().poll_next(cx) {
             Poll::Pending => {
-                let patience = self.patience;
-                self.timer.as_mut().poll(cx).map(|()| Some(Err(stalled(patience))))
+                let patience = this.patience;
+                this.timer.as_mut().poll(cx).map(|()| Some(Err(stalled(patience))))
             }
             ready => {
-                let next = Instant::now() + self.patience;
-                self.timer.as_mut().reset(next);
+                this.timer.as_mut().reset(Instant::now() + this.patience);
+                if let (Some(pace), Poll::Ready(Some(Ok(buffer)))) = (&this.pace, &ready) {
+                    this.waiting = Some(Box::pin(sleep_until(pace.reserve(buffer.len()))));
+                }
                 ready
             }
         }

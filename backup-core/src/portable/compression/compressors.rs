@@ -5,6 +5,7 @@ use super::{
     codec::{Encoder, Holds},
 };
 use crate::{Result, buffers::Buffers};
+use bytes::Bytes;
 use std::sync::{Mutex, PoisonError};
 
 /// A frame as it goes into the file.
@@ -38,6 +39,17 @@ impl Compressors {
     /// Gives a buffer back.
     pub(in crate::portable) fn recycle(&self, buffer: Vec<u8>) {
         self.buffers.give_back(buffer);
+    }
+
+    /// As bytes that come back when the last of them is dropped. If they will be `kept` for a while they take no more memory than
+    /// they need.
+    pub(in crate::portable) fn lend(&self, buffer: Vec<u8>, kept: bool) -> Bytes {
+        if kept && buffer.len() < buffer.capacity() / 4 * 3 {
+            let bytes = Bytes::copy_from_slice(&buffer);
+            self.recycle(buffer);
+            return bytes;
+        }
+        self.buffers.lend(buffer)
     }
 
     /// One independent frame. Blocks the thread.
