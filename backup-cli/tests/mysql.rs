@@ -178,10 +178,16 @@ fn a_restore_that_is_killed_is_old_or_new_after_heal() {
     });
 }
 
-async fn by_hand(flavor: Flavor) {
+async fn by_hand(flavor: Flavor, method: &str) {
     let w = World::new(flavor).await;
     w.sql(APP);
-    w.expect(0, &["create", &w.url("app"), "--to", "x.tar"]);
+    w.sql("CREATE EVENT app.e ON SCHEDULE EVERY 1 YEAR DO SET @a = 1");
+    let id = w.server.container().id();
+    w.place.write(
+        "backup.toml",
+        &format!("[modules.m.sources.db]\nkind = \"mysql\"\ncontainer = \"{id}\"\ndatabases = [\"app\"]\nmethod = \"{method}\"\n"),
+    );
+    w.expect(0, &["create", "-m", "m", "--to", "x.tar"]);
     w.sql("DROP DATABASE app; SET GLOBAL local_infile = ON");
     let unpacked = w.place.path("unpacked");
     std::fs::create_dir(&unpacked).unwrap();
@@ -192,7 +198,6 @@ async fn by_hand(flavor: Flavor) {
     let blocks = guide.split("```sh\n").skip(1).map(|b| b.split("```").next().unwrap());
     let script = format!("set -e\ncd /by-hand\n{}", blocks.collect::<Vec<_>>().join("\n"));
     std::fs::write(folder.join("script.sh"), script).unwrap();
-    let id = w.server.container().id();
     let copied =
         Command::new("docker").arg("cp").arg(&folder).arg(format!("{id}:/by-hand")).status().unwrap();
     assert!(copied.success());
@@ -205,13 +210,15 @@ async fn by_hand(flavor: Flavor) {
             .replace('\t', "|"),
         "3|two 😀|00FF|7\n1|4"
     );
+    assert_eq!(w.sql("SELECT EVENT_NAME FROM information_schema.EVENTS WHERE EVENT_SCHEMA = 'app'"), "e");
 }
 
 #[test]
 fn the_vendors_client_alone_restores_by_the_guide_in_the_archive() {
     run("the_vendors_client_alone_restores_by_the_guide_in_the_archive", async {
-        by_hand(Flavor::Mariadb118).await;
-        by_hand(Flavor::Mysql9).await;
+        by_hand(Flavor::Mariadb118, "native").await;
+        by_hand(Flavor::Mysql9, "native").await;
+        by_hand(Flavor::Mysql9, "dump").await;
     });
 }
 

@@ -28,6 +28,9 @@ pub struct MysqlConfig {
     /// server whose `url` names a database, a single one takes that name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub databases: Vec<String>,
+    /// How a database is read. A restore knows it from the backup.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub method: Method,
     /// A file whose first line is the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
@@ -44,6 +47,19 @@ pub struct MysqlConfig {
     /// Restore: tables and other objects that the backup lacks stay; of those on both sides, the backup's are taken.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+}
+
+/// How a database is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Method {
+    /// By several sessions at one moment, every row counted.
+    #[default]
+    Native,
+    /// By the vendor's program (`mariadb-dump`, `mysqldump`), of the server's container or of this host: one file of statements for each
+    /// database.
+    Dump,
 }
 
 impl MysqlConfig {
@@ -117,6 +133,10 @@ impl MysqlConfig {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 fn is_false(b: &bool) -> bool {
     !*b
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 #[cfg(test)]

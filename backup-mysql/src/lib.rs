@@ -17,6 +17,7 @@ mod snapshot;
 mod source;
 mod stored;
 mod target;
+mod tools;
 
 pub use backend::MysqlBackend;
-pub use config::MysqlConfig;
+pub use config::{Method, MysqlConfig};

@@ -26,6 +26,8 @@ pub(crate) struct Server {
     pub(crate) names: Option<Vec<String>>,
     /// How it is reached, for people.
     pub(crate) rung: String,
+    /// The container that was named, and its port in there.
+    container: Option<(ContainerFacts, u16)>,
 }
 
 impl Server {
@@ -39,6 +41,19 @@ impl Server {
             Some(name) => in_container(config, component, name, &**engine).await,
             None => at_address(config, component),
         }
+    }
+
+    /// The container that it runs in, if that is known, and its port in there.
+    pub(crate) async fn inside(&self, engine: &dyn ContainerEngine) -> Option<(ContainerFacts, u16)> {
+        if self.container.is_some() {
+            return self.container.clone();
+        }
+        let Host::Name(name, port) = &self.endpoint.host else { return None };
+        let is_here = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        // An engine that does not answer has no container for us.
+        let facts = if is_here { engine.publishing(*port).await.ok().flatten()? } else { return None };
+        let inner = facts.published.iter().find(|(_, there)| there.port() == *port).map(|(p, _)| *p)?;
+        Some((facts, inner))
     }
 }
 
@@ -70,7 +85,7 @@ fn at_address(config: &MysqlConfig, component: &str) -> Result<Server> {
         ssl,
     };
     let rung = endpoint.host.to_string();
-    Ok(Server { endpoint, names: names(config, address.database), rung })
+    Ok(Server { endpoint, names: names(config, address.database), rung, container: None })
 }
 
 async fn in_container(
@@ -94,8 +109,10 @@ async fn in_container(
         let e = Error::new(ErrorKind::Usage, "find the database", message).on(name);
         return Err(e.hint("databases = [\"name\"], or [\"*\"] for all"));
     }
-    let (host, rung) = reach(&facts, environment.port.unwrap_or(DEFAULT_PORT)).await?;
-    Ok(Server { endpoint: Endpoint { host, user, password, ssl: Ssl::default() }, names, rung })
+    let port = environment.port.unwrap_or(DEFAULT_PORT);
+    let (host, rung) = reach(&facts, port).await?;
+    let endpoint = Endpoint { host, user, password, ssl: Ssl::default() };
+    Ok(Server { endpoint, names, rung, container: Some((facts, port)) })
 }
 
 fn names(config: &MysqlConfig, otherwise: Option<String>) -> Option<Vec<String>> {

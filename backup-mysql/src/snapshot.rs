@@ -38,6 +38,15 @@ pub(crate) struct Snapshot {
     pub(crate) warnings: Vec<String>,
 }
 
+impl Snapshot {
+    /// What a vendor's program is about to fix by itself.
+    pub(crate) fn of_a_program(control: Session, databases: Vec<Database>) -> Self {
+        let now = Timestamp::now();
+        let (sessions, notes, warnings) = Default::default();
+        Snapshot { sessions, control, databases, first: now, last: now, notes, warnings }
+    }
+}
+
 /// How sessions come to see the same.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {

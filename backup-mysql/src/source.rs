@@ -1,11 +1,12 @@
 //! Databases that are read.
 
 pub(crate) mod definitions;
+mod dump;
 mod guide;
 mod rows;
 
 use crate::{
-    MysqlConfig,
+    Method, MysqlConfig,
     catalog::{Database, Version, list},
     client::{Session, connect},
     quote::{file_name, qualified},
@@ -18,6 +19,7 @@ use backup_core::{
     ContainerEngine, Content, Context, Entry, Error, ErrorKind, Fact, Facts, Moment, Ready, Result, Severity,
     Sink, Source, Stage, Stillness, View, put_stage,
 };
+use dump::Dumper;
 use futures::{StreamExt, stream};
 use rows::{Readers, RowsOf};
 use serde_json::Value;
@@ -85,7 +87,10 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         }
     }
     let tables = databases.iter().map(|d| d.tables.len()).sum::<usize>();
-    let wanted = cx.tasks.min(MOST_SESSIONS).min(tables).max(1);
+    let (dumper, wanted) = match config.method {
+        Method::Native => (None, cx.tasks.min(MOST_SESSIONS).min(tables).max(1)),
+        Method::Dump => (Some(Dumper::find(&server, &version, config, &**engine).await?), 0),
+    };
     let mut sessions = Vec::new();
     for opened in futures::future::join_all((0..wanted).map(|_| reading())).await {
         sessions.push(opened?);
@@ -98,6 +103,7 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         control,
         sessions,
         databases,
+        dumper,
     })
 }
 
@@ -109,6 +115,8 @@ struct MysqlReady {
     control: Session,
     sessions: Vec<Session>,
     databases: Vec<Database>,
+    /// The vendor's program, if that is to read them.
+    dumper: Option<Dumper>,
 }
 
 #[async_trait]
@@ -124,6 +132,12 @@ impl Ready for MysqlReady {
     async fn fix(self: Box<Self>, cx: &Context) -> Result<Box<dyn View>> {
         let me = *self;
         let place = me.config.place();
+        if me.dumper.is_some() {
+            // The program fixes it when it begins.
+            let snapshot = Snapshot::of_a_program(me.control, me.databases);
+            let MysqlReady { component, config, server, version, dumper, .. } = me;
+            return Ok(Box::new(MysqlView { component, config, server, version, snapshot, dumper }));
+        }
         let fixing = snapshot::fix(
             me.sessions,
             me.control,
@@ -145,6 +159,7 @@ impl Ready for MysqlReady {
             server: me.server,
             version: me.version,
             snapshot,
+            dumper: None,
         }))
     }
 }
@@ -155,6 +170,7 @@ struct MysqlView {
     server: Server,
     version: Version,
     snapshot: Snapshot,
+    dumper: Option<Dumper>,
 }
 
 #[async_trait]
@@ -164,7 +180,7 @@ impl View for MysqlView {
     }
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
-        let MysqlView { component, config, server, version, snapshot } = *self;
+        let MysqlView { component, config, server, version, snapshot, dumper } = *self;
         let Snapshot { sessions, control, databases, notes, .. } = snapshot;
         let mut facts = Facts::new().with("server", "version", Fact::Note(version.to_string()));
         facts.insert("server", "reached", Fact::Note(server.rung.clone()));
@@ -173,7 +189,7 @@ impl View for MysqlView {
         }
         // Never more open contents than sessions: each must come to its end without any other.
         let mut cx = cx.clone();
-        cx.tasks = cx.tasks.min(sessions.len());
+        cx.tasks = cx.tasks.min(sessions.len().max(1));
         let pour = Pour {
             readers: Readers::new(sessions, server.endpoint),
             control: Arc::new(tokio::sync::Mutex::new(control)),
@@ -182,7 +198,10 @@ impl View for MysqlView {
             config,
             version,
         };
-        let poured = pour.all(&databases, &sink, &cx).await;
+        let poured = match &dumper {
+            Some(dumper) => pour.dump_all(dumper, &databases, &sink, &cx).await,
+            None => pour.all(&databases, &sink, &cx).await,
+        };
         pour.readers.close().await;
         poured?;
         let facts = pour.facts.lock().unwrap_or_else(PoisonError::into_inner).clone();

@@ -19,6 +19,8 @@ pub(crate) enum Object {
     Script,
     /// The rows.
     Rows,
+    /// What the vendor's program wrote of a whole database, all but events.
+    Dump,
     /// Secondary keys.
     Keys,
     ForeignKeys,

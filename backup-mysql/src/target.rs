@@ -1,5 +1,6 @@
 //! Databases that are restored: made anew beside the old ones, and put in their place.
 
+mod dump;
 mod insert;
 mod journal;
 mod local_infile;

@@ -33,6 +33,31 @@ pub(super) fn text(database: &str, version: &Version) -> String {
             each(&format!("{folder}/routines/*.sql {folder}/views/*.sql {folder}.*/triggers.sql {folder}/events/*.sql")),
         ),
     ];
+    written(database, version, &steps)
+}
+
+/// The same for what the vendor's program wrote.
+pub(super) fn of_dump(database: &str, version: &Version) -> String {
+    let (folder, name) = (file_name(database), database.replace('\'', "'\\''"));
+    let steps = [
+        (
+            "Join what is in segments. Run this and all that follows in the folder that has this one in it, in one shell".to_owned(),
+            format!("[ ! -e '{folder}.sql.seg000000' ] || cat '{folder}.sql'.seg?????? > '{folder}.sql'"),
+        ),
+        (
+            "The client, and the database. `~/.my.cnf` says where, and who you are".to_owned(),
+            format!("client=$(command -v mariadb || command -v mysql)\n$client < '{folder}/database.sql'"),
+        ),
+        ("What is in it".to_owned(), format!("$client --binary-mode '{name}' < '{folder}.sql'")),
+        (
+            "Events".to_owned(),
+            format!("for f in {folder}/events/*.sql; do\n  [ ! -e \"$f\" ] || $client '{name}' < \"$f\" || exit 1\ndone"),
+        ),
+    ];
+    written(database, version, &steps)
+}
+
+fn written(database: &str, version: &Version, steps: &[(String, String)]) -> String {
     let mut out = format!(
         "# How to restore the database {} by hand\n\nIt was on {version}. All you need is the client of that version or a newer one, `mariadb` or `mysql`.\n",
         ident(database)

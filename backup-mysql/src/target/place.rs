@@ -72,6 +72,11 @@ impl Place {
         format!("{}_old{number}", self.journal())
     }
 
+    /// Where containers are looked for.
+    pub(crate) fn engine(&self) -> &dyn ContainerEngine {
+        &*self.engine
+    }
+
     /// Where the server is now: a container may have another address than before.
     pub(crate) async fn server(&self) -> Result<Server> {
         Server::resolve(&self.config, &self.component, &self.engine).await

@@ -47,10 +47,10 @@ pub(super) struct Abilities {
 type TableKey = (usize, String);
 
 pub(super) struct ShadowSink {
-    place: Place,
-    server: Server,
-    of: Abilities,
-    control: Control,
+    pub(super) place: Place,
+    pub(super) server: Server,
+    pub(super) of: Abilities,
+    pub(super) control: Control,
     cx: Context,
     loaders: Loaders,
     databases: AsyncMutex<Vec<Filled>>,
@@ -112,7 +112,7 @@ impl ShadowSink {
         }
     }
 
-    fn failed(&self, e: ClientError, operation: &'static str, what: &str) -> Error {
+    pub(super) fn failed(&self, e: ClientError, operation: &'static str, what: &str) -> Error {
         let e = e.during(ErrorKind::Target, operation);
         if what.is_empty() { e.on(self.place.config.place()) } else { e.on(what) }
     }
@@ -241,7 +241,7 @@ impl ShadowSink {
                 }
                 Ok(())
             }
-            Object::Guide | Object::Script | Object::Rows => Ok(()),
+            Object::Guide | Object::Script | Object::Rows | Object::Dump => Ok(()),
             _ => self.keep_definitions(stored, number, &statements).await,
         }
     }
@@ -316,6 +316,20 @@ impl ShadowSink {
         let filling = tables.entry((number, stored.name.clone())).or_default();
         (filling.rows, filling.history) = (true, stored.history);
         Ok(None)
+    }
+
+    /// The tables of a database that came as a whole.
+    pub(super) async fn dumped(&self, number: usize, names: BTreeSet<String>, database: &str) -> Result<()> {
+        let list = self.databases.lock().await;
+        let expected = list.get(number).and_then(|d| d.tables);
+        if let Some(expected) = expected.filter(|n| *n != names.len() as u64) {
+            let message =
+                format!("the dump made {} tables and sequences, there were {expected}", names.len());
+            return Err(Error::new(ErrorKind::Target, "load the dump", message).on(database));
+        }
+        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
+        tables.extend(names.into_iter().map(|name| ((number, name), Filling::default())));
+        Ok(())
     }
 
     async fn conclude(&self) -> Result<Proof> {
@@ -492,6 +506,11 @@ impl Sink for ShadowSink {
         if stored.object == Object::Rows {
             if let Some(e) = self.load(&stored, number, &mut content).await? {
                 return discarded(e);
+            }
+        } else if stored.object == Object::Dump {
+            match self.load_dump(&stored, number, content).await? {
+                Ok(read) => content = read,
+                Err(e) => return discarded(e),
             }
         } else {
             let reservation = self

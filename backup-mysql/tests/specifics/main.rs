@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod containers;
 
-use async_trait::async_trait;
-use backup_core::{
-    Backend, CommandRunner, ContainerEngine, ContainerFacts, Context, ErrorKind, Fact, HostRunner, Result,
-    Secret, Severity,
-};
+use backup_core::{Backend, Context, ErrorKind, Severity};
 use backup_mysql::MysqlBackend;
 use backup_testkit::{
     Must,
@@ -567,91 +565,5 @@ fn ssl_modes_are_those_of_the_vendors_clients() {
                 with(mode).connect(&cx).await.err().must("the server's own certificate is trusted by nobody");
             assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
         }
-    });
-}
-
-/// An engine that knows one container.
-struct Knows(ContainerFacts);
-
-#[async_trait]
-impl ContainerEngine for Knows {
-    async fn inspect(&self, _name: &str) -> Result<ContainerFacts> {
-        Ok(self.0.clone())
-    }
-
-    async fn publishing(&self, _port: u16) -> Result<Option<ContainerFacts>> {
-        Ok(None)
-    }
-
-    fn runner(&self, _id: &str) -> Arc<dyn CommandRunner> {
-        Arc::new(HostRunner)
-    }
-}
-
-#[test]
-fn a_container_is_reached_by_its_port_or_its_address_with_the_password_that_it_has() {
-    in_time("a_container_is_reached_by_its_port_or_its_address_with_the_password_that_it_has", async {
-        let (server, mut c) = any_server(Flavor::Mariadb118).await;
-        let name = database(&mut c, "contained", "CREATE TABLE t (id int);; INSERT INTO t VALUES (1)").await;
-        let secret = tempfile::NamedTempFile::new().must("a file");
-        std::fs::write(secret.path(), format!("{}\n", server.password())).must("write the secret");
-        let published = std::net::SocketAddr::from(([127, 0, 0, 1], server.port()));
-        let environment = [
-            ("MARIADB_ROOT_PASSWORD_FILE", secret.path().to_string_lossy().into_owned()),
-            ("MYSQL_DATABASE", name.clone()),
-        ];
-        let both = ContainerFacts {
-            id: server.container().id().to_owned(),
-            name: "shop-db".to_owned(),
-            running: true,
-            environment: environment.into_iter().map(|(k, v)| (k.to_owned(), Secret::new(v))).collect(),
-            published: [(3306, published)].into(),
-            addresses: vec![server.container().address()],
-            ..ContainerFacts::default()
-        };
-        let address_only = ContainerFacts { published: Default::default(), ..both.clone() };
-        let nowhere = ContainerFacts { addresses: Vec::new(), ..address_only.clone() };
-        let cx = Context::default();
-        for (facts, rung) in [(&both, "published port"), (&address_only, "address")] {
-            let backend = MysqlBackend::new(Arc::new(Knows(facts.clone())));
-            let from = backend.source("db", json!({"container": "shop-db"})).must("a source");
-            let poured = pour(&*from, "db", Arc::new(ContentsSink::new()), &cx).await.must("pour");
-            let reached = poured.proof.get("all", "reached").cloned();
-            assert!(matches!(&reached, Some(Fact::Note(how)) if how.starts_with(rung)), "{reached:?}");
-            assert_eq!(poured.proof.count(&format!("table {name}.t"), "rows"), 1);
-        }
-        let backend = |facts: &ContainerFacts| MysqlBackend::new(Arc::new(Knows(facts.clone())));
-        let stopped = ContainerFacts { running: false, ..both.clone() };
-        let unnamed = ContainerFacts {
-            environment: both
-                .environment
-                .clone()
-                .into_iter()
-                .filter(|(k, _)| k != "MYSQL_DATABASE")
-                .collect(),
-            ..both.clone()
-        };
-        for (facts, hint) in
-            [(&nowhere, "-p 127.0.0.1:3306"), (&stopped, "docker start"), (&unnamed, "databases = ")]
-        {
-            let from = backend(facts).source("db", json!({"container": "shop-db"})).must("a source");
-            let error = from.connect(&cx).await.err().must(hint);
-            assert!(error.hint_text().unwrap_or_default().contains(hint), "{error}: {:?}", error.hint_text());
-        }
-        // The record of a restore finds the container again, wherever it listens by then.
-        let to = fresh("contained_to");
-        let config = json!({"container": "shop-db", "databases": [to]});
-        let mut restored = backend(&both).target("db", config).must("a target");
-        let data = captured(&common::config(&server, &name), &cx).await.must("pour");
-        let sink = restored.prepare(&cx).await.must("prepare");
-        pour(&data, "db", sink, &cx).await.must("fill");
-        restored.publish(&cx).await.must("publish");
-        let undo = restored.undo();
-        assert!(!undo.to_string().contains(server.password()));
-        drop(restored);
-        assert_eq!(value(&mut c, &format!("SELECT COUNT(*) FROM `{to}`.t")).await, "1");
-        let mut later = backend(&address_only).recover(undo).must("recover");
-        later.revert(&cx).await.must("revert");
-        assert_eq!(fingerprint(&mut c, &to).await, "there is no such database");
     });
 }
