@@ -1,6 +1,6 @@
 //! One per kind of store: how its sources and targets are made.
 
-use crate::{Result, Source, Target};
+use crate::{ContainerFacts, Result, Source, Target};
 use serde_json::Value;
 
 /// A kind of store. Configurations are the store's own serde struct as JSON; unknown keys in them are errors.
@@ -26,6 +26,12 @@ pub trait Backend: Send + Sync {
     /// Reads a source or target named on the command line; `None` if the text is none of this store's. `Some(Err)`: it is,
     /// and it is wrong.
     fn parse(&self, place: &str) -> Option<Result<Named>>;
+
+    /// Whether a server of this store runs in this container, and how it is configured then: for `container://NAME/inside`.
+    /// Judged by the image and what it says of itself, not by variables that clients of such a server have, too.
+    fn recognise(&self, _container: &ContainerFacts, _inside: Option<&str>) -> Option<Named> {
+        None
+    }
 }
 
 /// A source or target that was named in one text.
@@ -37,4 +43,16 @@ pub struct Named {
     pub identity: String,
     /// Configuration for `source` or `target`.
     pub config: Value,
+}
+
+impl Named {
+    /// Something inside a server that runs in this container.
+    pub fn in_container(container: &ContainerFacts, inside: Option<&str>, config: Value) -> Self {
+        let below = inside.map(|inside| format!("/{inside}")).unwrap_or_default();
+        Named {
+            name: inside.unwrap_or(&container.name).to_owned(),
+            identity: format!("container://{}{below}", container.name),
+            config,
+        }
+    }
 }

@@ -32,6 +32,19 @@ pub struct ContainerFacts {
     pub mounts: Vec<ContainerMount>,
 }
 
+impl ContainerFacts {
+    /// Name of the image alone: without registry, folders, tag and digest.
+    pub fn image_name(&self) -> &str {
+        let name = self.image.rsplit('/').next().unwrap_or_default();
+        name.split([':', '@']).next().unwrap_or_default()
+    }
+
+    /// Whether the image sets a variable of this name.
+    pub fn has_variable(&self, name: &str) -> bool {
+        self.environment.contains_key(name)
+    }
+}
+
 /// Something mounted into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ContainerMount {
@@ -54,6 +67,17 @@ pub trait ContainerEngine: Send + Sync {
 
     /// Runs tools in the container of this id.
     fn runner(&self, id: &str) -> Arc<dyn CommandRunner>;
+
+    /// Stops the container, and returns when it has stopped: first its program is asked, then, after the time that the container
+    /// gives it, killed. One that does not run is fine.
+    async fn stop(&self, name: &str) -> Result<()> {
+        Err(none().on(name))
+    }
+
+    /// Starts the container. One that runs is fine.
+    async fn start(&self, name: &str) -> Result<()> {
+        Err(none().on(name))
+    }
 }
 
 /// Where there is no container engine: containers are not found, and no port is published by one.

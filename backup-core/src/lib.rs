@@ -17,6 +17,7 @@ pub mod encryption;
 mod entry;
 mod error;
 mod event;
+mod http_client;
 mod import;
 mod incoming;
 mod ledger;
@@ -63,8 +64,9 @@ pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
     Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
-    PlannedMember, PlannedRefusal, PreparedRestore, Recover, RestoreMember, RestoreOptions, RestorePhase,
-    RestoreReport, RestoredComponent, heal_restores, pending, plan_restore, settle_restore, undo_restore,
+    PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember, RestoreOptions,
+    RestorePhase, RestoreReport, RestoredComponent, UrlHealth, heal_restores, pending, plan_restore,
+    settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};

@@ -394,12 +394,12 @@ async fn without_a_local_target_the_journal_lies_in_the_state_folder() {
     assert!(found[0].journal.starts_with(s.state()) && !s.homes()[0].join("journal.json").exists());
     undo_restore(
         &found[0],
-        &|kind, undo| {
+        &|kind: &str, undo: serde_json::Value| {
             let mut target = FileTarget::new(undo["place"].as_str().unwrap());
             assert_eq!(kind, "file");
             target.local = false;
             target = target.existed(undo["existed"].as_bool().unwrap());
-            Ok(Box::new(target))
+            Ok(Box::new(target) as Box<dyn Target>)
         },
         &s.cx,
     )

@@ -3,12 +3,17 @@
 use crate::{exec::ExecRunner, facts::facts};
 use async_trait::async_trait;
 use backup_core::{CommandRunner, ContainerEngine, ContainerFacts, Error, ErrorKind, Result};
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptions, StartContainerOptions, StopContainerOptions,
+};
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 use tokio::sync::OnceCell;
 
 /// Questions are answered within this time; a stream of a container's own archive can hold them up for seconds.
 const ANSWER: Duration = Duration::from_secs(30);
+/// A container has a time of its own to stop in, 10 s if it says nothing else.
+const STOP: Duration = Duration::from_secs(300);
+const START: Duration = Duration::from_secs(120);
 
 /// Docker, or what speaks its language. A clone shares the connection.
 #[derive(Clone, Default)]
@@ -60,6 +65,18 @@ impl ContainerEngine for Docker {
     fn runner(&self, id: &str) -> Arc<dyn CommandRunner> {
         Arc::new(ExecRunner::new(self.clone(), id))
     }
+
+    async fn stop(&self, name: &str) -> Result<()> {
+        let docker = self.connection().await.map_err(|e| e.on(name))?;
+        let asked = docker.stop_container(name, None::<StopContainerOptions>);
+        within_time(STOP, "stop the container", asked).await.map_err(|e| e.on(name))
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        let docker = self.connection().await.map_err(|e| e.on(name))?;
+        let asked = docker.start_container(name, None::<StartContainerOptions>);
+        within_time(START, "start the container", asked).await.map_err(|e| e.on(name))
+    }
 }
 
 fn is_tcp(kind: bollard::models::PortSummaryTypeEnum) -> bool {
@@ -71,10 +88,18 @@ pub(crate) async fn within<T>(
     operation: &'static str,
     asked: impl Future<Output = Result<T, bollard::errors::Error>>,
 ) -> Result<T> {
-    match tokio::time::timeout(ANSWER, asked).await {
+    within_time(ANSWER, operation, asked).await
+}
+
+async fn within_time<T>(
+    limit: Duration,
+    operation: &'static str,
+    asked: impl Future<Output = Result<T, bollard::errors::Error>>,
+) -> Result<T> {
+    match tokio::time::timeout(limit, asked).await {
         Ok(answer) => answer.map_err(|e| failed(operation, e)),
         Err(_) => {
-            let message = format!("the engine did not answer within {} s", ANSWER.as_secs());
+            let message = format!("the engine did not answer within {} s", limit.as_secs());
             Err(Error::new(ErrorKind::Source, operation, message))
         }
     }

@@ -9,8 +9,9 @@ mod schema;
 pub use env_file::EnvFile;
 pub use schema::schema;
 
-use crate::{ArchiveSpec, Module, Registry, SourceSpec};
+use crate::{ArchiveSpec, Health, Module, Registry, SourceSpec};
 use backup_core::{Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name};
+use jiff::SignedDuration;
 use place::{Text, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ use serde_json::{Map, Value};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 /// A commented example of everything that can be configured.
@@ -27,8 +29,7 @@ pub const EXAMPLE: &str = include_str!("config/example.toml");
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     file: PathBuf,
-    registry: Registry,
-    modules: BTreeMap<String, BTreeMap<String, SourceSpec>>,
+    modules: BTreeMap<String, Module>,
     archives: BTreeMap<String, ArchiveConfig>,
 }
 
@@ -50,6 +51,20 @@ pub(crate) struct ModuleConfig {
     /// Its components, by name.
     #[schemars(with = "BTreeMap<String, schema::Source>")]
     sources: BTreeMap<String, Map<String, Value>>,
+    /// Containers that use its stores: those that run are stopped when a restore takes effect, and started after it.
+    app: Vec<String>,
+    /// Asked when a restore has taken effect: if the application does not work, the old data is brought back.
+    health: Option<HealthConfig>,
+}
+
+/// What says whether an application works.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct HealthConfig {
+    /// An address that answers with a status of 2xx when it works.
+    url: String,
+    /// How long it is asked again and again, such as `90s` or `5m`; 60s if not given.
+    timeout: Option<String>,
 }
 
 /// A place and a format where backups are kept.
@@ -155,19 +170,24 @@ impl Config {
             if !is_component_name(&name) {
                 return Err(text.error_at(&["modules", &name], bad_name(&name)));
             }
-            let mut sources = BTreeMap::new();
+            let mut read = Module::new(&name).registry(registry.clone()).app(module.app);
             for (component, source) in module.sources {
                 let path = ["modules", &name, "sources", &component];
                 if !is_component_name(&component) {
                     return Err(text.error_at(&path, bad_name(&component)));
                 }
                 let spec = source_spec(&path, source, folder, &text, registry)?;
-                sources.insert(component, spec);
+                read = read.source(component, spec);
             }
-            if sources.is_empty() {
+            if read.components().next().is_none() {
                 return Err(text.error_at(&["modules", &name], format!("the module `{name}` has no sources")));
             }
-            modules.insert(name, sources);
+            if let Some(health) = module.health {
+                let health = health_check(&health)
+                    .map_err(|e| text.error_at(&["modules", &name, "health"], e.message()))?;
+                read = read.health(health);
+            }
+            modules.insert(name, read);
         }
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
@@ -193,7 +213,7 @@ impl Config {
                 text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
             })?;
         }
-        Ok(Config { file: file.to_owned(), registry: registry.clone(), modules, archives })
+        Ok(Config { file: file.to_owned(), modules, archives })
     }
 
     /// The file that was read.
@@ -213,13 +233,7 @@ impl Config {
 
     /// A module as it is configured, with the stores that the configuration was read with.
     pub fn module(&self, name: &str) -> Result<Module> {
-        let sources =
-            self.modules.get(name).ok_or_else(|| self.unknown("module", name, self.modules.keys()))?;
-        let mut module = Module::new(name).registry(self.registry.clone());
-        for (component, source) in sources {
-            module = module.source(component, source.clone());
-        }
-        Ok(module)
+        self.modules.get(name).cloned().ok_or_else(|| self.unknown("module", name, self.modules.keys()))
     }
 
     /// An archive as it is configured.
@@ -242,6 +256,18 @@ impl Config {
         };
         Error::new(ErrorKind::Usage, "use the configuration", message).on(self.file.display())
     }
+}
+
+fn health_check(config: &HealthConfig) -> Result<Health> {
+    let mut health = Health::url(&config.url);
+    if let Some(text) = &config.timeout {
+        let limit = text.parse::<SignedDuration>().ok().and_then(|time| Duration::try_from(time).ok());
+        health = health.timeout(limit.ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "read the time limit", "a time is such as 90s or 5m").on(text)
+        })?);
+    }
+    health.check()?;
+    Ok(health)
 }
 
 fn bad_name(name: &str) -> String {

@@ -1,6 +1,6 @@
 //! An application: its sources by name.
 
-use crate::{ArchiveSpec, Backup, Registry, Restore, SourceSpec, series::slug};
+use crate::{ArchiveSpec, Backup, Health, Registry, Restore, SourceSpec, series::slug};
 use backup_core::{Error, ErrorKind, Result, is_component_name};
 use serde_json::{Value, json};
 
@@ -12,21 +12,31 @@ pub struct Module {
     pub(crate) sources: Vec<(String, SourceSpec)>,
     /// Places named on the command line: they are part of the series.
     pub(crate) places: Vec<String>,
+    /// Containers that use the stores.
+    pub(crate) app: Vec<String>,
+    pub(crate) health: Option<Health>,
 }
 
 impl Module {
     /// A module without sources. The name is checked when it is used.
     pub fn new(name: impl Into<String>) -> Self {
-        Module { name: name.into(), registry: Registry::default(), sources: Vec::new(), places: Vec::new() }
+        Module {
+            name: name.into(),
+            registry: Registry::default(),
+            sources: Vec::new(),
+            places: Vec::new(),
+            app: Vec::new(),
+            health: None,
+        }
     }
 
     /// The module of sources named in texts: `./folder`, `name=./folder`. Its name is `name`, else the sources' names joined
     /// by `-`; its series is that of these places on this host.
-    pub fn from_places(places: &[String], name: Option<&str>, registry: &Registry) -> Result<Self> {
+    pub async fn from_places(places: &[String], name: Option<&str>, registry: &Registry) -> Result<Self> {
         let mut module = Module::new("").registry(registry.clone());
         for text in places {
             let (component, place) = split_name(text);
-            let (backend, named) = registry.parse(place)?;
+            let (backend, named) = registry.parse(place).await?;
             let component = component.map_or_else(|| slug(&named.name), str::to_owned);
             if module.sources.iter().any(|(other, _)| *other == component) {
                 return Err(Error::new(
@@ -51,6 +61,21 @@ impl Module {
         let component = component.into();
         self.sources.retain(|(other, _)| *other != component);
         self.sources.push((component, source.into()));
+        self
+    }
+
+    /// Containers that use the stores. Those that run when a restore takes effect are stopped for it and started after it. Called again
+    /// it adds to them.
+    #[must_use]
+    pub fn app<I: IntoIterator<Item: Into<String>>>(mut self, containers: I) -> Self {
+        self.app.extend(containers.into_iter().map(Into::into));
+        self
+    }
+
+    /// What says whether the application works: asked when a restore has taken effect. If it does not, the old data is brought back.
+    #[must_use]
+    pub fn health(mut self, health: impl Into<Health>) -> Self {
+        self.health = Some(health.into());
         self
     }
 

@@ -28,8 +28,7 @@ pub async fn heal(
     registry: &Registry,
     cx: &Context,
 ) -> Result<Vec<Healed>> {
-    let recover = |kind: &str, undo| registry.recover(kind, undo);
-    Ok(heal_restores(state_dir, homes, &recover, Timestamp::now(), cx).await?)
+    Ok(heal_restores(state_dir, homes, registry, Timestamp::now(), cx).await?)
 }
 
 /// Folders with the journal of a restore to `place`: beside it, or in it where it is a mount point. For `heal` when the state
@@ -83,10 +82,9 @@ pub async fn conclude(
 ) -> Result<PendingRestore> {
     let all = pending(state_dir, &[])?;
     let restore = one_of(&all, old, id, module)?;
-    let recover = |kind: &str, undo| registry.recover(kind, undo);
     match old {
-        Old::BringBack => undo_restore(restore, &recover, cx).await?,
-        Old::LetGo => settle_restore(restore, &recover, cx).await?,
+        Old::BringBack => undo_restore(restore, registry, cx).await?,
+        Old::LetGo => settle_restore(restore, registry, cx).await?,
     }
     Ok(restore.clone())
 }

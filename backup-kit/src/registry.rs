@@ -1,6 +1,9 @@
 //! The stores that are known. A new one is one line here.
 
-use backup_core::{Backend, Error, ErrorKind, Named, Result, without_secrets};
+use backup_core::{
+    Backend, ContainerEngine, Error, ErrorKind, Named, Recovery, Result, Target, without_secrets,
+};
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -8,13 +11,14 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Registry {
     backends: Vec<Arc<dyn Backend>>,
+    containers: Arc<dyn ContainerEngine>,
 }
 
 impl Default for Registry {
     /// All stores of this build.
     fn default() -> Self {
         let containers = Arc::new(backup_docker::Docker::default());
-        Registry { backends: Vec::new() }
+        Registry { backends: Vec::new(), containers: containers.clone() }
             .with(backup_files::FilesBackend)
             .with(backup_postgres::PostgresBackend::new(containers.clone()))
             .with(backup_mysql::MysqlBackend::new(containers))
@@ -47,8 +51,23 @@ impl Registry {
         self.backends.iter().map(|b| b.kind())
     }
 
-    /// Reads a source or target named on the command line: its kind and what it says.
-    pub fn parse(&self, place: &str) -> Result<(&dyn Backend, Named)> {
+    /// Where the containers of applications and servers are.
+    pub fn containers(&self) -> Arc<dyn ContainerEngine> {
+        self.containers.clone()
+    }
+
+    /// Uses this engine to find, stop and start containers that modules name, instead of Docker.
+    #[must_use]
+    pub fn with_containers(mut self, engine: Arc<dyn ContainerEngine>) -> Self {
+        self.containers = engine;
+        self
+    }
+
+    /// Reads a source or target named on the command line: its kind and what it says. For `container://NAME` the engine is asked.
+    pub async fn parse(&self, place: &str) -> Result<(&dyn Backend, Named)> {
+        if let Some(rest) = place.strip_prefix("container://") {
+            return self.recognise(rest).await.map_err(|e| e.on(place));
+        }
         // One from outside is asked before the files, which take every text that is no URL for a path.
         for backend in self.backends.iter().rev() {
             if let Some(named) = backend.parse(place) {
@@ -65,9 +84,46 @@ impl Registry {
             .hint(format!("a path such as ./folder; the stores of this build: {}", known.join(", "))))
     }
 
-    /// A target on which revert and settle work, from what a journal says.
-    pub fn recover(&self, kind: &str, undo: Value) -> Result<Box<dyn backup_core::Target>> {
+    /// `NAME` or `NAME/inside`: which store the container is of is told by its image.
+    async fn recognise(&self, place: &str) -> Result<(&dyn Backend, Named)> {
+        let wrong = |message: &str| Error::new(ErrorKind::Usage, "read the place", message);
+        let (name, inside) = match place.split_once('/') {
+            Some((name, inside)) => (name, Some(inside).filter(|inside| !inside.is_empty())),
+            None => (place, None),
+        };
+        if name.is_empty() {
+            return Err(wrong("it names no container").hint("container://NAME/database"));
+        }
+        let inside = inside.map(|inside| percent_decode_str(inside).decode_utf8());
+        let inside = inside.transpose().map_err(|_| wrong("what is written with % in it is no text"))?;
+        let facts = self.containers.inspect(name).await?;
+        let mut found: Vec<(&dyn Backend, Named)> = Vec::new();
+        for backend in &self.backends {
+            found.extend(backend.recognise(&facts, inside.as_deref()).map(|named| (&**backend, named)));
+        }
+        match found.len() {
+            0 => Err(wrong(&format!(
+                "no store that is known is recognised in a container of the image {}",
+                facts.image
+            ))
+            .hint("name it in backup.toml with its kind: kind = \"postgres\", container = \"NAME\"")),
+            1 => Ok(found.remove(0)),
+            _ => {
+                let kinds: Vec<&str> = found.iter().map(|(backend, _)| backend.kind()).collect();
+                Err(wrong(&format!("it may be {}", kinds.join(" or ")))
+                    .hint("name it in backup.toml, with its kind"))
+            }
+        }
+    }
+}
+
+impl Recovery for Registry {
+    fn target(&self, kind: &str, undo: Value) -> Result<Box<dyn Target>> {
         self.get(kind)?.recover(undo)
+    }
+
+    fn containers(&self) -> Arc<dyn ContainerEngine> {
+        self.containers.clone()
     }
 }
 

@@ -6,10 +6,13 @@ mod plan;
 pub use only::Only;
 pub use plan::RestorePlan;
 
-use crate::{ArchiveSpec, Module, Registry, Result, Run, Which, choose, module::split_name, state_dir};
+use crate::{
+    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose, module::split_name,
+    state_dir,
+};
 use backup_core::{
-    BackupReader, BackupSummary, Component, Error, ErrorKind, Event, Manifest, ProcessStamp, RestoreMember,
-    RestoreOptions, without_secrets,
+    BackupReader, BackupSummary, Component, Error, ErrorKind, Event, HealthCheck, Manifest, ProcessStamp,
+    RestoreMember, RestoreOptions, without_secrets,
 };
 use jiff::{civil::Date, tz::TimeZone};
 use only::Selections;
@@ -210,12 +213,13 @@ impl Restore {
         let manifest = reader.manifest().clone();
         let selections = Selections::of(&self.only, &manifest)?;
         let mut members = Vec::new();
-        let mut takes_no_owner = false;
+        let (mut takes_no_owner, mut at_home) = (false, false);
         for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
             let several = selections.count(&manifest) > 1;
-            let (member, knows) = self.member(component, &manifest, &selections, several)?;
-            takes_no_owner |= knows;
-            members.push(member);
+            let made = self.member(component, &manifest, &selections, several).await?;
+            takes_no_owner |= made.knows_owners;
+            at_home |= made.at_home;
+            members.push(made.member);
         }
         if let Some((name, _)) = self
             .to
@@ -230,6 +234,13 @@ impl Restore {
         }
         let state_dir = self.state_dir.map_or_else(state_dir, Ok)?;
         let mut options = RestoreOptions::new(state_dir, &manifest.header.module);
+        // An application is none of the business of a restore to elsewhere.
+        if let Some(module) = self.module.as_ref().filter(|_| at_home) {
+            options.app.clone_from(&module.app);
+            options.containers = self.registry.containers();
+            let health = module.health.as_ref().map(Health::check).transpose()?;
+            options.health = health.map(|health| Box::new(health) as Box<dyn HealthCheck>);
+        }
         options.settle = self.settle;
         options.accept = self.accept;
         // A partial backup is restored only when it was named; the confirmation is asked for by the plan.
@@ -247,19 +258,18 @@ impl Restore {
         RestorePlan::new(prepared, chosen, salvage, cx)
     }
 
-    /// The member, and whether its store knows owners.
-    fn member(
+    async fn member(
         &self,
         component: &Component,
         manifest: &Manifest,
         selections: &Selections,
         several: bool,
-    ) -> Result<(RestoreMember, bool)> {
+    ) -> Result<Made> {
         let name = &component.header.name;
         let backend = self.registry.get(&component.header.kind).map_err(|e| e.on(name))?;
         let (mut config, origin) = match self.place_for(name, several) {
             Some(place) => {
-                let (found, named) = self.registry.parse(&place)?;
+                let (found, named) = self.registry.parse(&place).await?;
                 if found.kind() != component.header.kind {
                     let shown = without_secrets(&place);
                     let message =
@@ -270,7 +280,9 @@ impl Restore {
             }
             None => (self.origin(component, manifest)?, true),
         };
-        let disposable = origin && self.is_disposable(name, &config);
+        let configured = self.configured(name, &config);
+        let disposable = origin && configured.is_some_and(|source| source.disposable);
+        let at_home = origin || configured.is_some();
         let knows_owners = backend.schema()["properties"].get("no_owner").is_some();
         if self.no_owner
             && knows_owners
@@ -299,7 +311,7 @@ impl Restore {
             target,
             disposable,
         };
-        Ok((member, knows_owners))
+        Ok(Made { member, knows_owners, at_home })
     }
 
     fn place_for(&self, component: &str, several: bool) -> Option<String> {
@@ -330,15 +342,23 @@ impl Restore {
         Ok(component.header.origin.clone())
     }
 
-    /// Marked disposable in the configuration, and really that place.
-    fn is_disposable(&self, component: &str, target: &Value) -> bool {
-        self.module.iter().flat_map(|m| &m.sources).filter(|(c, s)| c == component && s.disposable).any(
-            |(_, s)| {
-                let made = self.registry.get(&s.kind).and_then(|b| b.source(component, s.config.clone()));
-                made.is_ok_and(|source| source.origin() == *target)
-            },
-        )
+    /// The source of the module that is configured as this component, if this is really its place.
+    fn configured(&self, component: &str, target: &Value) -> Option<&SourceSpec> {
+        let mut sources = self.module.iter().flat_map(|m| &m.sources).filter(|(c, _)| c == component);
+        let is_it = |s: &SourceSpec| {
+            let made = self.registry.get(&s.kind).and_then(|b| b.source(component, s.config.clone()));
+            made.is_ok_and(|source| source.origin() == *target)
+        };
+        sources.find(|(_, s)| is_it(s)).map(|(_, s)| s)
     }
+}
+
+/// A member, and what its place says of the whole restore.
+struct Made {
+    member: RestoreMember,
+    knows_owners: bool,
+    /// It goes where the application has its data.
+    at_home: bool,
 }
 
 fn usage(message: impl std::fmt::Display) -> Error {

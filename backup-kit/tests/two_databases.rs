@@ -1,9 +1,9 @@
 //! A module of two databases, by the embedding API: one backup, one restore, all or nothing.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-use backup_kit::{Confirmation, ErrorKind, Module, archive, postgres};
+use backup_kit::{Confirmation, ErrorKind, Health, Module, archive, postgres};
 use backup_testkit::{run, services, services::Postgres};
-use std::{io::Write, path::Path, sync::Arc};
+use std::{io::Write, path::Path, sync::Arc, time::Duration};
 
 struct World {
     server: Arc<Postgres>,
@@ -74,5 +74,31 @@ fn two_databases_are_restored_together_or_not_at_all() {
         let consent = Confirmation::of(plan.id());
         plan.apply(consent).await.unwrap();
         assert_eq!(w.values(), ("then".to_owned(), "then".to_owned()));
+
+        // Both are published, and the application does not work with them: both are as before, and it runs.
+        for database in ["orders", "stock"] {
+            w.sql(database, "UPDATE t SET v = 'now'");
+        }
+        let app = services::own_postgres(15).await;
+        let health = Health::url("http://127.0.0.1:9/health").timeout(Duration::from_secs(1));
+        let broken = module.clone().app([app.container().id()]).health(health);
+        let plan =
+            broken.restore(archive::file(w.file())).latest().state_dir(w.state()).plan().await.unwrap();
+        let consent = Confirmation::of(plan.id());
+        let e = plan.apply(consent).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::RolledBack && e.to_string().contains("/health"), "{e}");
+        assert_eq!(w.values(), ("now".to_owned(), "now".to_owned()));
+        assert_eq!(w.sql("postgres", left), "2", "the old data of the restore before, and nothing else");
+        assert!(starts(app.container().id()) > 1, "it was not stopped and started");
     });
+}
+
+/// How often the container was started, by what its program has said.
+fn starts(id: &str) -> usize {
+    let out = std::process::Command::new("docker").args(["logs", id]).output().unwrap();
+    let said = [out.stdout, out.stderr].concat();
+    let state =
+        std::process::Command::new("docker").args(["inspect", "-f", "{{.State.Running}}", id]).output();
+    assert_eq!(state.unwrap().stdout, b"true\n");
+    String::from_utf8_lossy(&said).matches("starting PostgreSQL").count()
 }

@@ -1,7 +1,9 @@
 //! How sources and targets of MySQL and MariaDB are made.
 
 use crate::{MysqlConfig, address::Address, source::MysqlSource, target::MysqlTarget};
-use backup_core::{Backend, ContainerEngine, Error, ErrorKind, Named, NoContainers, Result, Source, Target};
+use backup_core::{
+    Backend, ContainerEngine, ContainerFacts, Error, ErrorKind, Named, NoContainers, Result, Source, Target,
+};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -54,6 +56,17 @@ impl Backend for MysqlBackend {
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {
         Address::is_one(place).then(|| named(place))
+    }
+
+    fn recognise(&self, container: &ContainerFacts, inside: Option<&str>) -> Option<Named> {
+        let images = ["mysql", "mysql-server", "mariadb", "percona", "percona-server"];
+        let variables = ["MYSQL_MAJOR", "MYSQL_VERSION", "MARIADB_VERSION"];
+        if !images.contains(&container.image_name()) && !variables.iter().any(|v| container.has_variable(v)) {
+            return None;
+        }
+        let databases = inside.map(str::to_owned).into_iter().collect();
+        let config = MysqlConfig { databases, ..MysqlConfig::container(&container.name) };
+        Some(Named::in_container(container, inside, config.to_value()))
     }
 }
 

@@ -68,6 +68,9 @@ impl Source for MysqlSource {
 async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
     let MysqlSource { component, config, engine } = source;
     let server = Server::resolve(config, component, engine).await?;
+    if config.container.is_some() {
+        cx.note(Severity::Note, component, "", format!("reached by {}", server.rung));
+    }
     let (endpoint, names) = (&server.endpoint, &server.names);
     let reading = async || {
         let mut session = connect(endpoint).await.map_err(|e| e.during(ErrorKind::Source, "connect"))?;

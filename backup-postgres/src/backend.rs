@@ -1,7 +1,7 @@
 //! How sources and targets of PostgreSQL are made.
 
 use crate::{PostgresConfig, address::Address, source::PostgresSource, target::PostgresTarget};
-use backup_core::{Backend, ContainerEngine, Named, NoContainers, Result, Source, Target};
+use backup_core::{Backend, ContainerEngine, ContainerFacts, Named, NoContainers, Result, Source, Target};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -54,6 +54,16 @@ impl Backend for PostgresBackend {
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {
         Address::is_one(place).then(|| named(place))
+    }
+
+    fn recognise(&self, container: &ContainerFacts, inside: Option<&str>) -> Option<Named> {
+        let images = ["postgres", "postgresql", "postgis", "pgvector", "timescaledb", "timescaledb-ha"];
+        if !images.contains(&container.image_name()) && !container.has_variable("PG_MAJOR") {
+            return None;
+        }
+        let database = inside.map(str::to_owned);
+        let config = PostgresConfig { database, ..PostgresConfig::container(&container.name) };
+        Some(Named::in_container(container, inside, config.to_value()))
     }
 }
 

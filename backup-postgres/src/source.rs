@@ -73,6 +73,9 @@ struct PostgresReady {
 
 async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady> {
     let server = Server::resolve(&source.config, &source.component, &source.engine).await?;
+    if source.config.container.is_some() {
+        cx.note(Severity::Note, &source.component, "", format!("reached by {}", server.rung));
+    }
     let failed = || error::source("connect to the database", &server);
     let mut leader = server.session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut leader).await.map_err(failed())?;

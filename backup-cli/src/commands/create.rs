@@ -11,7 +11,7 @@ use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, Repor
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
-    let modules = modules(args, session)?;
+    let modules = modules(args, session).await?;
     let archives = archives(args, session)?;
     if modules.len() > 1 && archives.iter().any(ArchiveSpec::is_pipe) {
         return Err(Failure::usage(
@@ -134,10 +134,10 @@ fn tell_not_everywhere(report: &Report, archives: &[ArchiveSpec], session: &Sess
 }
 
 /// What is to be backed up: the sources given, the module named, or all that are configured.
-fn modules(args: &Create, session: &Session) -> Result<Vec<Module>> {
+async fn modules(args: &Create, session: &Session) -> Result<Vec<Module>> {
     let settings = &session.settings;
     let modules = if !args.sources.is_empty() {
-        vec![Module::from_places(&args.sources, args.module.as_deref(), &settings.registry)?]
+        vec![Module::from_places(&args.sources, args.module.as_deref(), &settings.registry).await?]
     } else if let Some(name) = &args.module {
         vec![settings.config()?.module(name)?]
     } else if let Some(config) = &settings.config {

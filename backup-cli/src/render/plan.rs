@@ -27,6 +27,13 @@ pub(crate) fn text(plan: &Plan) -> String {
             let _ = writeln!(out, "  how      {}", m.survey.publish);
         }
     }
+    if !plan.app.is_empty() {
+        let app = plan.app.join(", ");
+        let _ = writeln!(out, "  stop     {app}: before the exchange; what ran is started again after it");
+    }
+    if let Some(health) = &plan.health {
+        let _ = writeln!(out, "  health   {health} must answer then, or the old data is brought back");
+    }
     for note in &plan.notes {
         let _ = writeln!(out, "  note     {note}");
     }

@@ -1,7 +1,7 @@
 //! Carries a plan out: shadows, proofs, then all are published or all reverted.
 
 use super::{
-    Confirmation, Plan, PreparedRestore, RestorePhase, blocking,
+    Confirmation, Plan, PreparedRestore, RestorePhase, application, blocking,
     draft::wanted,
     enter,
     journal::{Document, Journal, JournalTarget},
@@ -9,13 +9,17 @@ use super::{
     recover::{not_in_the_way, take_away},
 };
 use crate::{
-    BackupId, BackupReader, Context, Difference, Error, ErrorKind, Event, Fact, Facts, Notes, Phase, Proof,
-    Result, Severity, State, View, compare, display_path,
+    BackupId, BackupReader, ContainerEngine, Context, Difference, Error, ErrorKind, Event, Fact, Facts,
+    Notes, Phase, Proof, Result, Severity, State, View, compare, display_path,
     pipeline::{Pouring, calmly, open_components, pour_each, what_ended},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// A restore that was done.
 #[derive(Clone, Debug, Serialize)]
@@ -89,8 +93,10 @@ pub(super) async fn apply(
     let state_dir = prepared.options.state_dir.clone();
     blocking(move || not_in_the_way(&state_dir, &wanted)).await?;
     let journal = blocking(move || Journal::begin(document)).await?;
-    let mut restore = Restore { plan, members: prepared.members, journal, commit_in_doubt: false, cx };
     let options = prepared.options;
+    let containers = options.containers.clone();
+    let members = prepared.members;
+    let mut restore = Restore { plan, members, journal, containers, commit_in_doubt: false, cx };
     let done = match restore.shadows(&*prepared.reader, views).await {
         Ok(done) => restore.publish(options.health.as_deref(), options.keep_previous).await.map(|()| done),
         Err(e) => Err(e),
@@ -117,13 +123,17 @@ fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
     let mut seen = HashSet::new();
     homes.retain(|home| seen.insert(home.clone()));
     let options = &prepared.options;
-    Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir)
+    let mut document =
+        Document::new(&options.label, plan.backup.id.clone(), targets, homes, &options.state_dir);
+    document.app.clone_from(&options.app);
+    document
 }
 
 struct Restore<'a> {
     plan: Plan,
     members: Vec<RestoreMember>,
     journal: Journal,
+    containers: Arc<dyn ContainerEngine>,
     /// The commit point could not be made durable: the disk may hold it or not.
     commit_in_doubt: bool,
     cx: &'a Context,
@@ -182,13 +192,23 @@ impl Restore<'_> {
     async fn publish(&mut self, health: Option<&dyn HealthCheck>, keep: Duration) -> Result<()> {
         let cx = self.cx;
         still_wanted(cx)?;
+        self.journal.document.stopped =
+            application::running(&*self.containers, &self.journal.document.app).await?;
+        let stopped = self.journal.document.stopped.clone();
         enter(&mut self.journal, RestorePhase::Publishing).await?;
         cx.emit(&Event::Phase { phase: Phase::Publish });
+        let since = Instant::now();
+        application::stop(&*self.containers, &stopped).await?;
         // A swap is short; one that is cancelled half-way would only make more to undo.
         let calm = cx.calm();
         for m in &mut self.members {
             still_wanted(cx)?;
             calmly("publish the target", m.target.publish(&calm)).await.map_err(|e| e.on(&m.component))?;
+        }
+        if !stopped.is_empty() {
+            application::start(&*self.containers, &stopped).await?;
+            let text = format!("stopped for {:.1} s: {}", since.elapsed().as_secs_f32(), stopped.join(", "));
+            cx.note(Severity::Note, "", "the application", text);
         }
         if let Some(health) = health {
             let checked = tokio::select! {
@@ -202,6 +222,7 @@ impl Restore<'_> {
         let now = Timestamp::now();
         let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
         let before = self.journal.clone();
+        self.journal.document.stopped.clear();
         self.journal.document.published = Some(now);
         self.journal.document.keep_until = Some(now.saturating_add(keep).unwrap_or(Timestamp::MAX));
         match enter(&mut self.journal, RestorePhase::Published).await {
@@ -276,12 +297,26 @@ impl Restore<'_> {
         {
             return not_rolled_back(&self, cause, &e);
         }
+        // Started for the health check, or never stopped: data is not exchanged under its hands.
+        let stopped = self.journal.document.stopped.clone();
+        if let Err(e) = application::stop(&*self.containers, &stopped).await {
+            cx.note(
+                Severity::Warning,
+                "",
+                "",
+                format!("the old data is brought back under a running application: {e}"),
+            );
+        }
         let mut first = None;
         for m in self.members.iter_mut().rev() {
             if let Err(e) = calmly("revert the target", m.target.revert(&calm)).await {
                 cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
                 first.get_or_insert(e.on(&m.component));
             }
+        }
+        if let Err(e) = application::start(&*self.containers, &stopped).await {
+            cx.note(Severity::Lost, "", "", format!("the application is not started again: {e}"));
+            first.get_or_insert(e);
         }
         if let Some(e) = &first {
             return not_rolled_back(&self, cause, e);

@@ -110,7 +110,8 @@ pub(super) fn draft(
     matters(manifest.header.id.as_str());
     matters(&hex::encode(Sha256::digest(manifest.to_json())));
     matters(&format!("{} {:?} {}", options.settle, options.keep_previous, options.accept_partial));
-    matters(&format!("{}", options.health.is_some()));
+    let health = options.health.as_ref().map(|health| health.place());
+    matters(&format!("{health:?} {:?}", options.app));
     for ((m, p), s) in members.iter().zip(picked).zip(&surveys) {
         for text in [&m.component, &m.kind, &p.digest, &s.place, &s.identity, &s.publish] {
             matters(text);
@@ -152,6 +153,8 @@ pub(super) fn draft(
         needs_bytes: members.iter().fold(0, |sum, m| sum.saturating_add(m.bytes)),
         destructive: members.iter().any(|m| m.survey.replaces),
         members,
+        app: options.app.clone(),
+        health,
         notes: Vec::new(),
         refusals: Vec::new(),
         settle: options.settle,

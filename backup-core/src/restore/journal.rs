@@ -96,6 +96,12 @@ pub(super) struct Document {
     pub(super) keep_until: Option<Timestamp>,
     pub(super) process: ProcessStamp,
     pub(super) targets: Vec<JournalTarget>,
+    /// Containers of the application.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) app: Vec<String>,
+    /// Those of them that this restore has stopped, or is about to: they are started again, whatever happens.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) stopped: Vec<String>,
     /// Folders beside the local targets, the one with the journal first.
     homes: Vec<PathBuf>,
     /// `restores` in the state folder of the user who began it.
@@ -150,6 +156,8 @@ impl Document {
             keep_until: None,
             process: ProcessStamp::current(),
             targets,
+            app: Vec::new(),
+            stopped: Vec::new(),
             homes,
             restores: state_dir.join("restores"),
         }

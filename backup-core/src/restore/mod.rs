@@ -1,19 +1,22 @@
 //! Restore as a transaction: a plan, shadows, proofs, then all are published or all reverted.
 
+mod application;
 mod apply;
 mod draft;
 mod files;
+mod health;
 mod journal;
 mod plan;
 mod recover;
 
 pub use apply::{RestoreReport, RestoredComponent};
+pub use health::UrlHealth;
 pub use journal::{JournalTarget, PendingRestore, RestorePhase};
 pub use plan::{
     Confirmation, HealthCheck, Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore,
     RestoreMember, RestoreOptions, plan_restore,
 };
-pub use recover::{Healed, Recover, heal_restores, pending, settle_restore, undo_restore};
+pub use recover::{Healed, Recover, Recovery, heal_restores, pending, settle_restore, undo_restore};
 
 use crate::{Error, ErrorKind, Result};
 

@@ -1,9 +1,10 @@
 //! What a restore would do, found out by reading only.
 
+use super::application::running;
 use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted};
 use crate::{
-    BackupId, BackupReader, Context, Depth, Error, ErrorKind, Refusal, RestoreReport, Result, Selection,
-    State, Survey, Target,
+    BackupId, BackupReader, ContainerEngine, Context, Depth, Error, ErrorKind, NoContainers, Refusal,
+    RestoreReport, Result, Selection, State, Survey, Target,
 };
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -38,7 +39,11 @@ pub struct RestoreOptions {
     pub accept: Vec<String>,
     /// Name of the module, for whoever looks at what is pending.
     pub label: String,
-    /// Asked after all is published; an error brings the old data back.
+    /// Containers that use what is restored: those that run are stopped before the exchange, and started after it.
+    pub app: Vec<String>,
+    /// Where these containers are.
+    pub containers: Arc<dyn ContainerEngine>,
+    /// Asked after all is published and the application is started; an error brings the old data back.
     pub health: Option<Box<dyn HealthCheck>>,
 }
 
@@ -52,6 +57,8 @@ impl RestoreOptions {
             accept_partial: false,
             accept: Vec::new(),
             label: label.into(),
+            app: Vec::new(),
+            containers: Arc::new(NoContainers),
             health: None,
         }
     }
@@ -60,6 +67,11 @@ impl RestoreOptions {
 /// Says whether the restored application works.
 #[async_trait]
 pub trait HealthCheck: Send + Sync {
+    /// What is asked, for people, without secrets.
+    fn place(&self) -> String {
+        "the application".to_owned()
+    }
+
     /// An error means that it does not. Has its own time limit; ends early when `cx` is cancelled.
     async fn check(&self, cx: &Context) -> Result<()>;
 }
@@ -166,6 +178,10 @@ pub struct Plan {
     pub refusals: Vec<PlannedRefusal>,
     /// Whether anything that exists is replaced.
     pub destructive: bool,
+    /// Containers that are stopped before the exchange and started after it, if they run then.
+    pub app: Vec<String>,
+    /// What is asked whether the application works; if not, the old data is brought back.
+    pub health: Option<String>,
     /// The old data is let go at once.
     pub settle: bool,
     /// Seconds for which the old data is kept otherwise.
@@ -311,7 +327,7 @@ impl PreparedRestore {
 ///
 /// `Damaged`: the structure of the backup is not sound (headers and contents are compared while they are restored). `Usage`: no
 /// member, two with the same place, or something is accepted that is not refused. `Refused`: one place lies inside another. `NotFound`: a component is not in the backup,
-/// or a selection covers nothing.
+/// a selection covers nothing, or a container of the application is not there.
 pub async fn plan_restore(
     reader: Arc<dyn BackupReader>,
     mut members: Vec<RestoreMember>,
@@ -322,6 +338,7 @@ pub async fn plan_restore(
     if members.is_empty() {
         return Err(wrong("there is nothing to restore".to_owned()));
     }
+    running(&*options.containers, &options.app).await?;
     sound(&*reader, cx).await?;
     let picked = pick(&*reader, &wanted(&members), cx).await?;
     let surveys = survey(&reader, &mut members, &options.accept, cx).await?;

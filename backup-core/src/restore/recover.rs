@@ -1,13 +1,13 @@
 //! Brings restores that were interrupted to an end, and undoes or settles those that were not.
 
 use super::{
-    blocking, enter,
+    application, blocking, enter,
     files::{self, temporary},
     journal::{self, Document, Found, JOURNAL, Journal, Pointer, claim},
 };
 use crate::{
-    BackupId, Context, Error, ErrorKind, PendingRestore, RestorePhase, Result, Severity, Target,
-    pipeline::calmly,
+    BackupId, ContainerEngine, Context, Error, ErrorKind, NoContainers, PendingRestore, RestorePhase, Result,
+    Severity, Target, pipeline::calmly,
 };
 use jiff::Timestamp;
 use serde::Serialize;
@@ -16,11 +16,29 @@ use std::{
     collections::HashSet,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
-/// `Backend::recover` of the backend of this kind.
-pub type Recover<'a> = &'a (dyn Fn(&str, Value) -> Result<Box<dyn Target>> + Sync);
+/// What is needed to end a restore that another process has begun.
+pub trait Recovery: Sync {
+    /// `Backend::recover` of the backend of this kind.
+    fn target(&self, kind: &str, undo: Value) -> Result<Box<dyn Target>>;
+
+    /// Where the containers of applications are.
+    fn containers(&self) -> Arc<dyn ContainerEngine> {
+        Arc::new(NoContainers)
+    }
+}
+
+impl<F: Fn(&str, Value) -> Result<Box<dyn Target>> + Sync> Recovery for F {
+    fn target(&self, kind: &str, undo: Value) -> Result<Box<dyn Target>> {
+        self(kind, undo)
+    }
+}
+
+/// It, as the calls below take it.
+pub type Recover<'a> = &'a dyn Recovery;
 
 /// An empty home whose run is not known may be one that a live run has just made.
 const EMPTY_HOME_IS_LEFT_ALONE: Duration = Duration::from_secs(60);
@@ -160,7 +178,7 @@ async fn heal_one(
 /// Brings the previous data back. Allowed at any time before the previous data is being dropped, unless the run goes on; for a
 /// run of another host the caller answers for its end.
 pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &Context) -> Result<()> {
-    let journal = take_over(restore, "undo a restore").await?;
+    let mut journal = take_over(restore, "undo a restore").await?;
     if journal.document.phase == RestorePhase::Settling {
         let e = Error::new(ErrorKind::Refused, "undo a restore", "its previous data is being dropped");
         return Err(e.on(&restore.id).hint("settle drops the rest of it"));
@@ -168,12 +186,14 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     if journal.document.phase == RestorePhase::Published {
         // A refusal must leave it as it is: entered, an undo is brought to its end by the next `heal`, whatever is there then.
         for t in &journal.document.targets {
-            let mut target = recover(&t.kind, t.undo.clone())?;
+            let mut target = recover.target(&t.kind, t.undo.clone())?;
             let may = target.check_revert(cx).await;
             may.map_err(|e| {
                 e.on(format!("{} at {}", t.component, t.place)).hint("`settle` lets the old data go")
             })?;
         }
+        let app = journal.document.app.clone();
+        journal.document.stopped = application::still_running(&*recover.containers(), &app).await?;
     }
     let undone = finish(journal, RestorePhase::Reverting, recover, cx).await;
     undone.map_err(|e| e.with_kind(ErrorKind::NotRolledBack))
@@ -242,12 +262,21 @@ async fn finish(mut journal: Journal, phase: RestorePhase, recover: Recover<'_>,
     let calm = cx.calm();
     let mut first = None;
     let mut targets = journal.document.targets.clone();
+    let (containers, stopped) = (recover.containers(), journal.document.stopped.clone());
     if phase == RestorePhase::Reverting {
         targets.reverse();
+        if let Err(e) = application::stop(&*containers, &stopped).await {
+            cx.note(
+                Severity::Warning,
+                "",
+                "",
+                format!("the old data is brought back under a running application: {e}"),
+            );
+        }
     }
     for t in targets {
         let done = calmly("heal a target", async {
-            let mut target = recover(&t.kind, t.undo.clone())?;
+            let mut target = recover.target(&t.kind, t.undo.clone())?;
             match phase {
                 RestorePhase::Settling => target.settle(&calm).await,
                 _ => target.revert(&calm).await,
@@ -256,6 +285,9 @@ async fn finish(mut journal: Journal, phase: RestorePhase, recover: Recover<'_>,
         if let Err(e) = done.await {
             first.get_or_insert(e.on(format!("{} at {}", t.component, t.place)));
         }
+    }
+    if let Err(e) = application::start(&*containers, &stopped).await {
+        first.get_or_insert(e);
     }
     match first {
         Some(e) => Err(e),

@@ -193,6 +193,67 @@ fn drop_file(path: &Path) {
     let _ = fs::remove_file(path);
 }
 
+/// Containers by name, and whether they run. Every change is also a point at which a test may drop the run.
+#[derive(Clone, Default)]
+pub struct Containers(pub Arc<Mutex<BTreeMap<String, bool>>>);
+
+impl Containers {
+    pub fn running(names: &[&str]) -> Self {
+        Containers(Arc::new(Mutex::new(names.iter().map(|n| ((*n).to_owned(), true)).collect())))
+    }
+
+    pub fn set(&self, name: &str, runs: bool) {
+        self.0.lock().unwrap().insert(name.to_owned(), runs);
+    }
+
+    async fn change(&self, name: &str, runs: bool) -> Result<()> {
+        tokio::task::yield_now().await;
+        self.set(name, runs);
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    pub fn state(&self) -> BTreeMap<String, bool> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+#[async_trait]
+impl ContainerEngine for Containers {
+    async fn inspect(&self, name: &str) -> Result<ContainerFacts> {
+        let running = self.0.lock().unwrap().get(name).copied();
+        let running =
+            running.ok_or_else(|| Error::new(ErrorKind::NotFound, "look at the container", "no"))?;
+        Ok(ContainerFacts { name: name.to_owned(), running, ..ContainerFacts::default() })
+    }
+
+    async fn publishing(&self, _port: u16) -> Result<Option<ContainerFacts>> {
+        Ok(None)
+    }
+
+    fn runner(&self, _id: &str) -> Arc<dyn CommandRunner> {
+        Arc::new(NoContainers)
+    }
+
+    async fn stop(&self, name: &str) -> Result<()> {
+        self.change(name, false).await
+    }
+
+    async fn start(&self, name: &str) -> Result<()> {
+        self.change(name, true).await
+    }
+}
+
+impl Recovery for Containers {
+    fn target(&self, kind: &str, undo: Value) -> Result<Box<dyn Target>> {
+        recover(kind, undo)
+    }
+
+    fn containers(&self) -> Arc<dyn ContainerEngine> {
+        Arc::new(self.clone())
+    }
+}
+
 pub fn recover(kind: &str, undo: Value) -> Result<Box<dyn Target>> {
     assert_eq!(kind, "file");
     let path = |key: &str| PathBuf::from(undo[key].as_str().unwrap());

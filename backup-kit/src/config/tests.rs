@@ -105,8 +105,8 @@ fn the_published_schema_is_current() {
     assert!(published == now, "run this test with BACKUP_WRITE_SCHEMA=1");
 }
 
-#[test]
-fn no_complaint_shows_a_password() {
+#[tokio::test]
+async fn no_complaint_shows_a_password() {
     let var = |_: &str| Some("hunter2".to_owned());
     let parse = |text: &str| Config::parse(Path::new("b.toml"), text, &Registry::default(), &var);
     for text in [
@@ -120,7 +120,7 @@ fn no_complaint_shows_a_password() {
         assert!(e.to_string().contains("b.toml:"), "{e}");
     }
     let place = "postgres://u:hunter2@h/db";
-    let e = Registry::default().parse(place).map(|_| ()).unwrap_err();
+    let e = Registry::default().parse(place).await.map(|_| ()).unwrap_err();
     let opened = crate::archive::at(place).open().map(|_| ()).unwrap_err();
     let shown = format!("{e} {opened} {}", crate::archive::at(place));
     assert!(!shown.contains("hunter2") && shown.contains("postgres://***@h/db"), "{shown}");
@@ -154,4 +154,22 @@ fn a_secret_in_the_configuration_itself_is_refused_and_not_repeated() {
     }
     assert!(complaint("[archives.a]\nurl = \"/b\"\nregion = \"eu\"\n").contains("on this machine"));
     assert!(complaint("[archives.a]\nurl = \"s3://key:hunter2@b\"\n").contains("a secret stands in the URL"));
+}
+
+#[test]
+fn an_application_and_its_health_check_are_configured_and_nonsense_is_an_error() {
+    let of =
+        |line: &str| format!("[modules.a]\n{line}\n[modules.a.sources.x]\nkind = \"files\"\npath = \"/x\"\n");
+    let health = |rest: &str| of(&format!("app = [\"a-web\"]\nhealth = {{ {rest} }}"));
+    let c = parse(&health("url = \"http://127.0.0.1:1/health\", timeout = \"90s\"")).unwrap();
+    assert!(format!("{:?}", c.module("a").unwrap()).contains("90s"));
+    for (rest, part) in [
+        ("url = \"ftp://h\"", "http"),
+        ("url = \"http://h\", timeout = \"soon\"", "90s"),
+        ("url = \"http://h\", command = \"x\"", "unknown key `command`"),
+        ("timeout = \"90s\"", "url"),
+    ] {
+        let c = complaint(&health(rest));
+        assert!(c.contains("backup.toml:") && c.contains(part), "{c}");
+    }
 }

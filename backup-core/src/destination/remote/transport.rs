@@ -2,8 +2,9 @@
 
 use super::pace::Pace;
 use crate::{
-    Error, ErrorKind, Result,
+    Result,
     destination::{Pulse, local::read_exact_at},
+    http_client,
 };
 use bytes::Bytes;
 use futures::{FutureExt, Stream, TryStreamExt, ready};
@@ -27,7 +28,6 @@ use tokio::{
     time::{Instant, Sleep, sleep, sleep_until},
 };
 
-const CONNECT: Duration = Duration::from_secs(15);
 /// A body is given to the connection in pieces of this size, so that it is seen to move.
 const PIECE: usize = 64 << 10;
 
@@ -75,21 +75,6 @@ pub(super) struct Transport {
     pace: Option<Pace>,
 }
 
-/// The certificates of this file, which is PEM.
-fn roots(file: &Path) -> Result<rustls::RootCertStore> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let fail = |e: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Usage, "read the certificates", e)
-            .on(file.display())
-            .hint("ca_file is a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
-        roots.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
-    }
-    if roots.is_empty() { Err(fail(&"there is none in it")) } else { Ok(roots) }
-}
-
 impl Transport {
     /// `tls`: whether certificates are needed: those of `ca_file`, else those of this system.
     pub(super) fn new(
@@ -98,25 +83,7 @@ impl Transport {
         patience: Duration,
         pace: Option<Pace>,
     ) -> Result<Self> {
-        let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, "prepare TLS", e);
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|e| fail(&e))?;
-        let config = match (ca_file, tls) {
-            (Some(file), _) => config.with_root_certificates(roots(file)?),
-            (None, true) => {
-                use rustls_platform_verifier::BuilderVerifierExt;
-                config.with_platform_verifier().map_err(|e| fail(&e))?
-            }
-            (None, false) => config.with_root_certificates(rustls::RootCertStore::empty()),
-        };
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(config.with_no_client_auth())
-            .connect_timeout(CONNECT)
-            .user_agent(concat!("backup/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| fail(&e))?;
+        let client = http_client::client(tls, ca_file)?;
         Ok(Transport { client, patience, pace })
     }
 
