@@ -81,6 +81,7 @@ pub(crate) struct DatabaseOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum DatabaseServer {
     Postgres,
+    Mariadb,
 }
 
 /// Runs what the command line asks for; returns the exit code.

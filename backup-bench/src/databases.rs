@@ -4,6 +4,7 @@
 //! [`Store`].
 
 mod dump;
+mod mariadb;
 mod postgres;
 mod restore;
 mod rows;
@@ -41,8 +42,8 @@ trait Store {
 
     fn server(&self) -> &Server;
 
-    /// The source as it is configured, all but the database.
-    fn source(&self) -> String;
+    /// The source as it is configured.
+    fn source(&self, database: &str) -> String;
 
     /// Makes a database with the four tables.
     fn fill(&self, database: &str, megabytes: u64) -> Result<()>;
@@ -80,7 +81,14 @@ pub(crate) fn race(options: &DatabaseOptions) -> Result<u8> {
     if common.full || common.formats {
         return Err(Failure::Usage("this race has neither --full nor --formats".to_owned()));
     }
-    let tools = machine::tools(&["zstd", "docker", "bash"])?;
+    let all = [DatabaseServer::Postgres, DatabaseServer::Mariadb];
+    let all: Vec<_> = all.into_iter().filter(|kind| options.only.is_none_or(|only| only == *kind)).collect();
+    let mut needed = vec!["zstd", "docker", "bash"];
+    if all.contains(&DatabaseServer::Mariadb) {
+        needed.extend(["mydumper", "myloader"]);
+    }
+    let mut tools = machine::tools(&needed)?;
+    tools.remove(2);
     let must_be_quiet = !common.loaded && !common.quick;
     if must_be_quiet {
         machine::refuse_if_busy()?;
@@ -94,18 +102,19 @@ pub(crate) fn race(options: &DatabaseOptions) -> Result<u8> {
     // Tables and indexes twice, as many dumps as there are sides, and the log of the server.
     let needs = megabytes * 8_000_000 + 5_000_000_000;
     let mut track = Track::prepare(common.rounds, program, &data, needs)?;
-    let mut report = Report::heading("databases", &Machine::look(&data)?, &tools[..2], &machine::load()?);
+    let mut report = Report::heading("databases", &Machine::look(&data)?, &tools, &machine::load()?);
     let mut checks = Vec::new();
-    let all = [DatabaseServer::Postgres];
-    for kind in all.into_iter().filter(|kind| options.only.is_none_or(|only| only == *kind)) {
+    for kind in all {
         let store: Box<dyn Store> = match kind {
             DatabaseServer::Postgres => Box::new(postgres::Postgres::start(&track.work)?),
+            DatabaseServer::Mariadb => Box::new(mariadb::Mariadb::start(&track.work)?),
         };
         contest(&mut track, &*store, megabytes, must_be_quiet, &mut report, &mut checks)?;
     }
     let name = match options.only {
         None => "databases".to_owned(),
         Some(DatabaseServer::Postgres) => "databases-postgres".to_owned(),
+        Some(DatabaseServer::Mariadb) => "databases-mariadb".to_owned(),
     };
     conclude(&name, common, &track, report, &checks)
 }
@@ -153,9 +162,8 @@ impl Ours {
         let folder = track.work.clone();
         for database in [DATABASE, TENTH] {
             let file = Self::config(&folder, database);
-            let source = store.source();
-            let text =
-                format!("[modules.{MODULE}.sources.{COMPONENT}]\n{source}\ndatabase = \"{database}\"\n");
+            let source = store.source(database);
+            let text = format!("[modules.{MODULE}.sources.{COMPONENT}]\n{source}\n");
             fs::write(&file, text).doing(file.display())?;
         }
         Ok(Ours { folder })
@@ -225,4 +233,23 @@ fn compare(
 
 fn peak(samples: &[Sample]) -> u64 {
     samples.iter().map(|s| s.peak_rss).max().unwrap_or(0)
+}
+
+/// As COPY and LOAD DATA take it.
+fn escaped(text: &str, out: &mut Vec<u8>) {
+    for byte in text.bytes() {
+        match byte {
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            other => out.push(other),
+        }
+    }
+}
+
+fn hex(bytes: &[u8], out: &mut Vec<u8>) {
+    for byte in bytes {
+        out.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
+    }
 }

@@ -37,7 +37,8 @@ pub(crate) fn ready() -> Outcome<Option<String>> {
 /// What the race of databases needs.
 pub(crate) fn for_races() -> Outcome {
     engine()?;
-    get("postgres:17")
+    get("postgres:17")?;
+    get("mariadb:11.8")
 }
 
 /// Containers of test programs that were killed.

@@ -98,8 +98,8 @@ impl Store for Postgres {
         &self.server
     }
 
-    fn source(&self) -> String {
-        format!("kind = \"postgres\"\ncontainer = \"{}\"", self.server.name())
+    fn source(&self, database: &str) -> String {
+        format!("kind = \"postgres\"\ncontainer = \"{}\"\ndatabase = \"{database}\"", self.server.name())
     }
 
     fn fill(&self, database: &str, megabytes: u64) -> Result<()> {
@@ -161,7 +161,7 @@ fn write_row(row: &[Value<'_>], out: &mut Vec<u8>) -> io::Result<()> {
             Value::Null => out.extend_from_slice(b"\\N"),
             Value::Number(n) => write!(out, "{n}")?,
             Value::Decimal(n) => write!(out, "{}.{:02}", n / 100, n % 100)?,
-            Value::Text(text) | Value::Json(text) => escaped(text, out),
+            Value::Text(text) | Value::Json(text) => super::escaped(text, out),
             Value::Yes(yes) => out.push(if *yes { b't' } else { b'f' }),
             Value::Time(seconds) => {
                 let time = jiff::Timestamp::from_second(*seconds).map_err(io::Error::other)?;
@@ -169,9 +169,7 @@ fn write_row(row: &[Value<'_>], out: &mut Vec<u8>) -> io::Result<()> {
             }
             Value::Bytes(bytes) => {
                 out.extend_from_slice(b"\\\\x");
-                for byte in *bytes {
-                    out.extend([byte >> 4, byte & 15].map(|digit| b"0123456789abcdef"[usize::from(digit)]));
-                }
+                super::hex(bytes, out);
             }
             // Words need no quotes in it.
             Value::List(words) => write!(out, "{{{}}}", words.join(","))?,
@@ -179,16 +177,4 @@ fn write_row(row: &[Value<'_>], out: &mut Vec<u8>) -> io::Result<()> {
     }
     out.push(b'\n');
     Ok(())
-}
-
-fn escaped(text: &str, out: &mut Vec<u8>) {
-    for byte in text.bytes() {
-        match byte {
-            b'\n' => out.extend_from_slice(b"\\n"),
-            b'\t' => out.extend_from_slice(b"\\t"),
-            b'\r' => out.extend_from_slice(b"\\r"),
-            b'\\' => out.extend_from_slice(b"\\\\"),
-            other => out.push(other),
-        }
-    }
 }
