@@ -12,7 +12,7 @@ use crate::{
     error::{ClientError, LOCK_WAIT, NEEDS_PRIVILEGE},
     quote::qualified,
 };
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Context, Error, ErrorKind, Event, Result};
 use futures::future::join_all;
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
@@ -21,6 +21,10 @@ use std::time::{Duration, Instant};
 const OPENED_AT_ONCE: usize = 40;
 /// How often a moment is tried for while tables are being changed.
 const TRIES: usize = 4;
+/// A lock that is had by then was no wait to speak of.
+const FIRST_LOOK: Duration = Duration::from_millis(300);
+/// Between two looks at who holds the lock up.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often snapshots are begun again until they stand for one place in the binary log.
 const SAME_PLACE_TRIES: usize = 20;
 
@@ -82,6 +86,7 @@ pub(crate) async fn fix(
     names: Option<&[String]>,
     config: &MysqlConfig,
     version: &Version,
+    cx: &Context,
 ) -> Result<Snapshot> {
     let failed = |e: ClientError| e.during(ErrorKind::Source, "fix the moment");
     let seconds = config.lock_seconds();
@@ -92,7 +97,7 @@ pub(crate) async fn fix(
     let mut way = Way::GlobalReadLock;
     for _ in 0..TRIES {
         if way == Way::GlobalReadLock {
-            match lock(&mut control, seconds).await {
+            match lock(&mut control, &mut sessions[0], seconds, cx).await {
                 Ok(()) => {}
                 Err(e) if matches!(e.code(), Some(NEEDS_PRIVILEGE | 1044 | 1142)) => {
                     way = if version.mariadb { Way::SamePlaceInTheLog } else { Way::OneSession };
@@ -172,22 +177,66 @@ fn said(way: Way, sessions: usize, held: Duration) -> String {
     }
 }
 
-async fn lock(control: &mut Session, seconds: u32) -> Result<(), ClientError> {
+/// Takes the global read lock. While it is waited for, `beside` looks who holds it up.
+async fn lock(
+    control: &mut Session,
+    beside: &mut Session,
+    seconds: u32,
+    cx: &Context,
+) -> Result<(), ClientError> {
     // The limit of the server is per table that is waited for; ours is for all.
     let limit = Duration::from_secs(u64::from(seconds) * 2 + 5);
-    control.run_within("FLUSH TABLES WITH READ LOCK", limit).await.map(drop)
+    let (waiter, ended) = (control.id(), cx.cancel.child_token());
+    let locking = async {
+        let locked = control.run_within("FLUSH TABLES WITH READ LOCK", limit).await;
+        ended.cancel();
+        locked.map(drop)
+    };
+    let telling = async {
+        let (mut pause, mut told) = (FIRST_LOOK, None);
+        // Each question is awaited to its end: a session that is left in the middle of one is of no use for the snapshot.
+        while tokio::time::timeout(pause, ended.cancelled()).await.is_err() {
+            let by = match holder(beside, waiter).await? {
+                Some((id, who)) if told.as_ref() != Some(&id) => {
+                    told = Some(id);
+                    who
+                }
+                None if told.is_none() => {
+                    told = Some(String::new());
+                    "no statement runs: an idle session holds tables (LOCK TABLES)".to_owned()
+                }
+                _ => continue,
+            };
+            cx.emit(&Event::Waiting { reason: format!("the global read lock is waited for: {by}") });
+            pause = LOOK_AGAIN;
+        }
+        Ok(())
+    };
+    let (locked, told) = tokio::join!(locking, telling);
+    locked.and(told)
+}
+
+/// The session with the longest statement: its number, and what it does.
+async fn holder(session: &mut Session, waiter: u32) -> Result<Option<(String, String)>, ClientError> {
+    let longest = format!(
+        "SELECT ID, USER, TIME, LEFT(INFO, 80) FROM information_schema.PROCESSLIST WHERE COMMAND <> 'Sleep' AND COMMAND <> 'Daemon' \
+         AND ID NOT IN (CONNECTION_ID(), {waiter}) AND INFO IS NOT NULL ORDER BY TIME DESC LIMIT 1"
+    );
+    Ok(session.first(&longest).await?.map(|row| {
+        let [id, user, time, sql] = crate::catalog::fields(row);
+        let who = format!("session {id} of {user} has been at it for {time} s: `{sql}`");
+        (id, who)
+    }))
 }
 
 /// The lock could not be had: names who holds it up.
 async fn held_up(control: &mut Session, e: ClientError) -> Error {
     let error = e.during(ErrorKind::Source, "take the global read lock");
-    let longest = "SELECT ID, USER, TIME, LEFT(INFO, 80) FROM information_schema.PROCESSLIST \
-                   WHERE COMMAND <> 'Sleep' AND COMMAND <> 'Daemon' AND ID <> CONNECTION_ID() AND INFO IS NOT NULL ORDER BY TIME DESC LIMIT 1";
-    let Ok(Some(row)) = control.first(longest).await else { return error };
-    let [id, user, time, sql] = crate::catalog::fields(row);
-    error.hint(format!(
-        "session {id} of {user} has been at it for {time} s: `{sql}`; let it end, or raise lock_timeout_seconds"
-    ))
+    let waiter = control.id();
+    match holder(control, waiter).await {
+        Ok(Some((_, who))) => error.hint(format!("{who}; let it end, or raise lock_timeout_seconds")),
+        _ => error,
+    }
 }
 
 async fn begin_all(

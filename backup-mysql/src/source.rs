@@ -148,6 +148,7 @@ impl Ready for MysqlReady {
             me.server.names.as_deref(),
             &me.config,
             &me.version,
+            cx,
         );
         let snapshot = tokio::select! {
             () = cx.cancel.cancelled() => return Err(Error::cancelled()),

@@ -6,7 +6,7 @@
 mod common;
 mod containers;
 
-use backup_core::{Backend, Context, ErrorKind, Severity};
+use backup_core::{Backend, Context, ErrorKind, Event, Severity};
 use backup_mysql::MysqlBackend;
 use backup_testkit::{
     Must,
@@ -24,7 +24,7 @@ use mysql_async::{Conn, prelude::Queryable};
 use serde_json::{Value, json};
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     time::Duration,
@@ -474,6 +474,16 @@ fn a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out() {
     });
 }
 
+/// A context whose waits are written down.
+fn watching(seen: &Arc<Mutex<String>>) -> Context {
+    let seen = seen.clone();
+    Context::default().with_observer(Some(Arc::new(move |event: &Event| {
+        if let Event::Waiting { reason } = event {
+            seen.lock().unwrap().push_str(reason);
+        }
+    })))
+}
+
 #[test]
 fn a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked() {
     in_time("a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked", async {
@@ -484,12 +494,29 @@ fn a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked() {
             run(&mut c, "LOCK TABLES t WRITE").await;
             let mut from = config(&server, &name);
             from["lock_timeout_seconds"] = json!(1);
-            let cx = Context::default();
+            let seen = Arc::new(Mutex::new(String::new()));
+            let cx = watching(&seen);
             let ready = source(&from).connect(&cx).await.must("connect");
             let error = ready.fix(&cx).await.err().must("the lock is held");
             assert!(error.hint_text().is_some(), "{error}");
+            assert!(seen.lock().unwrap().contains("LOCK TABLES"), "{seen:?}");
             run(&mut c, "INSERT INTO t VALUES (1);; UNLOCK TABLES").await;
             let mut other = conn(&server).await;
+            // Who is at work is named, while it is waited for and afterwards.
+            let id = other.id().to_string();
+            let slow = format!("UPDATE `{name}`.t SET id = id + SLEEP(3)");
+            let working = tokio::spawn(async move {
+                other.query_drop(slow).await.must("work");
+                other
+            });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            seen.lock().unwrap().clear();
+            let ready = source(&from).connect(&cx).await.must("connect");
+            let error = ready.fix(&cx).await.err().must("the lock is held");
+            let named = format!("session {id} of root");
+            assert!(error.hint_text().unwrap_or_default().contains(&named), "{:?}", error.hint_text());
+            assert!(seen.lock().unwrap().contains(&named), "{seen:?}");
+            let mut other = working.await.must("work");
             run(&mut other, &format!("INSERT INTO `{name}`.t VALUES (2);; CREATE TABLE `{name}`.u (id int)"))
                 .await;
         }
