@@ -14,7 +14,7 @@ use std::{
 };
 
 /// After this many bytes the kernel is asked to write out what it holds, so that the last fsync has little left to do.
-const FLUSH_EVERY: u64 = 16 << 20;
+const FLUSH_EVERY: u64 = 8 << 20;
 
 /// Reads of at least this length use their buffers again, and so many of these are kept.
 const LARGE: usize = 256 << 10;

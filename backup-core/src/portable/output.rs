@@ -3,10 +3,7 @@
 use super::compression::{Compression, Compressors, Holds, Packed, TableOfFrames};
 use crate::{Error, ErrorKind, Reservation, Result, destination::Upload};
 use bytes::Bytes;
-use std::{
-    collections::VecDeque,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
@@ -45,17 +42,20 @@ impl Output {
         let compressors = Arc::new(Compressors::new(compression, level));
         let threads = threads.max(1);
         let (encoders, most) = compression.codec().map_or((1, threads), |codec| codec.at_once(threads));
-        let worker = Worker {
+        let compressing = Compressing {
+            encoders: Arc::new(Semaphore::new(encoders)),
+            compressors: compressors.clone(),
+            failed: failed.clone(),
+        };
+        let writing = Writing {
             upload: Some(upload),
             compression,
-            encoders: Arc::new(Semaphore::new(encoders)),
-            most,
             compressors: compressors.clone(),
             failed: failed.clone(),
             table: TableOfFrames::default(),
             written: 0,
         };
-        tokio::spawn(worker.run(receiver));
+        tokio::spawn(Worker { compressing, writing, most }.run(receiver));
         Output { sender, failed, compressors }
     }
 
@@ -108,13 +108,26 @@ struct Done {
     holds: Vec<Reservation>,
 }
 
+/// A frame that is compressed.
+type Running = JoinHandle<Result<Done>>;
+
 struct Worker {
-    upload: Option<Box<dyn Upload>>,
-    compression: Compression,
-    /// Frames are compressed as many at a time as it has permits.
-    encoders: Arc<Semaphore>,
+    compressing: Compressing,
+    writing: Writing,
     /// Frames that are compressed, wait for an encoder, or for the one before them.
     most: usize,
+}
+
+struct Compressing {
+    /// Frames are compressed as many at a time as it has permits.
+    encoders: Arc<Semaphore>,
+    compressors: Arc<Compressors>,
+    failed: Arc<OnceLock<Error>>,
+}
+
+struct Writing {
+    upload: Option<Box<dyn Upload>>,
+    compression: Compression,
     compressors: Arc<Compressors>,
     failed: Arc<OnceLock<Error>>,
     table: TableOfFrames,
@@ -122,36 +135,39 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut receiver: mpsc::UnboundedReceiver<Message>) {
-        let mut running: VecDeque<JoinHandle<Result<Done>>> = VecDeque::new();
-        let last = loop {
-            tokio::select! {
-                // Written as soon as it is ready: the memory that it holds is waited for.
-                done = oldest(&mut running) => {
-                    running.pop_front();
-                    self.write(done).await;
-                }
-                message = receiver.recv(), if running.len() < self.most => match message {
-                    Some(Message::Frame(frame)) => running.push_back(self.compress(frame)),
-                    other => break other,
-                },
-            }
-        };
-        while !running.is_empty() {
-            let done = oldest(&mut running).await;
-            running.pop_front();
-            self.write(done).await;
-        }
+    async fn run(self, receiver: mpsc::UnboundedReceiver<Message>) {
+        let Worker { compressing, writing, most } = self;
+        // One more is held by whoever writes.
+        let (order, ordered) = mpsc::channel(most.saturating_sub(1).max(1));
+        let (last, mut writing) = tokio::join!(compressing.run(receiver, order), writing.run(ordered));
         // Whoever asked may have been cancelled meanwhile: an answer that nobody takes is no failure.
         match last {
-            Some(Message::End { reply }) => drop(reply.send(self.end().await)),
-            Some(Message::Abort { reply }) => drop(reply.send(self.give_up().await)),
+            Some(Message::End { reply }) => drop(reply.send(writing.end().await)),
+            Some(Message::Abort { reply }) => drop(reply.send(writing.give_up().await)),
             // All senders are gone without an end: the writer was dropped, and nothing may stay behind.
-            _ => drop(self.give_up().await),
+            _ => drop(writing.give_up().await),
+        }
+    }
+}
+
+impl Compressing {
+    /// Begins each frame in its turn, until something else than a frame comes.
+    async fn run(
+        self,
+        mut receiver: mpsc::UnboundedReceiver<Message>,
+        order: mpsc::Sender<Running>,
+    ) -> Option<Message> {
+        loop {
+            // Writing goes on until this sender is gone.
+            let Ok(place) = order.reserve().await else { return None };
+            match receiver.recv().await {
+                Some(Message::Frame(frame)) => place.send(self.compress(frame)),
+                other => return other,
+            }
         }
     }
 
-    fn compress(&self, frame: Frame) -> JoinHandle<Result<Done>> {
+    fn compress(&self, frame: Frame) -> Running {
         let (compressors, failed) = (self.compressors.clone(), self.failed.clone());
         let encoders = self.encoders.clone();
         tokio::spawn(async move {
@@ -169,15 +185,24 @@ impl Worker {
         })
     }
 
-    async fn write(&mut self, done: Result<Done>) {
-        let written = match done {
-            Ok(done) => self.write_frame(done).await,
-            Err(e) => Err(e),
-        };
-        if let Err(e) = written {
-            // Only the first failure is told.
-            let _ = self.failed.set(e);
+}
+
+impl Writing {
+    /// Writes each frame as soon as it is ready and those before it are out: the memory that it holds is waited for.
+    async fn run(mut self, mut ordered: mpsc::Receiver<Running>) -> Self {
+        while let Some(frame) = ordered.recv().await {
+            let done =
+                frame.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)));
+            let written = match done {
+                Ok(done) => self.write_frame(done).await,
+                Err(e) => Err(e),
+            };
+            if let Err(e) = written {
+                // Only the first failure is told.
+                let _ = self.failed.set(e);
+            }
         }
+        self
     }
 
     async fn write_frame(&mut self, done: Done) -> Result<()> {
@@ -227,13 +252,5 @@ impl Worker {
             }
         }
         Ok((upload.commit().await?, self.written))
-    }
-}
-
-/// The frame that comes next in the file, once it is compressed; for ever if none is running.
-async fn oldest(running: &mut VecDeque<JoinHandle<Result<Done>>>) -> Result<Done> {
-    match running.front_mut() {
-        Some(task) => task.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e))),
-        None => std::future::pending().await,
     }
 }

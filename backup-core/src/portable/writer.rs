@@ -32,6 +32,9 @@ use std::{
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_util::sync::CancellationToken;
 
+/// Frames that a large member needs at least to go on.
+const LEAST_LANE: usize = 3;
+
 /// What is shared by the components that are being written.
 pub(super) struct Shared {
     state: Mutex<TarState>,
@@ -304,13 +307,15 @@ impl PortableWriter {
         cx: &Context,
     ) -> Result<Self> {
         // The lane, the half-filled frame, and the largest single reservation: with less, a put could wait for ever.
-        let lane = 3 * options.frame;
-        let least = lane + options.frame + options.segment + (1 << 20);
+        let others = options.frame + options.segment + (1 << 20);
+        let least = LEAST_LANE * options.frame + others;
         if cx.budget.limit() < least {
             let text =
                 format!("this archive needs {least} bytes of memory, the limit is {}", cx.budget.limit());
             return Err(Error::new(ErrorKind::Budget, "begin a backup", text));
         }
+        // A frame that is filled, one for each core, one that is written: with fewer, large files would leave cores idle.
+        let lane = ((options.threads + 2) * options.frame).min(cx.budget.limit() - others);
         for c in &header.components {
             if !is_component_name(&c.name) || !is_component_name(&c.folder) || is_reserved_folder(&c.folder) {
                 let text = format!("its name or its folder {:?} cannot be in an archive", c.folder);

@@ -28,9 +28,10 @@ pub(in crate::portable) trait Codec: Send + Sync {
     fn encoder(&self, level: i32) -> Result<Box<dyn Encoder>>;
 
     /// Encoders that run at once where frames may wait for `threads` cores, and how many frames may wait for each other. One more
-    /// than there are cores bridges the moment between two frames, where an encoder costs little memory.
+    /// than there are cores bridges the moment between two frames, where an encoder costs little memory, and one more yet the
+    /// moment in which the first of them is written.
     fn at_once(&self, threads: usize) -> (usize, usize) {
-        (threads + 1, threads + 1)
+        (threads + 1, threads + 2)
     }
 
     /// Decompresses one frame into `raw`, which is empty. Anything but exactly one frame of exactly these lengths is an error.

@@ -5,7 +5,7 @@ use super::codec::{
     find,
 };
 use crate::{Error, ErrorKind, Result};
-use zstd::zstd_safe;
+use zstd::zstd_safe::{self, CParameter};
 
 /// Fixed end of a table: number of frames (4 bytes), descriptor (1), magic (4).
 const FOOTER: usize = 9;
@@ -26,8 +26,43 @@ struct ZstdEncoder {
 /// level 3, at 197 MB/s.
 const LEVEL_OF_LISTS: i32 = 1;
 
+/// The default level, and how it is done here.
+const USUAL: i32 = 3;
+/// Binary logarithms of the entries of both hash tables (of long and of short matches), and the bytes of a short match. Together
+/// 384 KiB, half of what zstd takes at this level, so that the tables stay in a core's cache beside the data: 360 against
+/// 322 MB/s, for 0.2 % of size (the mixed tree of the benchmark, frames of 4 MiB).
+const USUAL_TABLES: [CParameter; 3] =
+    [CParameter::HashLog(16), CParameter::ChainLog(15), CParameter::MinMatch(6)];
+/// As the level has it.
+const TABLES_OF_LEVEL: [CParameter; 3] =
+    [CParameter::HashLog(0), CParameter::ChainLog(0), CParameter::MinMatch(0)];
+
 fn failed(e: std::io::Error) -> Error {
     Error::new(ErrorKind::Destination, "compress", e)
+}
+
+impl ZstdEncoder {
+    fn new(level: i32) -> std::io::Result<Self> {
+        let mut compressor = zstd::bulk::Compressor::new(level)?;
+        compressor.set_parameter(CParameter::ChecksumFlag(true))?;
+        let mut encoder = ZstdEncoder { compressor, level, now: level };
+        encoder.set_tables()?;
+        Ok(encoder)
+    }
+
+    fn set_tables(&mut self) -> std::io::Result<()> {
+        let tables = if self.now == USUAL { USUAL_TABLES } else { TABLES_OF_LEVEL };
+        tables.into_iter().try_for_each(|table| self.compressor.set_parameter(table))
+    }
+
+    fn set_level(&mut self, level: i32) -> std::io::Result<()> {
+        if level != self.now {
+            self.compressor.set_compression_level(level)?;
+            self.now = level;
+            self.set_tables()?;
+        }
+        Ok(())
+    }
 }
 
 impl Encoder for ZstdEncoder {
@@ -36,10 +71,7 @@ impl Encoder for ZstdEncoder {
             Holds::Data => self.level,
             Holds::Lists => self.level.min(LEVEL_OF_LISTS),
         };
-        if level != self.now {
-            self.compressor.set_compression_level(level).map_err(failed)?;
-            self.now = level;
-        }
+        self.set_level(level).map_err(failed)?;
         packed.reserve(zstd_safe::compress_bound(raw.len()));
         self.compressor.compress_to_buffer(raw, packed).map_err(failed)
     }
@@ -47,9 +79,7 @@ impl Encoder for ZstdEncoder {
 
 impl Codec for ZstdFrames {
     fn encoder(&self, level: i32) -> Result<Box<dyn Encoder>> {
-        let mut compressor = zstd::bulk::Compressor::new(level).map_err(failed)?;
-        compressor.set_parameter(zstd_safe::CParameter::ChecksumFlag(true)).map_err(failed)?;
-        Ok(Box::new(ZstdEncoder { compressor, level, now: level }))
+        Ok(Box::new(ZstdEncoder::new(level).map_err(failed)?))
     }
 
     fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()> {
