@@ -184,15 +184,13 @@ impl Compressing {
             done.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)))
         })
     }
-
 }
 
 impl Writing {
     /// Writes each frame as soon as it is ready and those before it are out: the memory that it holds is waited for.
     async fn run(mut self, mut ordered: mpsc::Receiver<Running>) -> Self {
         while let Some(frame) = ordered.recv().await {
-            let done =
-                frame.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)));
+            let done = frame.await.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "compress", e)));
             let written = match done {
                 Ok(done) => self.write_frame(done).await,
                 Err(e) => Err(e),

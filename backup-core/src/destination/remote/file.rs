@@ -39,8 +39,11 @@ pub(super) async fn begin(folder: &RemoteFolder, provisional: &str, names: &[Str
     let path = folder.path(provisional);
     let way = match &folder.dav {
         None => {
-            let writer = folder.plain.writer_with(&path).if_not_exists(true).await;
-            Way::Sftp(writer.map_err(|e| folder.error("create", provisional, &e))?)
+            // OpenDAL opens the file with its first bytes, and these may be long in coming; the run is seen from its beginning.
+            let fail = |e: opendal::Error| folder.error("create", provisional, &e);
+            let empty = folder.plain.write_with(&path, Buffer::new()).if_not_exists(true);
+            empty.await.map_err(fail)?;
+            Way::Sftp(folder.plain.writer(&path).await.map_err(fail)?)
         }
         Some(dav) => {
             // A server shows a file when it has it whole; this one is seen from the beginning.

@@ -133,9 +133,22 @@ async fn crash(fresh: &Fresh, cx: &Context) -> BackupId {
     let put = sink.put(file("x"), chunked(3 << 20, 100_000, 1)).await.must("put");
     assert_eq!(put, backup_core::Put::Stored);
     drop((writer, sink, lock));
-    // What runs detached comes to its end.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    come_to_rest(fresh).await;
     header.id
+}
+
+/// What runs detached comes to its end: names stay as they are for a while.
+async fn come_to_rest(fresh: &Fresh) {
+    let (mut names, mut same) = (fresh.names(), 0);
+    for _ in 0..200 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let now = fresh.names();
+        same = if now == names { same + 1 } else { 0 };
+        names = now;
+        if same == 6 {
+            return;
+        }
+    }
 }
 
 /// Neither committed nor aborted: the run was killed.
