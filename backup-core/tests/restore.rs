@@ -299,6 +299,27 @@ async fn too_little_space_is_refused_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn holes_of_files_need_no_space() {
+    let mut s = scene().await;
+    let sparse = script(move |sink, cx| async move {
+        let extents = [Extent { offset: 1 << 20, length: 3 }];
+        let mut entry = Entry::file("a", Stage::Data).sized((1 << 20) + 3);
+        entry.extents = Some(extents.into());
+        let items = [Ok((entry, Content::whole("new")))];
+        put_stage(&sink, &cx, futures::stream::iter(items)).await?;
+        Ok(Facts::new())
+    });
+    s.backup = create(request(vec![component("one", sparse)]), &s.archive, &s.cx).await.unwrap().id;
+    for (free, enough) in [(2, false), (3, true)] {
+        let mut target = s.target("one");
+        target.free_bytes = Some(free);
+        let plan = s.plan(vec![target], |_| {}).await.unwrap();
+        assert_eq!(plan.plan().refused().is_none(), enough, "{:?}", plan.plan().refusals);
+        assert_eq!(plan.plan().needs_bytes, 3);
+    }
+}
+
+#[tokio::test]
 async fn what_a_target_refuses_stands_in_the_plan_and_is_done_only_if_it_may_be_and_is_accepted() {
     let s = scene().await;
     let refusing = |accept: Option<&str>| {

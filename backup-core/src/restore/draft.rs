@@ -92,6 +92,36 @@ pub(super) async fn pick(
     Ok(picked)
 }
 
+/// The proof counts holes of files as bytes. Where room might be short without them, it is looked at what is really written.
+pub(super) async fn without_holes(
+    reader: &dyn BackupReader,
+    wanted: &[(String, Selection)],
+    picked: &mut [Picked],
+    surveys: &[Survey],
+    cx: &Context,
+) -> Result<()> {
+    let all = picked.iter().fold(0u64, |sum, p| sum.saturating_add(p.bytes));
+    if !surveys.iter().any(|s| s.free_bytes.is_some_and(|free| free < all)) {
+        return Ok(());
+    }
+    let whole = || wanted.iter().enumerate().filter(|(_, (_, selection))| selection.is_all());
+    let mut written = vec![0u64; picked.len()];
+    let mut entries = reader.entries();
+    while let Some(listed) = entries.next().await {
+        let listed = listed?;
+        if cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        for (i, _) in whole().filter(|(_, (name, _))| *name == listed.component) {
+            written[i] = written[i].saturating_add(listed.entry.stored_size().unwrap_or(0));
+        }
+    }
+    for (i, _) in whole() {
+        picked[i].bytes = picked[i].bytes.min(written[i]);
+    }
+    Ok(())
+}
+
 /// The plan, and its name.
 pub(super) fn draft(
     reader: &dyn BackupReader,

@@ -119,6 +119,9 @@ pub(super) struct Pointer {
     /// The journal must be there. Before it is written and before it is removed this is false: then a missing journal means
     /// that there is nothing to do, and otherwise that its place cannot be seen (not mounted).
     pub(super) live: bool,
+    /// The journal is being removed: all is done, and what is still found in a home belongs to nobody.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) over: bool,
 }
 
 /// Either of them.
@@ -196,25 +199,31 @@ impl Journal {
             return self.save();
         }
         // The pointer first: a crash at any later point leaves nothing that cannot be found.
-        self.point(false)?;
+        self.point(false, false)?;
         for home in homes {
             make_private_dir(home)?;
             *made += 1;
         }
         for home in &homes[1..] {
-            files::write(&home.join(JOURNAL), &self.pointer(true))?;
+            files::write(&home.join(JOURNAL), &self.pointer(true, false))?;
         }
         self.save()?;
-        self.point(true)
+        self.point(true, false)
     }
 
-    fn pointer(&self, live: bool) -> Pointer {
+    fn pointer(&self, live: bool, over: bool) -> Pointer {
         let document = &self.document;
-        Pointer { id: document.id.clone(), journal: self.path.clone(), homes: document.homes.clone(), live }
+        Pointer {
+            id: document.id.clone(),
+            journal: self.path.clone(),
+            homes: document.homes.clone(),
+            live,
+            over,
+        }
     }
 
-    fn point(&self, live: bool) -> Result<()> {
-        files::write(&self.document.in_restores("json"), &self.pointer(live))
+    fn point(&self, live: bool, over: bool) -> Result<()> {
+        files::write(&self.document.in_restores("json"), &self.pointer(live, over))
     }
 
     /// Makes the next phase durable, before its first act.
@@ -237,7 +246,7 @@ impl Journal {
         let mut strange = Vec::new();
         let homes = &self.document.homes;
         if !homes.is_empty() && self.document.in_restores("json").exists() {
-            self.point(false)?;
+            self.point(false, true)?;
         }
         // The journal last but for its pointer: until then a crash only means that all is done once more.
         for home in homes.iter().skip(1).chain(homes.first()) {
@@ -265,7 +274,7 @@ pub(super) fn clear(pointer: &Pointer, pointer_path: &Path) -> Result<()> {
             continue;
         }
         files::remove(&home.join(JOURNAL))?;
-        if !files::remove_dir(home)? {
+        if !files::remove_dir(home)? && !pointer.over {
             return Err(no_journal(home));
         }
     }
@@ -373,5 +382,22 @@ mod tests {
         let other = begun(dir.path());
         assert_eq!(other.path, path);
         assert!(claim(&seen, path).unwrap().is_none(), "it is another restore's");
+    }
+
+    #[test]
+    fn a_crash_between_the_end_of_a_journal_and_that_of_its_pointer_leaves_what_is_found_in_a_home_alone() {
+        for over in [true, false] {
+            let dir = tempfile::tempdir().unwrap();
+            let journal = begun(dir.path());
+            let (home, pointer_path) = (dir.path().join("home"), journal.document.in_restores("json"));
+            std::fs::write(home.join("found"), "mine").unwrap();
+            journal.point(false, over).unwrap();
+            files::remove(&home.join(JOURNAL)).unwrap();
+            let Some(Found::Pointer(pointer)) = read(&pointer_path).unwrap() else { panic!("no pointer") };
+            // Before the journal was written nobody may say what is in the home.
+            assert_eq!(clear(&pointer, &pointer_path).is_ok(), over);
+            assert_eq!(pointer_path.exists(), !over);
+            assert_eq!(std::fs::read_to_string(home.join("found")).unwrap(), "mine");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What a restore would do, found out by reading only.
 
 use super::application::running;
-use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted};
+use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted, without_holes};
 use crate::{
     BackupId, BackupReader, ContainerEngine, Context, Depth, Error, ErrorKind, NoContainers, Refusal,
     RestoreReport, Result, Selection, State, Survey, Target,
@@ -340,7 +340,7 @@ pub async fn plan_restore(
     }
     running(&*options.containers, &options.app).await?;
     sound(&*reader, cx).await?;
-    let picked = pick(&*reader, &wanted(&members), cx).await?;
+    let mut picked = pick(&*reader, &wanted(&members), cx).await?;
     let surveys = survey(&reader, &mut members, &options.accept, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
         if surveys[..i].iter().any(|other| other.place == survey.place) {
@@ -348,6 +348,7 @@ pub async fn plan_restore(
         }
     }
     apart(&surveys)?;
+    without_holes(&*reader, &wanted(&members), &mut picked, &surveys, cx).await?;
     let plan = draft(&*reader, &members, &picked, surveys, &options);
     nothing_accepted_in_vain(&plan, &options.accept)?;
     Ok(PreparedRestore { plan, reader, members, picked, options })
