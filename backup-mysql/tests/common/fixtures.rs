@@ -1,6 +1,6 @@
 //! Stores for the conformance suites.
 
-use super::{captured, config, conn, fingerprint, fresh, id_of, run, schemas_left, target};
+use super::{captured, config, conn, fingerprint, fresh, id_of, run, schemas_left, secret_file, target};
 use async_trait::async_trait;
 use backup_core::{Backend, Context, Result, Target};
 use backup_mysql::MysqlBackend;
@@ -85,8 +85,7 @@ impl SourceFixture for Databases {
                 }
             }
         }
-        let file = std::env::temp_dir().join(format!("backup-mysql-test-{}-user", std::process::id()));
-        std::fs::write(&file, "hunter2").unwrap();
+        let file = secret_file(&user, "hunter2");
         let config = json!({
             "url": format!("mysql://{user}@127.0.0.1:{}/{database}?ssl-mode=DISABLED", server.port()),
             "password_file": file,

@@ -74,10 +74,16 @@ fn shown(v: Value) -> Option<String> {
 
 /// A file with the password of `root`.
 pub fn password_file(server: &Mysql) -> PathBuf {
-    let path =
-        std::env::temp_dir().join(format!("backup-mysql-test-{}-{}", std::process::id(), server.port()));
+    secret_file(&server.port().to_string(), server.password())
+}
+
+/// A file with a secret. Made whole at once: other tests may read it.
+pub fn secret_file(of: &str, secret: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("backup-mysql-test-{}-{of}", std::process::id()));
     if !path.exists() {
-        std::fs::write(&path, server.password()).unwrap();
+        let new = path.with_extension(fresh("new"));
+        std::fs::write(&new, secret).unwrap();
+        std::fs::rename(&new, &path).unwrap();
     }
     path
 }

@@ -18,7 +18,7 @@ use backup_testkit::{
 };
 use common::{
     any_server, captured, config, conn, fingerprint, fresh, id_of, restore, restore_accepting, restore_data,
-    rows_of, run, schema, schemas_left, source, target, value,
+    rows_of, run, schema, schemas_left, secret_file, source, target, value,
 };
 use mysql_async::{Conn, prelude::Queryable};
 use serde_json::{Value, json};
@@ -71,8 +71,7 @@ async fn as_user(server: &Mysql, c: &mut Conn, database: &str, grants: &[&str]) 
     for grant in grants {
         run(c, &format!("GRANT {grant} TO '{name}'@'%'")).await;
     }
-    let file = std::env::temp_dir().join(format!("backup-mysql-test-{}-limited", std::process::id()));
-    std::fs::write(&file, "p w").unwrap();
+    let file = secret_file(&name, "p w");
     json!({
         "url": format!("mysql://{name}@127.0.0.1:{}/{database}?ssl-mode=DISABLED", server.port()),
         "password_file": file,
