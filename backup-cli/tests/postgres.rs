@@ -164,5 +164,27 @@ fn a_container_is_all_that_has_to_be_named() {
         assert!(out.stderr.contains("complete"), "{}", out.stderr);
         let said = w.place.json(0, &["show", "latest", "-m", "m"]);
         assert!(said.to_string().contains("published port"), "{said}");
+
+        // No port leads to it any more: it is reached through a program in it, both ways.
+        let id = w.server.container().id();
+        let docker = |arguments: &[&str]| {
+            let out = Command::new("docker").args(arguments).output().unwrap();
+            assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+            String::from_utf8_lossy(&out.stdout).trim().to_owned()
+        };
+        let sql = |database: &str, sql: &str| {
+            docker(&["exec", id, "psql", "-U", "postgres", "-qAtc", sql, database])
+        };
+        sql("named_app", "INSERT INTO t SELECT generate_series(2, 50000)");
+        docker(&["network", "disconnect", "bridge", id]);
+        w.place.expect(0, &["create", "-m", "m"]);
+        let said = w.place.json(0, &["show", "latest", "-m", "m"]);
+        assert!(said.to_string().contains("a program in the container"), "{said}");
+        sql("postgres", "DROP DATABASE named_app");
+        w.place.expect(0, &["restore", "latest", "-m", "m", "--settle"]);
+        assert_eq!(sql("named_app", "SELECT count(*), max(i) FROM t"), "50000|50000");
+        let left =
+            sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup%'");
+        assert_eq!(left, "0");
     });
 }

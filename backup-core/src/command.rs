@@ -25,6 +25,8 @@ pub struct ToolCommand {
     pub input: Option<Content>,
     /// What must be near the end of its output for it to be whole.
     pub end_marker: Option<Bytes>,
+    /// What it says is passed on at once, however little it is: for a program that is answered while it runs.
+    pub at_once: bool,
 }
 
 impl ToolCommand {
@@ -115,7 +117,7 @@ impl CommandRunner for HostRunner {
 }
 
 async fn on_host(command: ToolCommand, feed: Feed) -> Result<Facts> {
-    let ToolCommand { program, arguments, environment, input, end_marker } = command;
+    let ToolCommand { program, arguments, environment, input, end_marker, at_once } = command;
     let mut child = tokio::process::Command::new(&program)
         .args(&arguments)
         .envs(environment.iter().map(|(name, value)| (name, value.expose())))
@@ -134,7 +136,8 @@ async fn on_host(command: ToolCommand, feed: Feed) -> Result<Facts> {
     };
     let mut watch = OutputWatch::new(end_marker);
     // Input that fails ends the tool at once: it must not take what came for all there is.
-    let passing = async { pass_on(stdout, &feed, &mut watch).await.map_err(|e| in_tool(&program, e)) };
+    let passing =
+        async { pass_on(stdout, at_once, &feed, &mut watch).await.map_err(|e| in_tool(&program, e)) };
     let complaining = async { Ok(complaint(stderr).await) };
     let ((), (), complaint) = tokio::try_join!(feed_input(input, stdin), passing, complaining)?;
     let status = child.wait().await.map_err(|e| failed(&program, e))?;
@@ -152,7 +155,7 @@ fn in_tool(program: &str, e: Error) -> Error {
 pub async fn feed_input(input: Option<Content>, to: Option<impl AsyncWrite + Unpin>) -> Result<()> {
     let (Some(mut input), Some(mut to)) = (input, to) else { return Ok(()) };
     while let Some(bytes) = input.next().await? {
-        if to.write_all(&bytes).await.is_err() {
+        if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
             return Ok(());
         }
     }
@@ -161,7 +164,12 @@ pub async fn feed_input(input: Option<Content>, to: Option<impl AsyncWrite + Unp
     Ok(())
 }
 
-async fn pass_on(mut from: impl AsyncRead + Unpin, feed: &Feed, watch: &mut OutputWatch) -> Result<()> {
+async fn pass_on(
+    mut from: impl AsyncRead + Unpin,
+    at_once: bool,
+    feed: &Feed,
+    watch: &mut OutputWatch,
+) -> Result<()> {
     loop {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         while chunk.len() < CHUNK {
@@ -170,6 +178,9 @@ async fn pass_on(mut from: impl AsyncRead + Unpin, feed: &Feed, watch: &mut Outp
             if n.map_err(|e| Error::io(ErrorKind::Source, "read the output", e))? == 0 {
                 watch.see(&chunk);
                 return if chunk.is_empty() { Ok(()) } else { feed.send(chunk.freeze()).await };
+            }
+            if at_once {
+                break;
             }
         }
         watch.see(&chunk);
@@ -243,6 +254,7 @@ fn failed(program: &str, message: impl fmt::Display) -> Error {
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
+    use crate::Part;
 
     fn sh(script: &str) -> ToolCommand {
         ToolCommand::new("sh").args(["-c", script])
@@ -268,6 +280,22 @@ mod tests {
         for script in ["seq 100000", "echo '-- done'; seq 100000"] {
             assert!(run(marked(script)).await.unwrap_err().to_string().contains("-- done"));
         }
+    }
+
+    #[tokio::test]
+    async fn a_program_can_be_answered_while_it_runs() {
+        let (questions, answers) = tokio::sync::mpsc::channel::<Part>(1);
+        let input = Content::stream(futures::stream::unfold(answers, |mut answers| async {
+            answers.recv().await.map(|part| (Ok(part), answers))
+        }));
+        let mut content = HostRunner.run(ToolCommand { at_once: true, ..sh("cat").reading(input) });
+        for word in ["one", "two"] {
+            questions.send(Part::Bytes(word.into())).await.unwrap();
+            let answer = tokio::time::timeout(Duration::from_secs(20), content.next()).await.unwrap();
+            assert_eq!(answer.unwrap().as_deref(), Some(word.as_bytes()));
+        }
+        questions.send(Part::End(Facts::new())).await.unwrap();
+        assert_eq!(content.next().await.unwrap(), None);
     }
 
     #[tokio::test]

@@ -53,7 +53,7 @@ async fn exec(
     command: ToolCommand,
     feed: Feed,
 ) -> Result<Facts> {
-    let ToolCommand { program, arguments, environment, input, end_marker } = command;
+    let ToolCommand { program, arguments, environment, input, end_marker, at_once } = command;
     let engine = docker.connection().await?;
     let words = ["sh", "-c", WITH_NUMBER, "sh", &program].map(str::to_owned);
     let options = CreateExecOptions {
@@ -76,7 +76,8 @@ async fn exec(
         ));
     };
     let mut running = Running { docker: docker.clone(), container: container.clone(), number: None };
-    let mut said = Said { watch: OutputWatch::new(end_marker), complaint: Vec::new() };
+    let least = if at_once { 1 } else { CHUNK };
+    let mut said = Said { watch: OutputWatch::new(end_marker), complaint: Vec::new(), least };
     // Input that fails ends the tool at once: it must not take what came for all there is.
     let passing = async { pass_on(output, &feed, &mut said, &mut running).await.map_err(|e| e.on(&program)) };
     tokio::try_join!(feed_stdin(input, stdin), passing)?;
@@ -107,6 +108,8 @@ async fn feed_stdin(input: Option<Content>, to: Pin<Box<dyn AsyncWrite + Send>>)
 struct Said {
     watch: OutputWatch,
     complaint: Vec<u8>,
+    /// Less than this is kept until more has come.
+    least: usize,
 }
 
 async fn pass_on(
@@ -120,7 +123,7 @@ async fn pass_on(
         match frame.map_err(|e| failed("read the output", e))? {
             LogOutput::StdOut { message } | LogOutput::Console { message } => {
                 chunk.extend_from_slice(&message);
-                if chunk.len() >= CHUNK {
+                if chunk.len() >= said.least {
                     send(&mut chunk, feed, said).await?;
                 }
             }

@@ -1,7 +1,7 @@
 //! Addresses of servers: `postgres://user@host:port/database?sslmode=require`, and what is resolved from them.
 
-use backup_core::{Error, ErrorKind, Result, Secret, without_secrets};
-use std::{fmt, path::PathBuf, str::FromStr};
+use backup_core::{CommandRunner, Error, ErrorKind, Result, Secret, without_secrets};
+use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 pub(crate) const DEFAULT_PORT: u16 = 5432;
 /// Where servers of packages keep their sockets.
@@ -41,6 +41,34 @@ pub(crate) enum Host {
     Name(String),
     /// The folder of its Unix socket.
     Socket(PathBuf),
+    /// In a container, and no port of it is reached from here.
+    Inside(Passage),
+}
+
+/// Where programs can be run beside the server, so that one of them carries a connection.
+#[derive(Clone)]
+pub(crate) struct Passage(Arc<dyn CommandRunner>);
+
+impl Passage {
+    pub(crate) fn new(runner: Arc<dyn CommandRunner>) -> Self {
+        Passage(runner)
+    }
+
+    pub(crate) fn runner(&self) -> &dyn CommandRunner {
+        &*self.0
+    }
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl PartialEq for Passage {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// All that a session needs. `Display` is without secrets.
@@ -182,6 +210,8 @@ impl Host {
         match self {
             Host::Name(name) => name.clone(),
             Host::Socket(folder) => folder.to_string_lossy().into_owned(),
+            // As it is called there.
+            Host::Inside(_) => "127.0.0.1".to_owned(),
         }
     }
 
@@ -191,6 +221,7 @@ impl Host {
                 name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
             }
             Host::Socket(_) => true,
+            Host::Inside(_) => false,
         }
     }
 }

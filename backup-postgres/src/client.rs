@@ -5,6 +5,7 @@ mod rows;
 mod session;
 mod stream;
 mod tls;
+mod tunnel;
 
 pub(crate) use error::ClientError;
 pub(crate) use session::{Row, Session};

@@ -1,8 +1,8 @@
-//! From a configuration to a server that answers, by the ladder: published port, address of the container.
+//! From a configuration to a server that answers, by the ladder: published port, address of the container, a program in it.
 
 use crate::{
     PostgresConfig,
-    address::{Address, DEFAULT_PORT, Endpoint, Host, Ssl},
+    address::{Address, DEFAULT_PORT, Endpoint, Host, Passage, Ssl},
     client::{ClientError, Session},
     credentials::{Whose, password},
 };
@@ -57,7 +57,7 @@ impl Server {
         let (host, port, rung, inside) = match container {
             Some(facts) => {
                 let port = of_container.port.unwrap_or(DEFAULT_PORT);
-                let (host, reached, rung) = reach(&facts, port).await?;
+                let (host, reached, rung) = reach(&facts, port, &**engine).await;
                 (host, reached, rung, Some((facts, port)))
             }
             None => {
@@ -161,26 +161,20 @@ fn running(facts: ContainerFacts, name: &str) -> Result<ContainerFacts> {
     Err(e.hint(format!("docker start {name}")))
 }
 
-async fn reach(facts: &ContainerFacts, port: u16) -> Result<(Host, u16, String)> {
+async fn reach(facts: &ContainerFacts, port: u16, engine: &dyn ContainerEngine) -> (Host, u16, String) {
     if let Some(there) = facts.published.get(&port) {
         let ip = if there.ip().is_unspecified() { std::net::Ipv4Addr::LOCALHOST.into() } else { there.ip() };
         if answers(&ip.to_string(), there.port()).await {
-            return Ok((
-                Host::Name(ip.to_string()),
-                there.port(),
-                format!("published port {}", there.port()),
-            ));
+            return (Host::Name(ip.to_string()), there.port(), format!("published port {}", there.port()));
         }
     }
     for ip in &facts.addresses {
         if answers(&ip.to_string(), port).await {
-            return Ok((Host::Name(ip.to_string()), port, format!("address {ip} of the container")));
+            return (Host::Name(ip.to_string()), port, format!("address {ip} of the container"));
         }
     }
-    let message =
-        format!("port {port} is not published on this host, and the container's address does not answer");
-    let e = Error::new(ErrorKind::Source, "reach PostgreSQL", message).on(&facts.name);
-    Err(e.hint(format!("publish the port on this host only: -p 127.0.0.1:{port}:{port}")))
+    let rung = "a program in the container, for no port of it is reached from here";
+    (Host::Inside(Passage::new(engine.runner(&facts.id))), port, rung.to_owned())
 }
 
 async fn answers(host: &str, port: u16) -> bool {

@@ -1,6 +1,9 @@
 //! The vendor's own tools: `pg_dump` and `pg_restore`, here or in the server's container.
 
-use crate::{address::Ssl, server::Server};
+use crate::{
+    address::{Host, Ssl},
+    server::Server,
+};
 use backup_core::{
     CommandRunner, Content, Error, ErrorKind, HostRunner, Result, Secret, ToolCommand, output_of,
 };
@@ -26,6 +29,8 @@ impl Tools {
     pub(crate) async fn find(server: &Server, (major, minor): (u32, u32)) -> Result<Self> {
         let mut found: Vec<Tools> = Vec::new();
         let folders = match &server.config.tools {
+            // Those of this host do not reach the server.
+            _ if matches!(server.endpoint.host, Host::Inside(_)) => Vec::new(),
             Some(folder) => vec![Some(folder.clone())],
             // Debian keeps several versions side by side; Red Hat has its own place for that.
             None => vec![

@@ -1,6 +1,6 @@
-//! The connection below a session: TCP or a Unix socket, with or without TLS.
+//! The connection below a session: TCP, a Unix socket, or a way through the container; with or without TLS.
 
-use super::{error::ClientError, tls};
+use super::{error::ClientError, tls, tunnel::tunnel};
 use crate::address::{Endpoint, Host, SslMode};
 use std::io;
 use tokio::{
@@ -20,6 +20,8 @@ const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 pub(super) async fn connect_stream(endpoint: &Endpoint) -> Result<Stream, ClientError> {
     let (name, stream) = match &endpoint.host {
         Host::Socket(folder) => return Ok(unix_socket(folder, endpoint.port).await?),
+        // Nothing of it leaves the container and this host's engine.
+        Host::Inside(passage) => return Ok(Box::new(tunnel(passage, endpoint.port))),
         Host::Name(name) => (name, TcpStream::connect((name.as_str(), endpoint.port)).await?),
     };
     stream.set_nodelay(true)?;
