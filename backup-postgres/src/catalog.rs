@@ -116,6 +116,11 @@ pub(crate) fn copy_in(schema: &str, name: &str, columns: &[String], format: Form
     format!("COPY {}.{}{list} FROM STDIN{}", ident_in_ascii(schema), ident_in_ascii(name), with(format))
 }
 
+/// Gives back the room that a table takes, at once. Not TRUNCATE, whose new indexes need room.
+pub(crate) fn drop_table(schema: &str, name: &str) -> String {
+    format!("DROP TABLE IF EXISTS {}.{} CASCADE", ident_in_ascii(schema), ident_in_ascii(name))
+}
+
 fn column_list(columns: &[String]) -> String {
     columns.iter().map(|c| ident_in_ascii(c)).collect::<Vec<_>>().join(", ")
 }

@@ -40,12 +40,32 @@ pub struct PostgresConfig {
     /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters. Their definitions are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
+    /// How the rows are read; `native` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<Method>,
+    /// How long another session may wait for a table that is being read before the backup of this database gives way and fails, in
+    /// seconds; no limit if not given. Whoever waits is named in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub give_way_after: Option<u32>,
     /// Restore: owners and privileges are not set; everything belongs to the user that restores.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_owner: bool,
     /// Restore: database to connect to while the other one is replaced; `postgres` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_database: Option<String>,
+}
+
+/// How the rows of a database are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[schemars(rename = "PostgresMethod")]
+#[non_exhaustive]
+pub enum Method {
+    /// Several sessions side by side, a file for each table.
+    #[default]
+    Native,
+    /// By `pg_dump -Fc` alone: one file.
+    Dump,
 }
 
 impl PostgresConfig {

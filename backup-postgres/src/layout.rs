@@ -17,6 +17,22 @@ pub(crate) const REFRESH: &str = "database/refresh.sql";
 /// A script for `psql` that loads all rows: for people who restore by hand.
 pub(crate) const LOAD: &str = "database/load.sql";
 
+/// All of the database, as `pg_dump -Fc` writes it: the one file outside of any folder.
+pub(crate) fn dump_path(database: &str) -> String {
+    let name = crate::quote::path_part(database);
+    if name.len() <= 240 { format!("{name}.dump") } else { "database.dump".to_owned() }
+}
+
+/// Whether this is the path of such a file.
+pub(crate) fn is_dump(path: &str) -> bool {
+    !path.contains('/') && path.ends_with(".dump")
+}
+
+/// The subject and measure of the rows of a table in a dump.
+pub(crate) fn dumped_rows_fact(schema: &str, table: &str) -> (String, &'static str) {
+    (format!("table {schema}.{table}"), "rows")
+}
+
 /// How to do it by hand.
 pub(crate) const GUIDE: &str = "database/RESTORE.md";
 

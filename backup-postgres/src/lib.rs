@@ -17,4 +17,4 @@ mod target;
 mod tools;
 
 pub use backend::PostgresBackend;
-pub use config::PostgresConfig;
+pub use config::{Method, PostgresConfig};

@@ -38,22 +38,24 @@ pub(crate) fn literal(text: &str) -> String {
 /// The folder of a table in a component: `schema.table`, with every other dot, slash and unprintable byte as `%XX`. No name of
 /// ours has exactly one dot in its first part, so the two cannot meet.
 pub(crate) fn table_folder(schema: &str, name: &str, oid: u32) -> String {
-    let part = |text: &str| {
-        let mut out = String::new();
-        for c in text.chars() {
-            if c.is_control() || "./\\%:*?\"<>|'`$".contains(c) {
-                for b in c.to_string().bytes() {
-                    out.push_str(&format!("%{b:02X}"));
-                }
-            } else {
-                out.push(c);
-            }
-        }
-        out
-    };
-    let folder = format!("{}.{}", part(schema), part(name));
+    let folder = format!("{}.{}", path_part(schema), path_part(name));
     // The longest name that file systems take, less the ending of a segment.
     if folder.len() <= 240 { folder } else { format!("table.{oid}") }
+}
+
+/// A name without dots, slashes and whatever else means something in a path.
+pub(crate) fn path_part(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if c.is_control() || "./\\%:*?\"<>|'`$".contains(c) {
+            for b in c.to_string().bytes() {
+                out.push_str(&format!("%{b:02X}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

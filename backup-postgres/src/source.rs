@@ -1,10 +1,12 @@
 //! The reading side: a database at one moment.
 
+mod dump;
 mod fix;
 mod guide;
 mod pool;
 mod pour;
 mod vendor;
+mod watch;
 
 use crate::{
     PostgresConfig, catalog,
@@ -53,8 +55,13 @@ impl Source for PostgresSource {
     }
 
     fn origin(&self) -> Value {
-        let config =
-            PostgresConfig { exclude_table_data: Vec::new(), lock_timeout: None, ..self.config.clone() };
+        let config = PostgresConfig {
+            exclude_table_data: Vec::new(),
+            lock_timeout: None,
+            give_way_after: None,
+            method: None,
+            ..self.config.clone()
+        };
         config.to_value()
     }
 }

@@ -1,5 +1,6 @@
 //! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
 
+mod dump;
 mod publish;
 mod put;
 mod shadow;

@@ -143,15 +143,17 @@ impl Tools {
         Ok(())
     }
 
-    /// The same in one transaction, of an archive that flows: for rows, not for definitions.
+    /// The same of an archive that flows, by one session.
     pub(crate) async fn restore_stream(
         &self,
         database: &str,
         archive: Content,
+        arguments: &[&str],
         no_owner: bool,
+        settings: &str,
     ) -> Result<()> {
-        let mut call =
-            self.call("pg_restore").args(["--no-password", "--exit-on-error", "--single-transaction"]);
+        let mut call = self.call("pg_restore").args(["--no-password", "--exit-on-error"]);
+        call = call.args(arguments.iter().copied()).env("PGOPTIONS", Secret::new(settings));
         call = call.arg(format!("--dbname={}", database_argument(database)));
         if no_owner {
             call = call.args(["--no-owner", "--no-privileges"]);

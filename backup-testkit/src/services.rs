@@ -12,4 +12,4 @@ mod postgres;
 pub use container::{Container, Wanted, sweep};
 pub use image::image;
 pub use mysql::{Flavor, Mysql, mysql, own_mysql};
-pub use postgres::{Postgres, own_postgres, postgres};
+pub use postgres::{Postgres, own_postgres, postgres, postgres_with_room};

@@ -32,7 +32,7 @@ pub(super) fn tunnel(passage: &Passage, port: u16) -> Tunnel {
     let (near, far) = tokio::io::duplex(BUFFER);
     let (read, mut write) = tokio::io::split(far);
     let mut command = ToolCommand::new("bash").args(["-c", CARRY, "bash"]).arg(port.to_string());
-    command.input = Some(Content::stream(stream::unfold(Some(read), |read| next(read))));
+    command.input = Some(Content::stream(stream::unfold(Some(read), next)));
     command.at_once = true;
     let mut output = passage.runner().run(command);
     let failure: Arc<OnceLock<String>> = Arc::default();

@@ -5,16 +5,9 @@ use crate::{layout, properties::Properties, quote::ident};
 /// Every command block can be run as it stands, by `sh`, in the folder that has `database/` in it.
 pub(super) fn text(database: &str, properties: &Properties, large_objects: bool) -> String {
     let shell = format!("'{}'", database.replace('\'', "'\\''"));
-    let create = properties.create(database, properties.server, false);
     let mut steps = vec![
-        (
-            "Join what is in segments. Run this and all that follows in the folder that has `database/` in it".to_owned(),
-            "find . -name '*.seg000000' | while read -r first; do\n  name=\"${first%.seg000000}\"\n  cat \"$name\".seg?????? > \"$name\" && rm \"$name\".seg??????\ndone".to_owned(),
-        ),
-        (
-            "Make the database. `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` say where; the roles that own things must be there".to_owned(),
-            format!("psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{create};\nEND-OF-SQL"),
-        ),
+        join(),
+        create(database, properties),
         ("The definitions".to_owned(), restore(&shell, "--section=pre-data", layout::SCHEMA)),
         ("The rows".to_owned(), run(&shell, layout::LOAD)),
         ("The sequences".to_owned(), run(&shell, layout::SEQUENCES)),
@@ -23,13 +16,7 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool)
             restore(&shell, "--section=post-data --jobs=4", layout::SCHEMA),
         ),
         ("The materialized views".to_owned(), run(&shell, layout::REFRESH)),
-        (
-            "What belongs to the database as a whole".to_owned(),
-            format!(
-                "psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{};\nEND-OF-SQL",
-                properties.apply(database, true).join(";\n")
-            ),
-        ),
+        as_a_whole(database, properties),
     ];
     if large_objects {
         steps.insert(
@@ -37,6 +24,56 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool)
             ("The large objects".to_owned(), restore(&shell, "--single-transaction", layout::LARGE_OBJECTS)),
         );
     }
+    page(database, properties, &steps)
+}
+
+/// The same of a database that is one file.
+pub(super) fn of_dump(database: &str, properties: &Properties, file: &str) -> String {
+    let shell = format!("'{}'", database.replace('\'', "'\\''"));
+    let steps = [
+        join(),
+        create(database, properties),
+        (
+            "Definitions and rows".to_owned(),
+            format!("pg_restore --exit-on-error --jobs=4 -d {shell} '{file}'"),
+        ),
+        as_a_whole(database, properties),
+    ];
+    page(database, properties, &steps)
+}
+
+fn restore(database: &str, what: &str, file: &str) -> String {
+    format!("pg_restore --exit-on-error {what} -d {database} {file}")
+}
+
+fn run(database: &str, file: &str) -> String {
+    format!("psql -X -q -v ON_ERROR_STOP=1 -d {database} -f {file}")
+}
+
+fn join() -> (String, String) {
+    (
+        "Join what is in segments. Run this and all that follows in the folder that has `database/` in it".to_owned(),
+        "find . -name '*.seg000000' | while read -r first; do\n  name=\"${first%.seg000000}\"\n  cat \"$name\".seg?????? > \"$name\" && rm \"$name\".seg??????\ndone".to_owned(),
+    )
+}
+
+fn create(database: &str, properties: &Properties) -> (String, String) {
+    let create = properties.create(database, properties.server, false);
+    (
+        "Make the database. `PGHOST`, `PGPORT`, `PGUSER` and `PGPASSWORD` say where; the roles that own things must be there".to_owned(),
+        format!("psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{create};\nEND-OF-SQL"),
+    )
+}
+
+fn as_a_whole(database: &str, properties: &Properties) -> (String, String) {
+    let apply = properties.apply(database, true).join(";\n");
+    (
+        "What belongs to the database as a whole".to_owned(),
+        format!("psql -X -v ON_ERROR_STOP=1 -d postgres <<'END-OF-SQL'\n{apply};\nEND-OF-SQL"),
+    )
+}
+
+fn page(database: &str, properties: &Properties, steps: &[(String, String)]) -> String {
     let mut out = format!(
         "# How to restore the database {} by hand\n\nIt was on PostgreSQL {}. All you need is `psql` and `pg_restore` of that version or newer.\n",
         ident(database),
@@ -46,12 +83,4 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool)
         out.push_str(&format!("\n{}. {what}:\n\n```sh\n{commands}\n```\n", number + 1));
     }
     out
-}
-
-fn restore(database: &str, what: &str, file: &str) -> String {
-    format!("pg_restore --exit-on-error {what} -d {database} {file}")
-}
-
-fn run(database: &str, file: &str) -> String {
-    format!("psql -X -q -v ON_ERROR_STOP=1 -d {database} -f {file}")
 }

@@ -2,9 +2,11 @@
 
 use super::{
     pool::{Pool, Taken},
-    vendor::without_time,
+    vendor,
+    watch::{GaveWay, Watch},
 };
 use crate::{
+    Method,
     catalog::{self, Format, Table},
     client::{ClientError, Session},
     error, layout,
@@ -49,9 +51,17 @@ impl View for PostgresView {
     }
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
-        let poured = self.pour_all(&sink, cx).await;
+        let watch = Watch::begin(&self.server, self.major, &self.component, cx);
+        let poured = self.pour_all(&sink, &watch).await;
+        let gave_way = watch.end().await;
         self.give_back().await;
-        poured
+        match gave_way {
+            Some(e) => {
+                let hint = "run it again at another time, or raise give_way_after";
+                Err(e.on(self.server.place()).retry(true).hint(hint))
+            }
+            None => poured,
+        }
     }
 }
 
@@ -65,7 +75,9 @@ struct Piece {
 }
 
 impl PostgresView {
-    async fn pour_all(&self, sink: &Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
+    async fn pour_all(&self, sink: &Arc<dyn Sink>, watch: &Watch) -> Result<Facts> {
+        let cx = &watch.cx;
+        let gave_way = &watch.gave_way;
         let failed = || error::source("read the catalog", &self.server);
         let excluded = Excluded::new(&self.server.config.exclude_table_data);
         let (properties, sequences, refreshes, large_objects) = {
@@ -91,19 +103,23 @@ impl PostgresView {
             .with("server", "version", Fact::Note(format!("PostgreSQL {}", self.major)))
             .with("server", "position", Fact::Note(self.position.clone()))
             .with("server", "reached", Fact::Note(self.server.rung.clone()))
-            .with("database", "method", Fact::Note("native: pg_dump for definitions, COPY for rows".into()))
+            .with("database", "method", Fact::Note(self.method().into()))
             .with("database", "properties", Fact::Digest(properties.digest()))
             .with("large objects", "count", Fact::Count(large_objects));
+        if self.server.config.method == Some(Method::Dump) {
+            facts.add_missing(self.pour_dump(sink, &properties, &kept, &left_out, watch).await?);
+            return Ok(facts);
+        }
         let json = serde_json::to_vec_pretty(&properties).unwrap_or_default();
         let prepare = [
             Ok(whole(layout::PROPERTIES, Stage::Prepare, json)),
-            Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"]))),
+            Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"], gave_way))),
         ];
         put_stage(sink, cx, stream::iter(prepare)).await?;
 
         let pieces = pieces(kept, self.major);
         let load = load_script(&pieces, &properties.encoding);
-        let rows = self.pour_rows(sink, pieces, large_objects > 0, cx).await?;
+        let rows = self.pour_rows(sink, pieces, large_objects > 0, watch).await?;
         facts.add_missing(rows);
 
         let guide = super::guide::text(&self.server.database, &properties, large_objects > 0);
@@ -118,12 +134,22 @@ impl PostgresView {
     }
 
     /// An archive of pg_dump in our snapshot. Not compressed: the archive it goes into is.
-    fn vendor(&self, what: &[&str]) -> Content {
+    pub(super) fn vendor(&self, what: &[&str], gave_way: &GaveWay) -> Content {
         let snapshot = format!("--snapshot={}", self.pool.snapshot());
         let wait = self.server.config.lock_timeout.unwrap_or(super::LOCK_TIMEOUT);
         let wait = format!("--lock-wait-timeout={wait}s");
         let common = ["--format=custom", "--compress=0", &*snapshot, &*wait];
-        without_time(self.tools.dump(&self.server.database, &[&common[..], what].concat()))
+        let dump = self.tools.dump(&self.server.database, &[&common[..], what].concat());
+        vendor::archive(dump, gave_way.clone())
+    }
+
+    /// For people: how it was done, and why so.
+    fn method(&self) -> &'static str {
+        match self.server.config.method {
+            Some(Method::Dump) => "dump: pg_dump -Fc, as configured",
+            Some(Method::Native) => "native: pg_dump for definitions, COPY for rows; as configured",
+            None => "native: pg_dump for definitions, COPY for rows",
+        }
     }
 
     async fn pour_rows(
@@ -131,8 +157,9 @@ impl PostgresView {
         sink: &Arc<dyn Sink>,
         pieces: Vec<Piece>,
         large_objects: bool,
-        cx: &Context,
+        watch: &Watch,
     ) -> Result<Facts> {
+        let (cx, gave_way) = (&watch.cx, &watch.gave_way);
         let counted: Arc<Mutex<Facts>> = Arc::default();
         // Tables for which somebody waits with a stronger lock: only the leader, which has its lock, can read them.
         let contended: Arc<Mutex<VecDeque<Piece>>> = Arc::default();
@@ -140,7 +167,7 @@ impl PostgresView {
             // Named and left out again: then there is something chosen, and it is nothing but the large objects.
             const NOTHING: &str = "pg_catalog.pg_largeobject_metadata";
             let only = ["--blobs", "--table", NOTHING, "--exclude-table", NOTHING];
-            Ok((Entry::file(layout::LARGE_OBJECTS, Stage::Data), self.vendor(&only)))
+            Ok((Entry::file(layout::LARGE_OBJECTS, Stage::Data), self.vendor(&only, gave_way)))
         });
         let rows = stream::iter(pieces).then(|piece| {
             let (counted, contended) = (counted.clone(), contended.clone());
@@ -148,7 +175,7 @@ impl PostgresView {
                 let failed = error::source("read the table", &self.server);
                 let mut taken = self.pool.take().await.map_err(failed)?;
                 match lock_at_once(&mut taken, &piece.table).await {
-                    Ok(()) => Ok(Some(content(piece, From::Worker(taken), counted))),
+                    Ok(()) => Ok(Some(content(piece, From::Worker(taken), counted, gave_way.clone()))),
                     Err(e) if e.code() == Some("55P03") => {
                         taken.spoil();
                         contended.lock().unwrap_or_else(PoisonError::into_inner).push_back(piece);
@@ -165,7 +192,7 @@ impl PostgresView {
         put_stage(sink, cx, stream::iter(large).chain(rows)).await?;
         let left = std::mem::take(&mut *contended.lock().unwrap_or_else(PoisonError::into_inner));
         for piece in left {
-            let item = content(piece, From::Leader(self.leader.clone()), counted.clone());
+            let item = content(piece, From::Leader(self.leader.clone()), counted.clone(), gave_way.clone());
             put_stage(sink, cx, stream::iter([Ok(item)])).await?;
         }
         let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
@@ -205,13 +232,13 @@ enum From {
     Leader(Arc<tokio::sync::Mutex<Session>>),
 }
 
-fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>) -> (Entry, Content) {
+fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>, gave_way: GaveWay) -> (Entry, Content) {
     let entry = layout::rows_entry(&piece.table, piece.number);
     let content = Content::produce(move |feed| async move {
         let rows = match from {
             From::Worker(mut taken) => {
                 let copied = match taken.session() {
-                    Ok(session) => copy(session, &piece, &feed).await,
+                    Ok(session) => copy(session, &piece, &feed, &gave_way).await,
                     Err(e) => Err(e),
                 };
                 if copied.is_err() {
@@ -219,7 +246,7 @@ fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>) -> (Entry, Cont
                 }
                 copied
             }
-            From::Leader(leader) => copy(&mut *leader.lock().await, &piece, &feed).await,
+            From::Leader(leader) => copy(&mut *leader.lock().await, &piece, &feed, &gave_way).await,
         };
         let table = &piece.table;
         let rows =
@@ -233,11 +260,19 @@ fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>) -> (Entry, Cont
     (entry, content)
 }
 
-async fn copy(session: &mut Session, piece: &Piece, feed: &Feed) -> Result<u64, ClientError> {
+async fn copy(
+    session: &mut Session,
+    piece: &Piece,
+    feed: &Feed,
+    gave_way: &GaveWay,
+) -> Result<u64, ClientError> {
     let binary = piece.table.format == Format::Binary;
     let mut copy = session.copy_out(&piece.table.copy_out(piece.pages), binary).await?;
     while let Some(bytes) = copy.next().await? {
         feed.send(bytes).await.map_err(ClientError::Content)?;
+        if let Some(e) = gave_way.why() {
+            return Err(ClientError::Content(e));
+        }
     }
     Ok(copy.rows())
 }
@@ -285,7 +320,7 @@ fn load_script(pieces: &[Piece], encoding: &str) -> String {
     out
 }
 
-fn whole(path: &'static str, stage: Stage, bytes: impl Into<bytes::Bytes>) -> (Entry, Content) {
+pub(super) fn whole(path: &'static str, stage: Stage, bytes: impl Into<bytes::Bytes>) -> (Entry, Content) {
     let bytes = bytes.into();
     (Entry::file(path, stage).sized(bytes.len() as u64), Content::whole(bytes))
 }

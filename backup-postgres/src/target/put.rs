@@ -8,16 +8,17 @@ use crate::{
     layout::{self, RowsOf},
     properties::Properties,
 };
-use backup_core::{Content, Entry, Error, ErrorKind, Fact, Part, Put, Result};
+use backup_core::{Content, Entry, Error, ErrorKind, Fact, Put, Result};
 use bytes::Bytes;
-use futures::stream;
 use std::{
     io::Write,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, PoisonError},
 };
 
 /// Definitions and statements are not data: a database with more of them than this is none that was ever seen.
 const MOST_STATEMENTS: usize = 256 << 20;
+
+const DISK_FULL: &str = "53100";
 
 /// The way to a single table, as long as there is no shorter one.
 const WHOLE: &str = "restore the whole database under another name (--to NAME=postgres://…/other) and take the table from there";
@@ -71,6 +72,7 @@ impl Shadow {
             // For people only.
             layout::LOAD | layout::GUIDE => drain(content).await?,
             layout::LARGE_OBJECTS => self.large_objects(content).await?,
+            _ if layout::is_dump(path) => self.whole_dump(content).await?,
             _ => self.rows(entry, path, content).await?,
         }
         Ok(())
@@ -89,7 +91,15 @@ impl Shadow {
         }
         let sql = catalog::copy_in(&of.schema, &of.table, &of.columns, of.format);
         let rows = self
-            .with_session(async |session| Ok(session.copy_in(&sql, content).await))
+            .with_session(async |session| {
+                let copied = session.copy_in(&sql, content).await;
+                if copied.as_ref().err().and_then(ClientError::code) == Some(DISK_FULL) && session.is_clean()
+                {
+                    // A server with no room at all lets nobody log in, who could drop this database. What is told is why.
+                    let _ = session.query(&catalog::drop_table(&of.schema, &of.table)).await;
+                }
+                Ok(copied)
+            })
             .await?
             .map_err(|e| match e {
                 ClientError::Content(e) => Taking::Content(e),
@@ -104,58 +114,6 @@ impl Shadow {
         sum.0 += rows;
         Ok(())
     }
-
-    /// In one transaction: all of them or none. A content that fails ends the tool before it could commit.
-    async fn large_objects(&self, content: &mut Content) -> Result<(), Taking> {
-        if self.opened().await?.is_none() {
-            drain(content).await?;
-            let e = Error::damaged(
-                "restore the large objects",
-                "the definitions of the database are not in the backup",
-            );
-            return Err(Taking::Target(e));
-        }
-        let failure: Arc<Mutex<Option<Error>>> = Arc::default();
-        let (sender, receiver) = tokio::sync::mpsc::channel(2);
-        let restoring =
-            self.tools.restore_stream(&self.name, passed_on(receiver), self.server.config.no_owner);
-        let feeding = async {
-            loop {
-                match content.next().await {
-                    Ok(Some(bytes)) => {
-                        if sender.send(Part::Bytes(bytes)).await.is_err() {
-                            // The tool has stopped reading. The rest is read for its digest.
-                            break drain(content).await;
-                        }
-                    }
-                    Ok(None) => {
-                        let _ = sender.send(Part::End(backup_core::Facts::new())).await;
-                        break Ok(());
-                    }
-                    Err(e) => {
-                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
-                        break Ok(());
-                    }
-                }
-            }
-            .map(|()| drop(sender))
-        };
-        let (fed, restored) = tokio::join!(feeding, restoring);
-        if let Some(e) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            return Err(Taking::Content(e));
-        }
-        fed?;
-        Ok(restored.map_err(|e| {
-            Error::new(ErrorKind::Target, "restore the large objects", e.message()).caused_by(e)
-        })?)
-    }
-}
-
-fn passed_on(receiver: tokio::sync::mpsc::Receiver<Part>) -> Content {
-    Content::stream(stream::unfold(receiver, |mut receiver| async {
-        let part = receiver.recv().await?;
-        Some((Ok(part), receiver))
-    }))
 }
 
 fn unknown_entry(entry: &Entry, why: &str) -> Error {
@@ -163,7 +121,7 @@ fn unknown_entry(entry: &Entry, why: &str) -> Error {
 }
 
 /// Whose fault it was.
-enum Taking {
+pub(super) enum Taking {
     /// The content failed; the target is sound.
     Content(Error),
     /// The target is broken.
@@ -176,7 +134,7 @@ impl From<Error> for Taking {
     }
 }
 
-async fn drain(content: &mut Content) -> Result<(), Taking> {
+pub(super) async fn drain(content: &mut Content) -> Result<(), Taking> {
     while content.next().await.map_err(Taking::Content)?.is_some() {}
     Ok(())
 }

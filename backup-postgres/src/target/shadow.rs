@@ -17,7 +17,10 @@ use backup_core::{
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 use tokio::sync::{OnceCell, Semaphore};
@@ -26,7 +29,7 @@ use tokio::sync::{OnceCell, Semaphore};
 /// cancellation ends it.
 pub(super) const WORK: Duration = Duration::from_secs(24 * 3600);
 /// For building indexes, in the sessions that do it.
-const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0 \
+pub(super) const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c synchronous_commit=off -c default_transaction_read_only=off";
 
 /// The sink of a restore: a new database, which is nobody's until it is published.
@@ -45,6 +48,8 @@ pub(super) struct Shadow {
     pub(super) facts: Mutex<Facts>,
     /// Rows loaded, by table: schema, name, and whether an extension may have put some there before.
     pub(super) loaded: Mutex<BTreeMap<(String, String), (u64, bool)>>,
+    /// All of it came as one archive of pg_dump.
+    pub(super) dumped: AtomicBool,
 }
 
 /// The database is there, with its definitions.
@@ -86,21 +91,36 @@ impl Shadow {
             tally: Mutex::default(),
             facts: Mutex::default(),
             loaded: Mutex::default(),
+            dumped: AtomicBool::new(false),
             server,
         })
     }
 
     /// Makes the database with its definitions, once. `None`: no definitions have come.
     pub(super) async fn opened(&self) -> Result<Option<&Opened>> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(Some(opened));
+        }
         let (properties, schema) = {
             let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             (received.properties.clone(), received.schema.clone())
         };
         let (Some(properties), Some(schema)) = (properties, schema) else { return Ok(None) };
-        self.opened.get_or_try_init(|| self.open(properties, schema)).await.map(Some)
+        self.opened.get_or_try_init(|| self.open(properties, Some(schema))).await.map(Some)
     }
 
-    async fn open(&self, properties: Properties, schema: Arc<tempfile::NamedTempFile>) -> Result<Opened> {
+    /// The same, empty: its definitions come with its rows.
+    pub(super) async fn opened_for_dump(&self) -> Result<Option<&Opened>> {
+        let properties = self.received.lock().unwrap_or_else(PoisonError::into_inner).properties.clone();
+        let Some(properties) = properties else { return Ok(None) };
+        self.opened.get_or_try_init(|| self.open(properties, None)).await.map(Some)
+    }
+
+    async fn open(
+        &self,
+        properties: Properties,
+        schema: Option<Arc<tempfile::NamedTempFile>>,
+    ) -> Result<Opened> {
         let failed = || error::target("make the database", &self.server);
         if properties.server > self.major {
             let message = format!(
@@ -126,7 +146,9 @@ impl Shadow {
             properties.create(&self.name, self.major, tablespace && properties.tablespace != "pg_default");
         session.query_within(WORK, &create).await.map_err(failed())?;
         session.close().await;
-        self.vendor_restore(schema.path(), &["--section=pre-data"], 1).await?;
+        if let Some(schema) = schema {
+            self.vendor_restore(schema.path(), &["--section=pre-data"], 1).await?;
+        }
         let mut inside = self.session().await?;
         let tables = catalog::tables(&mut inside, catalog::Sizes::Estimated).await.map_err(failed())?;
         inside.close().await;
@@ -144,15 +166,7 @@ impl Shadow {
             restored = restoring => restored,
             () = self.cx.cancel.cancelled() => return Err(Error::cancelled()),
         };
-        restored.map_err(|e| {
-            let about =
-                Error::new(ErrorKind::Target, "restore the definitions", e.message()).on(self.server.place());
-            match e.message().contains("role \"") && e.message().contains("does not exist") {
-                true => about.hint("make the role first (CREATE ROLE …), or restore with no_owner = true"),
-                false => about,
-            }
-            .caused_by(e)
-        })
+        restored.map_err(|e| self.refused("restore the definitions", e))
     }
 
     /// A session with the new database.
@@ -222,6 +236,9 @@ impl Shadow {
             self.vendor_restore(schema.path(), &["--section=post-data"], self.cx.tasks).await?;
         }
         let mut facts = self.count().await?;
+        if self.dumped.load(Relaxed) {
+            facts.add_missing(self.count_dumped().await?);
+        }
         if let Some(sql) = refresh {
             // One by one: each is a transaction of its own.
             for statement in sql.lines().filter(|line| !line.is_empty()) {
@@ -236,25 +253,16 @@ impl Shadow {
     /// Counts on the server what was loaded: what a rule or a broken disk swallowed would be missing here.
     async fn count(&self) -> Result<Facts> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let counting = loaded.iter().filter(|(_, (_, of_extension))| !of_extension).map(|((schema, name), (rows, _))| {
-            let sql = format!("SELECT count(*) FROM ONLY {}", in_ascii(schema, name));
-            async move {
-                let counted = self
-                    .with_session(async |session| {
-                        tokio::select! {
-                            rows = session.query_within(WORK, &sql) => rows.map_err(error::target("count the rows", &self.server)),
-                            () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
-                        }
-                    })
-                    .await?;
-                let counted = counted.first().and_then(|row| row.first()?.as_ref()?.parse::<u64>().ok());
-                if counted == Some(*rows) {
+        let counting = loaded.iter().filter(|(_, (_, of_extension))| !of_extension).map(
+            |((schema, name), (rows, _))| async move {
+                let counted = self.count_of(schema, name).await?;
+                if counted == *rows {
                     return Ok(());
                 }
-                let message = format!("{rows} rows were loaded, and {} are there", counted.unwrap_or(0));
+                let message = format!("{rows} rows were loaded, and {counted} are there");
                 Err(Error::damaged("count the rows", message).on(qualified(schema, name)))
-            }
-        });
+            },
+        );
         let mut counting = futures::stream::FuturesUnordered::from_iter(counting);
         while let Some(counted) = futures::StreamExt::next(&mut counting).await {
             counted?;
@@ -268,6 +276,21 @@ impl Shadow {
             })
             .await?;
         Ok(Facts::new().with("large objects", "count", Fact::Count(objects)))
+    }
+
+    pub(super) async fn count_of(&self, schema: &str, name: &str) -> Result<u64> {
+        let failed = || error::target("count the rows", &self.server);
+        let sql = format!("SELECT count(*) FROM ONLY {}", in_ascii(schema, name));
+        let counted = self
+            .with_session(async |session| {
+                tokio::select! {
+                    rows = session.query_within(WORK, &sql) => rows.map_err(failed()),
+                    () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
+                }
+            })
+            .await?;
+        let counted = counted.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
+        counted.ok_or_else(|| Error::damaged("count the rows", "no number came").on(qualified(schema, name)))
     }
 
     async fn set_properties(&self, wanted: &Properties) -> Result<Facts> {

@@ -177,3 +177,20 @@ fn the_proof_of_a_restore_notices_rows_that_are_missing() {
 fn bytes_of(text: &str) -> Vec<u8> {
     text.as_bytes().to_vec()
 }
+
+#[test]
+fn a_server_whose_disk_is_full_in_the_middle_of_a_restore_keeps_what_it_has() {
+    run("a_server_whose_disk_is_full_in_the_middle_of_a_restore_keeps_what_it_has", async {
+        let large = "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 40) v FROM generate_series(1, 60000) i;
+            ALTER TABLE t ALTER v SET STORAGE PLAIN";
+        let from = Database::with(15, large).await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        let to = Database::on(Arc::new(services::postgres_with_room(15, 90).await));
+        to.admin(&format!("CREATE DATABASE {}", to.name)).await;
+        to.sql("CREATE TABLE old AS SELECT 1 i").await;
+        let before = to.fingerprint().await;
+        let e = restore(held(contents, facts), &to).await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Target && e.to_string().contains("No space left"), "{e}");
+        assert_eq!((to.fingerprint().await, to.leftovers_of_this().await), (before, vec![]));
+    });
+}

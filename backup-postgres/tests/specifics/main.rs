@@ -4,9 +4,11 @@
 mod by_hand;
 #[path = "../common/mod.rs"]
 mod common;
+mod dump;
 mod extensions;
 mod faults;
 mod moment;
 mod obstacles;
 mod rights;
 mod round_trip;
+mod tls;

@@ -1,7 +1,7 @@
 //! One moment: what happens between listing, locking and reading does not tear it.
 
 use crate::common::{Database, backend, pour};
-use backup_core::{Backend, Context, ErrorKind, Ledger};
+use backup_core::{Backend, Content, Context, Entry, ErrorKind, Ledger, Proof, Put, Result, Sink, Stage};
 use backup_testkit::{memory::ContentsSink, run};
 use std::sync::{
     Arc,
@@ -139,5 +139,82 @@ fn the_sum_of_a_ledger_under_load_is_that_of_one_moment() {
             writer.await.unwrap();
         }
         assert_ne!(moved, "0", "nobody wrote");
+    });
+}
+
+/// Rows are taken only when they may.
+struct Held {
+    inner: ContentsSink,
+    open: tokio::sync::Semaphore,
+}
+
+impl std::fmt::Display for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a sink that waits")
+    }
+}
+
+#[async_trait::async_trait]
+impl Sink for Held {
+    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        if entry.stage == Stage::Data {
+            let _open = self.open.acquire().await;
+        }
+        self.inner.put(entry, content).await
+    }
+
+    async fn finish(&self, cx: &Context) -> Result<Proof> {
+        self.inner.finish(cx).await
+    }
+}
+
+#[test]
+fn who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to() {
+    run("who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to", async {
+        for limit in [None, Some(2)] {
+            let database =
+                Database::with(17, "CREATE TABLE t AS SELECT i FROM generate_series(1, 1000) i").await;
+            let mut config = database.config();
+            config.give_way_after = limit;
+            let cx = Context::default();
+            let source = backend().source("c", config.to_value()).unwrap();
+            let view = source.connect(&cx).await.unwrap().fix(&cx).await.unwrap();
+            let held = Arc::new(Held { inner: ContentsSink::new(), open: tokio::sync::Semaphore::new(0) });
+            let ledger = Ledger::new(held.clone(), "c", &cx);
+            let pouring = tokio::spawn({
+                let (ledger, cx) = (ledger.clone(), cx.clone());
+                async move { view.pour(ledger, &cx).await }
+            });
+            // Whoever has poured the definitions has all locks.
+            while !held.inner.contents().keys().any(|path| path.ends_with(b"schema.dump")) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let changing = tokio::spawn({
+                let (url, password) = (database.server.url(&database.name), database.server.password());
+                let mut psql = tokio::process::Command::new("psql");
+                let out =
+                    psql.args(["-qc", "ALTER TABLE t ADD COLUMN more int", &url]).env("PGPASSWORD", password);
+                out.output()
+            });
+            let named =
+                || cx.notes().list.iter().any(|note| note.text.contains("ALTER TABLE t ADD COLUMN more"));
+            while !named() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            if limit.is_some() {
+                tokio::time::sleep(Duration::from_secs(4)).await;
+            }
+            held.open.add_permits(100);
+            let poured = pouring.await.unwrap();
+            assert!(changing.await.unwrap().unwrap().status.success());
+            match limit {
+                None => assert_eq!(poured.unwrap().count("table public.t", "rows in 00000"), 1000),
+                Some(_) => {
+                    let e = poured.unwrap_err();
+                    assert!(e.to_string().contains("gave way") && e.to_string().contains("ALTER"), "{e}");
+                }
+            }
+            assert_eq!(database.taken(), Vec::<String>::new());
+        }
     });
 }

@@ -16,7 +16,7 @@ use testcontainers::{
         models::PortBinding,
         query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
     },
-    core::{ContainerPort, Mount, client::docker_client_instance},
+    core::{ContainerPort, client::docker_client_instance},
     runners::AsyncRunner,
 };
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -44,6 +44,8 @@ pub struct Wanted {
     pub arguments: Vec<String>,
     /// A folder of it that is kept in memory: servers wait for their disk at every change of a definition.
     pub in_memory: Option<&'static str>,
+    /// So many MB of it: a disk that is soon full.
+    pub room: Option<u32>,
 }
 
 /// A running container; removed with its anonymous volumes when dropped.
@@ -206,6 +208,7 @@ pub(super) async fn start(wanted: &Wanted) -> Container {
     let (name, tag) = super::image(wanted.store, &wanted.tag).await;
     let port = ContainerPort::Tcp(wanted.port);
     let key = format!("{}/tcp", wanted.port);
+    let (in_memory, room) = (wanted.in_memory, wanted.room);
     let mut request: ContainerRequest<GenericImage> = GenericImage::new(&name, &tag)
         .with_exposed_port(port)
         .with_cmd(wanted.arguments.iter().cloned())
@@ -215,12 +218,11 @@ pub(super) async fn start(wanted: &Wanted) -> Container {
         // Not on all addresses of the machine.
         .with_host_config_modifier(move |host| {
             host.publish_all_ports = Some(false);
+            let size = room.map(|room| format!("size={room}m")).unwrap_or_default();
+            host.tmpfs = in_memory.map(|folder| HashMap::from([(folder.to_owned(), size)]));
             let loopback = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(String::new()) };
             host.port_bindings = Some(HashMap::from([(key.clone(), Some(vec![loopback]))]));
         });
-    if let Some(folder) = wanted.in_memory {
-        request = request.with_mount(Mount::tmpfs_mount(folder));
-    }
     for (name, value) in &wanted.environment {
         request = request.with_env_var(name, value);
     }

@@ -117,6 +117,7 @@ pub async fn own_mysql(flavor: Flavor, arguments: &[&str]) -> Mysql {
         environment: vec![("MYSQL_ROOT_PASSWORD".into(), PASSWORD.into())],
         arguments: settings.into_iter().map(String::from).collect(),
         in_memory: Some("/var/lib/mysql"),
+        room: None,
     })
     .await;
     let port = container.port();

@@ -57,6 +57,15 @@ pub async fn postgres(version: u32) -> Arc<Postgres> {
 
 /// A server for one test alone: to be killed or filled.
 pub async fn own_postgres(version: u32) -> Postgres {
+    start_postgres(version, None).await
+}
+
+/// The same with room for so many MB of data, its log not among them: 30 are taken from the beginning.
+pub async fn postgres_with_room(version: u32, megabytes: u32) -> Postgres {
+    start_postgres(version, Some(megabytes)).await
+}
+
+async fn start_postgres(version: u32, room: Option<u32>) -> Postgres {
     engine("postgres").await;
     let settings = [
         "fsync=off",
@@ -67,17 +76,23 @@ pub async fn own_postgres(version: u32) -> Postgres {
         "max_prepared_transactions=4",
         "wal_level=logical",
     ];
+    let mut environment = vec![("POSTGRES_PASSWORD".to_owned(), PASSWORD.to_owned())];
+    if room.is_some() {
+        environment.push(("PGDATA".into(), "/small/data".into()));
+        environment.push(("POSTGRES_INITDB_ARGS".into(), "--waldir=/tmp/wal".into()));
+    }
     let container = start(&Wanted {
         store: "postgres",
         tag: version.to_string(),
         port: 5432,
-        environment: vec![("POSTGRES_PASSWORD".into(), PASSWORD.into())],
+        environment,
         arguments: ["postgres"]
             .into_iter()
             .map(String::from)
             .chain(settings.iter().flat_map(|s| ["-c".into(), (*s).into()]))
             .collect(),
-        in_memory: None,
+        in_memory: room.map(|_| "/small"),
+        room,
     })
     .await;
     let port = container.port();

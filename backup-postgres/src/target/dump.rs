@@ -1,0 +1,111 @@
+//! An archive of `pg_dump` that flows into `pg_restore`: a whole database, or its large objects.
+
+use super::{
+    put::{Taking, drain},
+    shadow::{MAINTENANCE, Shadow},
+};
+use crate::{catalog, error, layout};
+use backup_core::{Content, Error, ErrorKind, Fact, Facts, Part, Result};
+use futures::stream;
+use std::sync::{Arc, Mutex, PoisonError};
+
+impl Shadow {
+    /// In one transaction: all of them or none. A content that fails ends the tool before it could commit.
+    pub(super) async fn large_objects(&self, content: &mut Content) -> Result<(), Taking> {
+        if self.opened().await?.is_none() {
+            drain(content).await?;
+            let e = Error::damaged(
+                "restore the large objects",
+                "the definitions of the database are not in the backup",
+            );
+            return Err(Taking::Target(e));
+        }
+        self.restore_flowing("restore the large objects", &["--single-transaction"], content).await
+    }
+
+    /// Definitions and rows of all that there is. What came before a failure is in a database that is dropped.
+    pub(super) async fn whole_dump(&self, content: &mut Content) -> Result<(), Taking> {
+        if self.opened_for_dump().await?.is_none() {
+            drain(content).await?;
+            let message = format!("{} is not restored with it", layout::PROPERTIES);
+            return Err(Taking::Target(Error::damaged("restore the dump", message)));
+        }
+        self.restore_flowing("restore the dump", &[], content).await?;
+        self.dumped.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn restore_flowing(
+        &self,
+        operation: &'static str,
+        arguments: &[&str],
+        content: &mut Content,
+    ) -> Result<(), Taking> {
+        let failure: Arc<Mutex<Option<Error>>> = Arc::default();
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let no_owner = self.server.config.no_owner;
+        let restoring =
+            self.tools.restore_stream(&self.name, passed_on(receiver), arguments, no_owner, MAINTENANCE);
+        let feeding = async {
+            loop {
+                match content.next().await {
+                    Ok(Some(bytes)) => {
+                        if sender.send(Part::Bytes(bytes)).await.is_err() {
+                            // The tool has stopped reading. The rest is read for its digest.
+                            break drain(content).await;
+                        }
+                    }
+                    Ok(None) => {
+                        let _ = sender.send(Part::End(Facts::new())).await;
+                        break Ok(());
+                    }
+                    Err(e) => {
+                        *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(e);
+                        break Ok(());
+                    }
+                }
+            }
+            .map(|()| drop(sender))
+        };
+        let (fed, restored) = tokio::join!(feeding, restoring);
+        if let Some(e) = failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Taking::Content(e));
+        }
+        fed?;
+        restored.map_err(|e| Taking::Target(self.refused(operation, e)))
+    }
+
+    /// What a tool says, with a way out where there is one.
+    pub(super) fn refused(&self, operation: &'static str, e: Error) -> Error {
+        let about = Error::new(ErrorKind::Target, operation, e.message()).on(self.server.place());
+        match e.message().contains("role \"") && e.message().contains("does not exist") {
+            true => about.hint("make the role first (CREATE ROLE …), or restore with no_owner = true"),
+            false => about,
+        }
+        .caused_by(e)
+    }
+
+    /// Rows of all tables, as they were counted beside the dump.
+    pub(super) async fn count_dumped(&self) -> Result<Facts> {
+        let failed = || error::target("count the rows", &self.server);
+        let tables = self
+            .with_session(async |session| {
+                catalog::tables(session, catalog::Sizes::Estimated).await.map_err(failed())
+            })
+            .await?;
+        let mut facts = Facts::new();
+        for table in tables.iter().filter(|table| !table.of_extension) {
+            let rows = self.count_of(&table.schema, &table.name).await?;
+            let (subject, measure) = layout::dumped_rows_fact(&table.schema, &table.name);
+            facts.insert(subject, measure, Fact::Count(rows));
+        }
+        Ok(facts)
+    }
+}
+
+fn passed_on(receiver: tokio::sync::mpsc::Receiver<Part>) -> Content {
+    Content::stream(stream::unfold(receiver, |mut receiver| async {
+        let part = receiver.recv().await?;
+        Some((Ok(part), receiver))
+    }))
+}
