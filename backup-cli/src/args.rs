@@ -31,6 +31,9 @@ pub(crate) struct Global {
     /// Takes orders: `stdin` takes lines there; `cancel`, or the end of it, ends the run like Ctrl-C
     #[arg(long, value_name = "HOW", global = true)]
     pub(crate) control: Option<Control>,
+    /// Bytes a second to and from servers, such as 10M
+    #[arg(long, value_name = "RATE", global = true, value_parser = rate)]
+    pub(crate) limit_rate: Option<u64>,
     /// Prints nothing unless something is wrong
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
@@ -42,6 +45,27 @@ pub(crate) struct Global {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressFormat {
     Json,
+}
+
+/// What is read again after it was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ReadBack {
+    /// Nothing
+    None,
+    /// End, manifest and index, with their digests
+    Tail,
+    /// Every byte
+    Full,
+}
+
+impl std::convert::From<ReadBack> for backup_kit::ReadBack {
+    fn from(how: ReadBack) -> Self {
+        match how {
+            ReadBack::None => backup_kit::ReadBack::None,
+            ReadBack::Tail => backup_kit::ReadBack::Tail,
+            ReadBack::Full => backup_kit::ReadBack::Full,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -127,6 +151,9 @@ pub(crate) struct Create {
     /// Waits so long for another run of the same series, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
+    /// What is read again after it is written [default with configured modules: full on this machine, tail on servers; else none]
+    #[arg(long, value_name = "HOW")]
+    pub(crate) read_back: Option<ReadBack>,
     /// How it is written into a folder or a pipe, such as tar [default: tar.zst, or as configured]
     #[arg(long, value_name = "FORMAT", value_parser = format)]
     pub(crate) format: Option<Format>,
@@ -288,6 +315,9 @@ pub(crate) struct Copy {
     /// Encrypts the copies with the passphrase in the first line of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) to_passphrase_file: Option<PathBuf>,
+    /// What is read again of each copy
+    #[arg(long, value_name = "HOW", default_value = "none")]
+    pub(crate) read_back: ReadBack,
     /// Waits so long for another run of the same series at the other place, such as 30m
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) wait: Option<std::time::Duration>,
@@ -392,6 +422,11 @@ fn duration(text: &str) -> Result<std::time::Duration, String> {
     let time: jiff::SignedDuration =
         text.parse().map_err(|_| "a time is such as 30m, 90s or 2h".to_owned())?;
     time.try_into().map_err(|_| "a time cannot be negative".to_owned())
+}
+
+fn rate(text: &str) -> Result<u64, String> {
+    backup_kit::config::rate(text)
+        .map_err(|e| format!("{}: bytes a second, such as 500K or 10M", e.message()))
 }
 
 fn format(text: &str) -> Result<Format, String> {

@@ -19,6 +19,8 @@ pub(crate) struct Settings {
     pub(crate) output: Output,
     /// stdin is for orders.
     pub(crate) controlled: bool,
+    /// Bytes a second to and from servers.
+    limit_rate: Option<u64>,
 }
 
 impl Settings {
@@ -47,7 +49,13 @@ impl Settings {
             Some(file) => Some(Config::load(&file, &registry, &|name| env_file.get(name))?),
             None => None,
         };
-        Ok(Settings { config, registry, output, controlled: global.control.is_some() })
+        Ok(Settings {
+            config,
+            registry,
+            output,
+            controlled: global.control.is_some(),
+            limit_rate: global.limit_rate,
+        })
     }
 
     /// The configuration, or an explanation of how to have one.
@@ -63,6 +71,17 @@ impl Settings {
 
     /// Which archive: the flag, else `BACKUP_ARCHIVE`, else the only one that is configured.
     pub(crate) fn archive(&self, flag: Option<&str>, name_of_flag: &str) -> Result<ArchiveSpec> {
+        self.chosen(flag, name_of_flag).map(|archive| self.limited(archive))
+    }
+
+    fn limited(&self, archive: ArchiveSpec) -> ArchiveSpec {
+        match self.limit_rate {
+            Some(rate) => archive.limit_rate(rate),
+            None => archive,
+        }
+    }
+
+    fn chosen(&self, flag: Option<&str>, name_of_flag: &str) -> Result<ArchiveSpec> {
         let variable = || env::var_os("BACKUP_ARCHIVE").filter(|t| !t.is_empty());
         let named = flag.map(str::to_owned).or_else(|| Some(variable()?.to_string_lossy().into_owned()));
         if let Some(text) = named {
@@ -123,7 +142,9 @@ impl Settings {
     pub(crate) fn archives(&self, flag: Option<&str>) -> Result<Vec<ArchiveSpec>> {
         let named = flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty());
         match &self.config {
-            Some(config) if !named => config.archives().map(|(name, _)| Ok(config.archive(name)?)).collect(),
+            Some(config) if !named => {
+                config.archives().map(|(name, _)| Ok(self.limited(config.archive(name)?))).collect()
+            }
             None if !named => Ok(Vec::new()),
             _ => Ok(vec![self.archive(flag, "--from")?]),
         }

@@ -129,6 +129,69 @@ fn a_configured_bucket_has_credentials_of_its_own() {
 }
 
 #[test]
+fn a_certificate_that_is_the_servers_own_is_trusted_if_its_file_is_named_and_not_otherwise() {
+    let minio = match Minio::start_tls() {
+        Ok(minio) => minio,
+        Err(why) => return could_not_run("minio", &why),
+    };
+    let client = Client::of_minio();
+    let archive = |more: &str| {
+        let (bucket, address) = (Minio::BUCKET, minio.address());
+        let url = format!("url = \"s3://{bucket}/tls\"\nendpoint = \"https://{address}\"\n");
+        client.place.write("backup.toml", &format!("[archives.own]\n{url}{more}"));
+    };
+    archive("");
+    let ran = client.expect(4, &["create", "tree", "--to", "own"]);
+    assert!(ran.stderr.contains("peer certificate") && ran.stderr.contains("ca_file"), "{}", ran.stderr);
+    archive(&format!("ca_file = \"{}\"\n", minio.ca_file().display()));
+    client.expect(0, &["create", "tree", "--to", "own"]);
+    client.expect(0, &["verify", "--from", "own"]);
+    archive("ca_file = \"backup.toml\"\n");
+    let ran = client.expect(2, &["list", "--from", "own"]);
+    assert!(ran.stderr.contains("ca_file"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_rate_is_kept_to_and_from_a_server() {
+    let Some(minio) = minio() else { return };
+    let client = Client::of_minio();
+    fs::write(client.place.path("tree/large"), noise(3 << 20)).unwrap();
+    let to = minio.url("rate");
+    for line in [&["create", "tree", "--to", &to][..], &["verify", "--from", &to]] {
+        let begin = std::time::Instant::now();
+        client.expect(0, &[line, &["--limit-rate", "1M"]].concat());
+        let took = begin.elapsed();
+        assert!(took > Duration::from_millis(2500), "{line:?} took {took:?}");
+    }
+    client.expect(2, &["create", "tree", "--to", &to, "--limit-rate", "fast"]);
+    client.expect(2, &["create", "tree", "--to", &to, "--limit-rate", "1"]);
+}
+
+#[test]
+fn what_is_read_back_of_a_bucket_is_the_tail_or_if_it_is_said_everything() {
+    let Some(minio) = minio() else { return };
+    let client = Client::of_minio();
+    fs::write(client.place.path("tree/large"), noise(20 << 20)).unwrap();
+    let to = minio.url("readback");
+    let verified = |line: &[&str]| {
+        let made = client.json(line);
+        assert_eq!(made["results"][0]["report"]["read_back"], !line.contains(&"none"), "{made}");
+        let id = made["results"][0]["report"]["id"].as_str().unwrap();
+        let list = client.json(&["list", "--from", &to]);
+        let backups = list["backups"].as_array().unwrap();
+        let this = backups.iter().find(|b| b["id"] == id).unwrap();
+        this["verified"].is_string()
+    };
+    assert!(!verified(&["create", "tree", "--to", &to, "--read-back", "none"]));
+    assert!(!verified(&["create", "tree", "--to", &to, "--read-back", "tail"]));
+    assert!(verified(&["create", "tree", "--to", &to, "--read-back", "full"]));
+    client.expect(0, &["copy", "latest", "--from", &to, "--to", "copies", "--read-back", "full"]);
+    let copied = client.json(&["list", "--from", "copies"]);
+    assert!(copied["backups"][0]["verified"].is_string(), "{copied}");
+    client.expect(2, &["create", "tree", "--to", "-", "--read-back", "full"]);
+}
+
+#[test]
 fn a_server_with_sftp_keeps_backups_from_the_first_to_the_last() {
     let server = match Sshd::start() {
         Ok(server) => server,
@@ -150,6 +213,17 @@ fn a_server_with_webdav_keeps_backups_from_the_first_to_the_last() {
     let configured = format!("[archives.nas]\nurl = \"{}\"\n", server.url("backups"));
     client.place.write("backup.toml", &configured);
     a_life(&client, "nas");
+    // The password may come from a program, which is run only when the archive is used.
+    let asks = |command: &str| {
+        let client = Client::new(vec![]);
+        client.place.write("backup.toml", &format!("{configured}password_command = {command}\n"));
+        client
+    };
+    asks("[\"printf\", \"%s\\\\nmore\", \"p'a\\\\s\\\"s $$x\"]").expect(0, &["list", "--from", "nas"]);
+    let fails = asks("[\"false\"]");
+    fails.expect(0, &["config", "check"]);
+    let ran = fails.expect(2, &["list", "--from", "nas"]);
+    assert!(ran.stderr.contains("password_command") && ran.stderr.contains("false"), "{}", ran.stderr);
     let wrong = Client::new(vec![("BACKUP_NAS_PASSWORD", "no".into())]);
     wrong.place.write("backup.toml", &configured);
     let ran = wrong.expect(4, &["create", "tree", "--to", "nas"]);

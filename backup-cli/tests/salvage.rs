@@ -118,6 +118,52 @@ fn a_cut_archive_in_a_folder_is_known_by_the_copy_of_its_manifest() {
 }
 
 #[test]
+fn of_an_encrypted_archive_that_was_cut_everything_before_the_cut_is_restored() {
+    let place = Place::new();
+    let all = tree(&place);
+    place.expect(0, &["init", "keys", "--encrypt", "--identity-file", "key.txt"]);
+    let text = place.read("key.txt");
+    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned();
+    place.expect(0, &["create", "tree", "--to", "x.tar.zst.age", "--recipient", &recipient]);
+    let whole = fs::read(place.path("x.tar.zst.age")).unwrap();
+    // In the middle of a chunk, and where one ends: the header is as long as it is.
+    let header = whole.windows(5).position(|w| w == b"\n--- ").unwrap();
+    let start = header + 1 + whole[header + 1..].iter().position(|b| *b == b'\n').unwrap() + 1 + 16;
+    for (i, length) in [whole.len() * 2 / 3, start + 200 * (65_536 + 16)].into_iter().enumerate() {
+        fs::write(place.path("x.tar.zst.age"), &whole[..length]).unwrap();
+        let to = format!("out{i}");
+        place.expect(7, &["verify", "x.tar.zst.age", "--identity", "key.txt"]);
+        let line = ["restore", "x.tar.zst.age", "--salvage", "--identity", "key.txt", "--to", &to];
+        let ran = place.json(7, &line);
+        let there = fingerprint(&place.path(&to));
+        is_a_part_of(&there, &all, false);
+        let files = there.values().filter(|t| t.starts_with("file")).count();
+        assert!(files > 15, "only {files} files");
+        assert!(ran["report"]["notes"].to_string().contains("lost its end"), "{ran}");
+    }
+}
+
+#[test]
+fn what_is_intact_of_an_archive_that_comes_through_a_pipe_is_restored() {
+    let place = Place::new();
+    let all = tree(&place);
+    place.expect(0, &["create", "tree", "--to", "x.tar.zst"]);
+    let whole = fs::read(place.path("x.tar.zst")).unwrap();
+    fs::write(place.path("cut"), &whole[..whole.len() / 2]).unwrap();
+    for salvages in [false, true] {
+        let mut line = vec!["restore", "-", "--to", "out"];
+        line.extend(salvages.then_some("--salvage"));
+        let mut command = place.command(&line);
+        let ran = command.stdin(fs::File::open(place.path("cut")).unwrap()).output().unwrap();
+        assert_eq!(ran.status.code(), Some(7), "{line:?}: {}", String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(place.path("out").exists(), salvages);
+    }
+    let there = fingerprint(&place.path("out"));
+    is_a_part_of(&there, &all, false);
+    assert!(there.values().filter(|t| t.starts_with("file")).count() > 10);
+}
+
+#[test]
 fn of_a_sound_archive_salvage_is_a_restore() {
     let place = Place::with_tree();
     place.expect(0, &["create", "tree", "--to", "x.tar.zst"]);

@@ -32,13 +32,13 @@ pub(crate) fn client(tls: bool, ca_file: Option<&Path>) -> Result<reqwest::Clien
 fn roots(file: &Path) -> Result<rustls::RootCertStore> {
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let fail = |e: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Usage, "read the certificates", e)
-            .on(file.display())
-            .hint("ca_file is a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
+        let text = format!("the ca_file {}: {e}", file.display());
+        Error::new(ErrorKind::Usage, "read the certificates", text)
+            .hint("it is a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
     };
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
         roots.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
     }
-    if roots.is_empty() { Err(fail(&"there is none in it")) } else { Ok(roots) }
+    if roots.is_empty() { Err(fail(&"no certificate is in it")) } else { Ok(roots) }
 }

@@ -57,8 +57,8 @@ pub use manifest::{
 };
 pub use memory::MemoryArchive;
 pub use pipeline::{
-    ComponentReport, Copied, CreateComponent, CreateRequest, DigestSink, PlaceReport, Pouring, Report,
-    VerifiedComponent, VerifyReport, copy, create, pour_all, put_stage, verify,
+    ComponentReport, Copied, CreateComponent, CreateRequest, DigestSink, PlaceReport, Pouring, ReadBack,
+    Report, VerifiedComponent, VerifyReport, copy, create, pour_all, put_stage, read_back, verify,
 };
 pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};

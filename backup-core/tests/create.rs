@@ -32,7 +32,7 @@ async fn states(archive: &MemoryArchive, cx: &Context) -> Vec<State> {
 async fn a_backup_in_which_everything_is_there_is_complete_and_says_what_it_holds() {
     let (archive, cx) = (MemoryArchive::new(), Context::default());
     let mut r = request(vec![component("x", files(A)), component("y", files(&[("z", "333")]))]);
-    r.read_back = true;
+    r.read_back = backup_core::ReadBack::Full;
     let report = create(r, &archive, &cx).await.unwrap();
     assert_eq!((report.state, report.entries, report.data_bytes), (State::Complete, 3, 6));
     assert!(report.read_back && report.notes.list.is_empty());
@@ -54,7 +54,7 @@ async fn who_cancels_while_it_is_read_back_has_a_backup_that_is_not_verified() {
     let cancel = cx.cancel.clone();
     let cx = at_read_back(move || cancel.cancel(), cx);
     let mut r = request(vec![component("x", files(A))]);
-    r.read_back = true;
+    r.read_back = backup_core::ReadBack::Full;
     let report = create(r, &archive, &cx).await.unwrap();
     assert_eq!((report.state, report.read_back), (State::Complete, false));
     let note = &report.notes.list[0];
@@ -88,7 +88,7 @@ async fn a_backup_that_is_damaged_when_it_is_read_back_is_there_and_not_trusted(
         Ok(Facts::new())
     });
     let mut r = request(vec![component("x", large)]);
-    r.read_back = true;
+    r.read_back = backup_core::ReadBack::Full;
     let e = create(r, &archive, &cx).await.unwrap_err();
     let cx = Context::default();
     let list = archive.list(&cx).await.unwrap();

@@ -286,3 +286,18 @@ fn a_place_that_fails_half_way_fails_only_itself() {
         assert_eq!(is_in_order(&archive(&minio().endpoint(), "bad"), "bad").await, 0);
     });
 }
+
+#[test]
+fn what_a_place_failed_with_is_said_in_the_backup_at_the_others() {
+    run("what_a_place_failed_with_is_said_in_the_backup_at_the_others", async {
+        // Nobody listens there.
+        let (good, bad) = (archive(&minio().endpoint(), "says"), archive("http://127.0.0.1:1", "nowhere"));
+        let together = Together::new(vec![bad, good.clone()]).unwrap();
+        let report = together.create(request(), &Context::default()).await.unwrap();
+        assert!(report.places[0].error.is_some() && report.state == State::Complete);
+        let reader = good.open(&report.id, &Context::default()).await.unwrap();
+        let said = &reader.manifest().notes.list;
+        let says = said.iter().any(|n| n.path.ends_with("/nowhere") && n.text.contains("not kept there"));
+        assert!(says, "{said:?}");
+    });
+}

@@ -26,6 +26,7 @@ pub struct ArchiveSpec {
     level: Option<i32>,
     name: Option<String>,
     remote: RemoteSettings,
+    limit_rate: Option<u64>,
     encryption: Encryption,
 }
 
@@ -106,6 +107,7 @@ impl ArchiveSpec {
             level: None,
             name: None,
             remote: RemoteSettings::default(),
+            limit_rate: None,
             encryption: Encryption::default(),
         }
     }
@@ -137,6 +139,25 @@ impl ArchiveSpec {
     pub fn password(mut self, password: Secret) -> Self {
         self.remote.password = Some(password);
         self
+    }
+
+    /// Servers: bytes a second that may pass to and from it. On this machine nothing is held up.
+    #[must_use]
+    pub fn limit_rate(mut self, bytes_per_second: u64) -> Self {
+        self.limit_rate = Some(bytes_per_second);
+        self
+    }
+
+    /// S3 and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
+    #[must_use]
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.remote.ca_file = Some(file.into());
+        self
+    }
+
+    /// Whether it is on a server.
+    pub fn is_remote(&self) -> bool {
+        matches!(&self.place, Place::Text(text) if RemotePlace::parse(text).is_ok_and(|place| place.is_some()))
     }
 
     /// Level of compression; zstd: 1 to 19, gzip: 1 to 9, xz: 0 to 9.
@@ -209,7 +230,11 @@ impl ArchiveSpec {
     pub(crate) fn remote_place(&self) -> Result<Option<RemotePlace>> {
         let Place::Text(text) = &self.place else { return Ok(None) };
         match RemotePlace::parse(text)? {
-            Some(place) => place.configured(self.remote.clone()).map(Some),
+            Some(place) => {
+                let mut settings = self.remote.clone();
+                settings.limit_rate = self.limit_rate.or(settings.limit_rate);
+                place.configured(settings).map(Some)
+            }
             None if self.remote == RemoteSettings::default() => Ok(None),
             None => {
                 let message = "it is on this machine, and has no endpoint, region or credentials";

@@ -5,8 +5,8 @@ use crate::{
     series::SeriesParts,
 };
 use backup_core::{
-    ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, Report, Series, State,
-    portable::Together,
+    ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, ReadBack, Report,
+    Series, State, portable::Together,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -26,7 +26,7 @@ pub struct Backup {
     strict: bool,
     allow_partial: bool,
     wait: Duration,
-    read_back: bool,
+    read_back: ReadBack,
     run: Run,
 }
 
@@ -70,7 +70,7 @@ impl Backup {
             strict: false,
             allow_partial: false,
             wait: Duration::ZERO,
-            read_back: false,
+            read_back: ReadBack::None,
             run: Run::default(),
         }
     }
@@ -124,9 +124,9 @@ impl Backup {
         self
     }
 
-    /// Reads every byte again after the backup is written; found right, it is marked as verified.
-    pub fn read_back(mut self, yes: bool) -> Self {
-        self.read_back = yes;
+    /// What is read again after the backup is written.
+    pub fn read_back(mut self, how: ReadBack) -> Self {
+        self.read_back = how;
         self
     }
 

@@ -6,6 +6,7 @@ mod interpolate;
 mod place;
 mod schema;
 
+pub use credentials::rate;
 pub use env_file::EnvFile;
 pub use schema::schema;
 
@@ -113,6 +114,16 @@ pub struct ArchiveConfig {
     /// A file whose first line is the password, or the secret of the access key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// A program and its arguments, whose first line of output is the password, or the secret of the access key. It is run when the
+    /// archive is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_command: Option<Vec<String>>,
+    /// S3 and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Servers: bytes a second that may pass to and from it, such as "10M"; 10K is the least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit_rate: Option<String>,
 }
 
 /// To whom new backups are encrypted: `{ recipients = [...] }` or `{ passphrase_file = "..." }`.
@@ -209,7 +220,7 @@ impl Config {
                 Some(EncryptConfig::PassphraseFile(file)) => *file = own_path(file),
                 None => {}
             }
-            crate::archive::configured(archive).open().map_err(|e| {
+            crate::archive::configured(&archive.as_if_asked()).open().map_err(|e| {
                 text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
             })?;
         }
@@ -236,11 +247,13 @@ impl Config {
         self.modules.get(name).cloned().ok_or_else(|| self.unknown("module", name, self.modules.keys()))
     }
 
-    /// An archive as it is configured.
+    /// An archive as it is configured. Its `password_command` is run and waited for.
     pub fn archive(&self, name: &str) -> Result<ArchiveSpec> {
         let archive =
             self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
-        let chosen = crate::archive::configured(archive);
+        let asked =
+            archive.asked().map_err(|e| e.on(format!("{}: [archives.{name}]", self.file.display())))?;
+        let chosen = crate::archive::configured(&asked);
         if chosen.remote_place()?.is_some_and(|place| place.is_s3() && !place.has_own_credentials()) {
             let all: Vec<_> = self.archives.values().map(crate::archive::configured).collect();
             crate::archive::check_credentials(&all)?;

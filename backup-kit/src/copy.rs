@@ -1,7 +1,7 @@
 //! Copies backups from one archive into another: `copy(from, to)`, step by step to `run`.
 
 use crate::{ArchiveSpec, Error, Result, Run, Which, choose};
-use backup_core::{Archive, BackupId, BackupSummary, ErrorKind, Event, State};
+use backup_core::{Archive, BackupId, BackupSummary, ErrorKind, Event, ReadBack, State};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
@@ -19,7 +19,16 @@ use tokio_util::sync::CancellationToken;
 /// # }
 /// ```
 pub fn copy(from: ArchiveSpec, to: ArchiveSpec) -> Copy {
-    Copy { from, to, which: Vec::new(), all: false, module: None, wait: Duration::ZERO, run: Run::default() }
+    Copy {
+        from,
+        to,
+        which: Vec::new(),
+        all: false,
+        module: None,
+        wait: Duration::ZERO,
+        read_back: ReadBack::None,
+        run: Run::default(),
+    }
 }
 
 /// A copy that is being described; `run` makes it. What is there already is not written again, so a run that was interrupted
@@ -33,6 +42,7 @@ pub struct Copy {
     all: bool,
     module: Option<String>,
     wait: Duration,
+    read_back: ReadBack,
     run: Run,
 }
 
@@ -128,6 +138,12 @@ impl Copy {
         self
     }
 
+    /// What is read again of each copy. One that is not what was written is a failure, and marked as damaged.
+    pub fn read_back(mut self, how: ReadBack) -> Self {
+        self.read_back = how;
+        self
+    }
+
     /// Receives the events of the run. Called from its tasks: must be quick and must not block.
     pub fn on_event(mut self, observer: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         self.run.observer = Some(Arc::new(observer));
@@ -189,7 +205,12 @@ impl Copy {
         let cx = self.run.context();
         cx.emit(&Event::CopyStarted { id: id.clone(), number, of });
         let reader = from.open(id, &cx).await?;
-        backup_core::copy(reader, to, self.wait, &cx).await
+        let copied = backup_core::copy(reader, to, self.wait, &cx).await?;
+        if !copied.was_there {
+            backup_core::read_back(to, &copied.backup.id, &copied.backup.location, self.read_back, &cx)
+                .await?;
+        }
+        Ok(copied)
     }
 
     /// What is meant, and what of it is missing.

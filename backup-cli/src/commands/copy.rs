@@ -49,6 +49,7 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     if let Some(wait) = args.wait {
         copy = copy.wait(wait);
     }
+    copy = copy.read_back(args.read_back.into());
     let copied = if args.dry_run { copy.dry_run().await } else { copy.run().await };
     session.progress.finish();
     let report = match copied {

@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::{human, json},
 };
-use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, Report, State};
+use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
@@ -19,6 +19,10 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
             "a pipe takes one backup, and several modules are configured",
             "name one: -m MODULE",
         ));
+    }
+    if args.read_back.is_some() && archives.iter().any(ArchiveSpec::is_pipe) {
+        let text = "what went into a pipe cannot be read again";
+        return Err(Failure::usage("read the backup back", text, "leave --read-back out"));
     }
     if args.dry_run {
         return dry_run(args, modules, &archives, session).await;
@@ -174,7 +178,7 @@ fn backup(args: &Create, module: Module, archives: &[ArchiveSpec], session: &Ses
         .backup()
         .strict(args.strict)
         .allow_partial(args.allow_partial)
-        .read_back(args.sources.is_empty() && !archives.iter().any(ArchiveSpec::is_pipe))
+        .read_back(read_back(args, archives))
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));
     for archive in archives {
@@ -193,6 +197,16 @@ fn backup(args: &Create, module: Module, archives: &[ArchiveSpec], session: &Ses
         backup = backup.wait(wait);
     }
     backup
+}
+
+/// With a configuration it is more than creating.
+fn read_back(args: &Create, archives: &[ArchiveSpec]) -> ReadBack {
+    match args.read_back {
+        Some(how) => how.into(),
+        None if !args.sources.is_empty() || archives.iter().any(ArchiveSpec::is_pipe) => ReadBack::None,
+        None if archives.iter().any(ArchiveSpec::is_remote) => ReadBack::Tail,
+        None => ReadBack::Full,
+    }
 }
 
 async fn dry_run(

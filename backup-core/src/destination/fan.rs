@@ -2,7 +2,7 @@
 //! remembered with its error; the others go on.
 
 use super::{Blob, Destination, Pulse, Stored, Upload};
-use crate::{Error, ErrorKind, Result};
+use crate::{Context, Error, ErrorKind, Result, Severity};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::join_all;
@@ -51,15 +51,24 @@ pub(crate) struct Fan {
 
 /// One for each lane. A clone is the same.
 #[derive(Clone)]
-pub(crate) struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
+pub(crate) struct Outcomes {
+    all: Arc<Mutex<Vec<Outcome>>>,
+    cx: Context,
+}
 
 impl Outcomes {
     fn set(&self, lane: usize, outcome: Outcome) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)[lane] = outcome;
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)[lane] = outcome;
+    }
+
+    /// What the others have says so, too, if their manifest is still to be written.
+    fn fail(&self, lane: usize, place: impl fmt::Display, e: Error) {
+        self.cx.note(Severity::Note, "", place.to_string(), format!("it is not kept there: {e}"));
+        self.set(lane, Outcome::Failed(e));
     }
 
     pub(crate) fn all(&self) -> Vec<Outcome> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.all.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What is told when nothing is left.
@@ -70,8 +79,9 @@ impl Outcomes {
 }
 
 impl Fan {
-    pub(crate) fn new(lanes: Vec<Lane>) -> (Self, Outcomes) {
-        let outcomes = Outcomes(Arc::new(Mutex::new(lanes.iter().map(|_| Outcome::Going).collect())));
+    pub(crate) fn new(lanes: Vec<Lane>, cx: &Context) -> (Self, Outcomes) {
+        let all = Arc::new(Mutex::new(lanes.iter().map(|_| Outcome::Going).collect()));
+        let outcomes = Outcomes { all, cx: cx.clone() };
         (Fan { lanes, outcomes: outcomes.clone() }, outcomes)
     }
 }
@@ -118,7 +128,7 @@ impl Destination for Fan {
                     pulse: upload.pulse().unwrap_or_else(|| Pulse::new(STILL)),
                     upload,
                 }),
-                Err(e) => self.outcomes.set(lane, Outcome::Failed(e)),
+                Err(e) => self.outcomes.fail(lane, &self.lanes[lane].destination, e),
             }
         }
         if tee.lanes.is_empty() { Err(self.outcomes.first_failure()) } else { Ok(Box::new(tee)) }
@@ -233,7 +243,7 @@ impl Upload for Tee {
             match written {
                 Ok(()) => self.lanes.push(lane),
                 Err(e) => {
-                    self.outcomes.set(lane.number, Outcome::Failed(e));
+                    self.outcomes.fail(lane.number, &lane.place, e);
                     // Its error is known already; what it leaves, the next run clears.
                     self.given_up.spawn(async move { drop(timeout(GIVE_UP, lane.upload.abort()).await) });
                 }
@@ -326,7 +336,7 @@ mod tests {
             names: vec![name.to_owned()],
             beside: false,
         };
-        let (fan, outcomes) = Fan::new(vec![lane("a"), lane("b")]);
+        let (fan, outcomes) = Fan::new(vec![lane("a"), lane("b")], &Context::default());
         let upload = fan.create("", &[]).await.unwrap();
         drop(upload);
         let good = folder.create(".a", &["a".to_owned()]).await.unwrap();

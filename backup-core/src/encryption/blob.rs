@@ -47,7 +47,31 @@ struct File {
 impl EncryptedBlob {
     /// Finds the key of the file, and makes sure that its end is its end.
     pub(crate) async fn open(inner: Arc<dyn Blob>, identities: &Identities) -> Result<Self> {
-        let stored = inner.bytes();
+        let mut file = Self::file(&inner, identities, inner.bytes()).await?;
+        let file = blocking("decrypt", move || {
+            let mut reader = file.reader((0, Bytes::new()))?;
+            file.content =
+                reader.seek(SeekFrom::End(0)).map_err(|_| damaged("its end is missing or was changed"))?;
+            Ok(file)
+        })
+        .await?;
+        Ok(EncryptedBlob { inner, file: Arc::new(file) })
+    }
+
+    /// The chunks that are whole of a file that has lost its end. Each proves itself and its place; that nothing came after them
+    /// is proven by nothing.
+    pub(crate) async fn open_cut(inner: Arc<dyn Blob>, identities: &Identities) -> Result<Self> {
+        let mut file = Self::file(&inner, identities, inner.bytes()).await?;
+        let whole = (file.stored - file.start()) / STORED_CHUNK;
+        file.stored = file.start() + whole * STORED_CHUNK;
+        file.content = whole * CHUNK;
+        let in_tail = file.stored.saturating_sub(file.tail.0) as usize;
+        file.tail.1.truncate(in_tail);
+        Ok(EncryptedBlob { inner, file: Arc::new(file) })
+    }
+
+    /// Everything but the length of the content.
+    async fn file(inner: &Arc<dyn Blob>, identities: &Identities, stored: u64) -> Result<File> {
         let mut head = inner.read_at(0, USUAL_HEADER.min(stored) as usize).await?;
         if !head.starts_with(MAGIC) {
             return Err(damaged("it is no age file of version 1"));
@@ -63,15 +87,7 @@ impl EncryptedBlob {
         let chunks = (stored - start).div_ceil(STORED_CHUNK);
         let at = start + chunks.saturating_sub(2) * STORED_CHUNK;
         let tail = (at, inner.read_at(at, (stored - at) as usize).await?);
-        let mut file = File { key, head, stored, content: 0, tail };
-        let file = blocking("decrypt", move || {
-            let mut reader = file.reader((0, Bytes::new()))?;
-            file.content =
-                reader.seek(SeekFrom::End(0)).map_err(|_| damaged("its end is missing or was changed"))?;
-            Ok(file)
-        })
-        .await?;
-        Ok(EncryptedBlob { inner, file: Arc::new(file) })
+        Ok(File { key, head, stored, content: 0, tail })
     }
 }
 

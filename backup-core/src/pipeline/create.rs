@@ -1,10 +1,10 @@
 //! Makes a backup: many stores, one moment, one manifest.
 
-use super::{ComponentReport, Pouring, Report, give_up, still_wanted};
+use super::{ComponentReport, Pouring, ReadBack, Report, give_up, read_back, still_wanted};
 use crate::{
-    Archive, BackupHeader, BackupId, BackupWriter, ComponentHeader, Conclusion, Context, Depth, Error,
-    ErrorKind, Event, Moment, Phase, Poured, ProcessStamp, Ready, Result, Series, Severity, Source, State,
-    Stillness, View, is_component_name,
+    Archive, BackupHeader, BackupId, BackupWriter, ComponentHeader, Conclusion, Context, Error, ErrorKind,
+    Event, Moment, Phase, Poured, ProcessStamp, Ready, Result, Series, Severity, Source, State, Stillness,
+    View, is_component_name,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -43,8 +43,8 @@ pub struct CreateRequest {
     pub allow_partial: bool,
     /// How long to wait for another run of the series.
     pub wait: Duration,
-    /// Reads every byte again after the backup is written, and marks it verified.
-    pub read_back: bool,
+    /// What is read again after the backup is written.
+    pub read_back: ReadBack,
     /// What is read was made at this time by somebody else, and nobody counted anything then: the backup is unproven.
     pub made: Option<Timestamp>,
 }
@@ -217,8 +217,9 @@ impl<'a> Run<'a> {
         let summary = super::calmly("commit", writer.commit(conclusion, cx)).await?;
         let mut report = Report::of(summary, components, not_included, skew_ms, notes);
         report.started = self.started;
-        if request.read_back {
-            report.read_back = read_back(archive, &report, cx).await?;
+        if request.read_back != ReadBack::None {
+            report.read_back =
+                read_back(archive, &report.id, &report.location, request.read_back, cx).await?;
         }
         Ok(report)
     }
@@ -302,52 +303,4 @@ fn skew(moments: impl Iterator<Item = Moment>) -> u64 {
     let (first, last) = moments
         .fold((Timestamp::MAX, Timestamp::MIN), |(first, last), m| (first.min(m.first), last.max(m.last)));
     u64::try_from(last.duration_since(first).as_millis()).unwrap_or(0)
-}
-
-/// Whether every byte was read and is right. The backup is stored whatever happens here: only damage is an error.
-pub(crate) async fn read_back(archive: &dyn Archive, report: &Report, cx: &Context) -> Result<bool> {
-    let verified = async { super::verify(archive.open(&report.id, cx).await?, Depth::Full, cx).await };
-    let defect = match super::calmly("read the backup back", verified).await {
-        Ok(verified) => verified.defects.into_iter().next(),
-        Err(e) if matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Cut | ErrorKind::NotFound) => Some(e),
-        // Who can only write compares what is there with what was written.
-        Err(e) if e.kind() == ErrorKind::Usage => {
-            match super::calmly("read the backup back", archive.compare_stored(&report.id, cx)).await {
-                Ok(true) => {
-                    let text = "the encrypted file was read back and is what was written; its content was not looked \
-                                at, because no identity is given";
-                    cx.note(Severity::Note, "", &report.location, text);
-                    return Ok(true);
-                }
-                Ok(false) => return Ok(not_read_back(&e, report, cx)),
-                Err(e) if e.kind() == ErrorKind::Damaged => Some(e),
-                Err(e) => return Ok(not_read_back(&e, report, cx)),
-            }
-        }
-        Err(e) => return Ok(not_read_back(&e, report, cx)),
-    };
-    let (now, calm) = (Timestamp::now(), cx.calm());
-    let Some(e) = defect else {
-        // It is there and was read: that nobody can see this later does not make it a failure.
-        if let Err(e) = archive.mark_verified(&report.id, now, &calm).await {
-            let text = format!("it could not be marked as verified: {e}");
-            cx.note(Severity::Warning, "", &report.location, text);
-        }
-        return Ok(true);
-    };
-    if let Err(e) = archive.mark_damaged(&report.id, now, &calm).await {
-        cx.note(Severity::Warning, "", &report.location, format!("it could not be marked as damaged: {e}"));
-    }
-    let (id, location) = (&report.id, &report.location);
-    let message = format!("the backup {id} is stored under {location} and must not be trusted: {e}");
-    Err(Error::damaged("read the backup back", message)
-        .on(location)
-        .hint("make another one, look for what is wrong with the place, and remove this one")
-        .caused_by(e))
-}
-
-fn not_read_back(e: &Error, report: &Report, cx: &Context) -> bool {
-    let text = format!("the backup is stored, but was not read back: {e}");
-    cx.note(Severity::Warning, "", &report.location, text);
-    false
 }

@@ -4,15 +4,16 @@ mod copy;
 mod create;
 mod pour;
 mod put_stage;
+mod read_back;
 mod report;
 mod verify;
 
 pub use copy::{Copied, copy};
-pub(crate) use create::read_back;
 pub use create::{CreateComponent, CreateRequest, create};
 pub use pour::{Pouring, pour_all};
 pub(crate) use pour::{calmly, pour_each, what_ended};
 pub use put_stage::put_stage;
+pub use read_back::{ReadBack, read_back};
 pub use report::{ComponentReport, PlaceReport, Report};
 pub use verify::{DigestSink, VerifiedComponent, VerifyReport, verify};
 

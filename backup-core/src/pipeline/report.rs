@@ -35,7 +35,7 @@ pub struct Report {
     pub finished: Timestamp,
     /// Milliseconds between the oldest and the newest moment of all components.
     pub skew_ms: u64,
-    /// Whether every byte was read again and compared after the backup was written.
+    /// Whether what was to be read again after the backup was written was read, and is right.
     pub read_back: bool,
     /// Of a backup at several places, each of them; `location` is then that at the first where it stands.
     #[serde(skip_serializing_if = "Vec::is_empty")]

@@ -222,7 +222,7 @@ impl PortableArchive {
             Ok(reader) => Ok(marked(reader.summary(stored.name.clone(), stored.bytes))),
             // Who only writes has no key. That it cannot be read is said to whoever opens it.
             Err(e) if encrypted && matches!(e.kind(), ErrorKind::Usage | ErrorKind::Denied) => {
-                Ok(BackupSummary { state: State::Unknown, ..incomplete(stored, None) })
+                Ok(unknown(stored))
             }
             // It got its name when it was whole, so it is damaged, or none of ours, or of a newer program. What it was, the copy
             // of its manifest still says.
@@ -241,7 +241,7 @@ impl PortableArchive {
                 }
                 Ok(match copy {
                     Some(manifest) => BackupSummary { damaged, ..as_found(&manifest) },
-                    None => BackupSummary { state: State::Unknown, ..incomplete(stored, None) },
+                    None => unknown(stored),
                 })
             }
             Err(e) => Err(e),
@@ -359,6 +359,11 @@ impl PortableArchive {
 
 fn is_provisional_of(name: &str, exact: &str) -> bool {
     name::parse_provisional(name).is_some() && name.starts_with(&format!(".{exact}."))
+}
+
+/// A file of which nothing can be told.
+pub(super) fn unknown(stored: &Stored) -> BackupSummary {
+    BackupSummary { state: State::Unknown, ..incomplete(stored, None) }
 }
 
 fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {

@@ -1,6 +1,6 @@
 //! One portable archive through a pipe: written as it comes, read by way of a temporary file without a name.
 
-use super::{PortableOptions, reader::PortableReader, writer::PortableWriter, written::Written};
+use super::{PortableOptions, folder, reader::PortableReader, writer::PortableWriter, written::Written};
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Event, Result, RunLock, Series,
@@ -312,6 +312,10 @@ impl PipeIn {
     }
 }
 
+fn came(bytes: u64) -> Stored {
+    Stored { name: "-".to_owned(), bytes, modified: Timestamp::now() }
+}
+
 fn flat<T>(made: Result<io::Result<T>, tokio::task::JoinError>) -> io::Result<T> {
     made.unwrap_or_else(|e| Err(io::Error::other(e)))
 }
@@ -366,10 +370,20 @@ impl Archive for PipeIn {
         Ok(Arc::new(reader))
     }
 
+    /// What came is listed, also if it is damaged and can only be salvaged.
     async fn list(&self, cx: &Context) -> Result<Vec<BackupSummary>> {
-        let reader = self.reader(cx).await?;
+        let opened = self.reader(cx).await;
         let bytes = self.spooled.get().map_or(0, |blob| blob.bytes());
-        Ok(vec![reader.summary("-".to_owned(), bytes)])
+        match opened {
+            Err(e) if e.kind() == ErrorKind::Damaged && bytes > 0 => Ok(vec![folder::unknown(&came(bytes))]),
+            opened => Ok(vec![opened?.summary("-".to_owned(), bytes)]),
+        }
+    }
+
+    async fn salvage(&self, _id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>> {
+        let blob = self.spooled.get_or_try_init(|| self.spool(cx)).await?;
+        let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Ok(Arc::new(super::salvage::open(blob.clone(), "-".to_owned(), &identities, None, cx).await?))
     }
 
     async fn remove(&self, _ids: &[BackupId], _cx: &Context) -> Result<()> {
@@ -461,8 +475,13 @@ mod tests {
         let whole = read(bytes.len());
         assert_eq!(whole.list(&cx).await.unwrap()[0].id, made.id);
         whole.open(&made.id, &cx).await.unwrap();
-        for n in [0, 1, bytes.len() / 2, bytes.len() - 1] {
-            assert_eq!(read(n).list(&cx).await.unwrap_err().kind(), ErrorKind::Damaged, "{n}");
+        assert_eq!(read(0).list(&cx).await.unwrap_err().kind(), ErrorKind::Damaged);
+        for n in [1, bytes.len() / 2, bytes.len() - 1] {
+            let cut = read(n);
+            let listed = cut.list(&cx).await.unwrap();
+            assert_eq!((listed.len(), listed[0].state), (1, State::Unknown), "{n}");
+            let opened = cut.open(&listed[0].id, &cx).await.err().unwrap();
+            assert_eq!(opened.kind(), ErrorKind::Damaged, "{n}");
         }
     }
 }

@@ -56,8 +56,19 @@ pub(super) async fn open(
     cx.emit(&Event::Phase { phase: Phase::ReadBack });
     let encrypted = is_encrypted(&*blob).await?;
     let blob: Arc<dyn Blob> = match encrypted {
-        // Of a file that has lost its end nothing is taken: only the end proves how long it was.
-        true => Arc::new(EncryptedBlob::open(blob, identities).await.map_err(|e| e.on(&place))?),
+        true => Arc::new(match EncryptedBlob::open(blob.clone(), identities).await {
+            Err(e) if e.kind() == ErrorKind::Damaged => {
+                let cut = EncryptedBlob::open_cut(blob, identities).await.map_err(|e| e.on(&place))?;
+                cx.note(
+                    Severity::Lost,
+                    "",
+                    &place,
+                    "the encrypted file has lost its end, and what was in it",
+                );
+                cut
+            }
+            opened => opened.map_err(|e| e.on(&place))?,
+        }),
         false => blob,
     };
     let whole = match PortableReader::open_inner(blob.clone(), place.clone(), encrypted).await {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, CreateRequest,
-    Error, ErrorKind, PlaceReport, Report, Result, RunLock, Series,
+    Error, ErrorKind, PlaceReport, ReadBack, Report, Result, RunLock, Series, Severity,
     destination::{Fan, Lane, Outcome, Outcomes},
     pipeline,
 };
@@ -64,13 +64,12 @@ impl Together {
         let read_back = std::mem::take(&mut request.read_back);
         let mut report = pipeline::create(request, &self, cx).await?;
         report.places = self.reports();
-        if read_back {
+        if read_back != ReadBack::None {
             report.read_back = true;
             for (place, archive) in report.places.clone().into_iter().zip(&self.places) {
                 let Some(location) = place.location else { continue };
-                let there = Report { location, ..report.clone() };
                 let at = report.places.iter_mut().find(|p| p.place == place.place);
-                match (pipeline::read_back(archive, &there, cx).await, at) {
+                match (pipeline::read_back(archive, &report.id, &location, read_back, cx).await, at) {
                     (Ok(done), _) => report.read_back &= done,
                     (Err(e), Some(at)) => at.error = Some(e),
                     (Err(e), None) => return Err(e),
@@ -100,13 +99,22 @@ impl Together {
     }
 
     /// Remembers failures; when no place is left, the first is an error of all.
-    fn keep<T>(&self, results: Vec<(usize, Result<T>)>) -> Result<Vec<(usize, T)>> {
+    fn keep<T>(&self, results: Vec<(usize, Result<T>)>, cx: &Context) -> Result<Vec<(usize, T)>> {
         let mut good = Vec::new();
         for (i, result) in results {
             match result {
                 Ok(value) => good.push((i, value)),
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
-                Err(e) => self.state().failed.push((i, e)),
+                Err(e) => {
+                    // What the others have says so, too.
+                    cx.note(
+                        Severity::Note,
+                        "",
+                        self.places[i].to_string(),
+                        format!("it is not kept there: {e}"),
+                    );
+                    self.state().failed.push((i, e));
+                }
             }
         }
         match good.is_empty() {
@@ -169,7 +177,7 @@ impl Archive for Together {
         let trials = self.places.iter().enumerate();
         let trials =
             join_all(trials.map(|(i, place)| async move { (i, place.preflight(estimate, cx).await) }));
-        let good = self.keep(trials.await)?;
+        let good = self.keep(trials.await, cx)?;
         Ok(good.into_iter().flat_map(|(_, warnings)| warnings).collect())
     }
 
@@ -189,14 +197,14 @@ impl Archive for Together {
                 other => taken.push((i, other)),
             }
         }
-        let locks = self.keep(taken)?;
+        let locks = self.keep(taken, cx)?;
         Ok(Box::new(Locks(locks.into_iter().map(|(_, lock)| lock).collect())))
     }
 
     async fn begin(&self, header: BackupHeader, cx: &Context) -> Result<Box<dyn BackupWriter>> {
         let left = self.left();
         let lanes = left.iter().map(|i| self.places[*i].lane(&header)).collect();
-        let (fan, outcomes) = Fan::new(lanes);
+        let (fan, outcomes) = Fan::new(lanes, cx);
         self.state().lanes = Some((left, outcomes));
         let options = self.places[0].options();
         Ok(Box::new(

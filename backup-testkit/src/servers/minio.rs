@@ -16,19 +16,49 @@ impl Minio {
 
     /// Starts one.
     pub fn start() -> Result<Self, String> {
-        let program = program("minio")?;
         let place = Place::new("minio")?;
+        let up = |port| get(port, "/minio/health/cluster").is_some_and(|a| a.contains(" 200 "));
+        Self::start_in(place, &[], up)
+    }
+
+    /// Starts one that speaks TLS, with a certificate that only `ca_file` vouches for.
+    pub fn start_tls() -> Result<Self, String> {
+        let place = Place::new("minio")?;
+        let certificates = place.folder("certs")?;
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
+        openssl.args(["-days", "2", "-subj", "/CN=backup test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+        // The certificate of a server that is marked as an authority's is refused.
+        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl.arg("-keyout").arg(certificates.join("private.key"));
+        openssl.arg("-out").arg(certificates.join("public.crt"));
+        let made = openssl.output().map_err(|e| format!("openssl: {e}"))?;
+        if !made.status.success() {
+            return Err(format!("openssl: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+        let arguments = ["--certs-dir".to_owned(), certificates.display().to_string()];
+        // It tells who does not speak TLS so.
+        Self::start_in(place, &arguments, |port| get(port, "/").is_some_and(|a| a.contains(" 400 ")))
+    }
+
+    /// The certificate of one that speaks TLS.
+    pub fn ca_file(&self) -> PathBuf {
+        self.0.place.dir.join("certs/public.crt")
+    }
+
+    fn start_in(place: Place, arguments: &[String], up: impl Fn(u16) -> bool) -> Result<Self, String> {
+        let program = program("minio")?;
         let data = place.folder("data")?;
         // A folder of the data is a bucket.
         place.folder("data/bucket")?;
         let mut command = Command::new(program);
         command
             .args(["server", "--quiet", "--address", &format!("127.0.0.1:{}", place.port)])
+            .args(arguments)
             .arg(&data)
             .env("HOME", &place.dir)
             .env("MINIO_ROOT_USER", Self::KEY)
             .env("MINIO_ROOT_PASSWORD", Self::SECRET);
-        let up = |port| get(port, "/minio/health/cluster").is_some_and(|a| a.contains(" 200 "));
         Server::start(place, &mut command, up).map(Minio)
     }
 
