@@ -9,6 +9,7 @@ use std::{
     io::Read,
     path::Path,
     process::{Command, Stdio},
+    sync::mpsc,
     time::{Duration, Instant},
 };
 use toml::de::{DeTable, DeValue};
@@ -107,9 +108,12 @@ fn ask(command: &[String]) -> Result<Secret> {
         .spawn()
         .map_err(|e| asked(format!("{program}: {e}")))?;
     let mut out = child.stdout.take().ok_or_else(|| asked("it has no output"))?;
-    let reading = std::thread::spawn(move || {
+    let (said, hearing) = mpsc::channel();
+    std::thread::spawn(move || {
         let mut text = Vec::new();
-        (&mut out).take(LONGEST_SECRET).read_to_end(&mut text).map(|_| text)
+        let read = (&mut out).take(LONGEST_SECRET).read_to_end(&mut text).map(|_| text);
+        // Nobody hears it any more if the command was given up.
+        drop(said.send(read));
     });
     let begin = Instant::now();
     let status = loop {
@@ -127,7 +131,10 @@ fn ask(command: &[String]) -> Result<Secret> {
     if !status.success() {
         return Err(asked(format!("{program} ended with {status}")));
     }
-    let text = reading.join().map_err(|_| asked("its output could not be read"))?;
+    // What it has started may hold its output open for ever.
+    let left = ASKED_FOR.saturating_sub(begin.elapsed()).max(Duration::from_secs(1));
+    let text =
+        hearing.recv_timeout(left).map_err(|_| asked(format!("{program} ended, its output did not")))?;
     let text = String::from_utf8(text.map_err(asked)?).map_err(|_| asked("its output is not text"))?;
     match text.lines().next().filter(|line| !line.is_empty()) {
         Some(line) => Ok(Secret::new(line)),
