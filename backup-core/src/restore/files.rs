@@ -153,9 +153,14 @@ pub(super) fn lock_existing(path: &Path) -> Result<Lock> {
         }
         Err(e) => return Err(failed("lock the journal of a restore", path)(e)),
     };
-    match file.try_lock() {
-        Ok(()) => Ok(Lock::Taken(file)),
-        Err(TryLockError::WouldBlock) => Ok(Lock::Held),
-        Err(TryLockError::Error(_)) => Ok(Lock::Absent),
+    // A program that is being started has all open files of its parent, and with them its locks, until it runs: a lock that was
+    // given back may be held for an instant yet.
+    for _ in 0..20 {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock::Taken(file)),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(10)),
+            Err(TryLockError::Error(_)) => return Ok(Lock::Absent),
+        }
     }
+    Ok(Lock::Held)
 }
