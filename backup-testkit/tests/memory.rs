@@ -78,6 +78,10 @@ impl ArchiveFixture for InMemory {
         Fresh::new(move || std::sync::Arc::new(archive.clone())).with_raw(raw)
     }
 
+    fn names_what_is_written(&self) -> bool {
+        false
+    }
+
     fn ranged(&self) -> bool {
         true
     }

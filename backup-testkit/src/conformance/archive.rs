@@ -38,6 +38,11 @@ pub trait ArchiveFixture: Send + Sync {
         0
     }
 
+    /// Whether a backup that is being written has a name of its own, which a kill can leave beside the finished one.
+    fn names_what_is_written(&self) -> bool {
+        true
+    }
+
     /// One entry can be read without fetching the others.
     fn ranged(&self) -> bool {
         false
