@@ -19,10 +19,11 @@ use std::{
     fmt::Write as _,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
 };
+use tokio::sync::Mutex;
 
 /// A name that no other test of this program uses.
 pub fn fresh(what: &str) -> String {
@@ -305,8 +306,27 @@ pub fn rows_of(facts: &Facts, database: &str, table: &str) -> u64 {
     facts.count(&format!("table {database}.{table}"), "rows")
 }
 
-pub async fn any_server(flavor: Flavor) -> (Arc<Mysql>, Conn) {
+/// A shared server while a test has it to itself: the global read lock of one test waits for the open snapshot of another, and
+/// changes of definitions that meet it end in deadlocks, which are the server's business and not what is tested.
+pub struct Turn {
+    server: Arc<Mysql>,
+    _turn: tokio::sync::OwnedMutexGuard<()>,
+}
+
+impl std::ops::Deref for Turn {
+    type Target = Arc<Mysql>;
+    fn deref(&self) -> &Arc<Mysql> {
+        &self.server
+    }
+}
+
+/// A server of this sort, for one test at a time. Who needs several takes MariaDB 11.8 first.
+pub async fn any_server(flavor: Flavor) -> (Turn, Conn) {
+    static TURNS: LazyLock<[Arc<Mutex<()>>; 3]> = LazyLock::new(Default::default);
+    // Taken before the turn: who waits keeps the server running.
     let server = backup_testkit::services::mysql(flavor).await;
+    let which = Flavor::ALL.iter().position(|f| *f == flavor).unwrap();
+    let turn = TURNS[which].clone().lock_owned().await;
     let c = conn(&server).await;
-    (server, c)
+    (Turn { server, _turn: turn }, c)
 }

@@ -127,10 +127,11 @@ fn definitions_stay_as_they_are_while_the_rows_are_read() {
             let (cx, sink) = (Context::default(), Arc::new(ContentsSink::new()));
             let view =
                 source(&config(&server, &name)).connect(&cx).await.must("connect").fix(&cx).await.must("fix");
+            // Before the change of the definition: behind one that waits, writers wait too.
+            run(&mut c, "INSERT INTO t VALUES (3)").await;
             let mut other = conn(&server).await;
             let sql = format!("ALTER TABLE `{name}`.t ADD COLUMN x int");
             let altering = tokio::spawn(async move { other.query_drop(sql).await });
-            run(&mut c, "INSERT INTO t VALUES (3)").await;
             tokio::time::sleep(Duration::from_millis(300)).await;
             assert!(!altering.is_finished(), "a table of the snapshot was changed");
             let facts = view.pour(sink.clone(), &cx).await.must("pour");
