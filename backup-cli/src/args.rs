@@ -282,6 +282,9 @@ pub(crate) struct Restore {
     /// What the backup lacks stays; of both, the backup's
     #[arg(long)]
     pub(crate) merge: bool,
+    /// Also users, roles and their grants, if the backup has them; those that are there stay as they are
+    #[arg(long)]
+    pub(crate) globals: bool,
     /// Goes on although the plan refuses this: the name that stands there
     #[arg(long, value_name = "REFUSAL")]
     pub(crate) accept: Vec<String>,
@@ -289,7 +292,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) salvage: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "accept", "salvage"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "globals", "accept", "salvage"])]
     pub(crate) undo: bool,
 }
 

@@ -33,6 +33,7 @@ pub struct Restore {
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
     merge: bool,
+    globals: bool,
     accept: Vec<String>,
     salvage: bool,
     settle: bool,
@@ -54,6 +55,7 @@ impl Restore {
             to: Vec::new(),
             no_owner: false,
             merge: false,
+            globals: false,
             accept: Vec::new(),
             salvage: false,
             settle: false,
@@ -143,6 +145,13 @@ impl Restore {
         self
     }
 
+    /// Also what belongs to a whole server and not to a database, where the backup has it: users, roles and their grants. Those that
+    /// are there already stay as they are.
+    pub fn globals(mut self, yes: bool) -> Self {
+        self.globals = yes;
+        self
+    }
+
     /// Goes on although the plan refuses this, by the name that the refusal has (`Plan::refusals`). May be called again; a name that is
     /// not among the refusals is an error.
     pub fn accept(mut self, refusal: impl Into<String>) -> Self {
@@ -213,11 +222,12 @@ impl Restore {
         let manifest = reader.manifest().clone();
         let selections = Selections::of(&self.only, &manifest)?;
         let mut members = Vec::new();
-        let (mut takes_no_owner, mut at_home) = (false, false);
+        let (mut takes_no_owner, mut has_globals, mut at_home) = (false, false, false);
         for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
             let several = selections.count(&manifest) > 1;
             let made = self.member(component, &manifest, &selections, several).await?;
             takes_no_owner |= made.knows_owners;
+            has_globals |= made.knows_globals;
             at_home |= made.at_home;
             members.push(made.member);
         }
@@ -231,6 +241,9 @@ impl Restore {
         }
         if self.no_owner && !takes_no_owner {
             return Err(usage("no component of this backup has owners that could be left out").into());
+        }
+        if self.globals && !has_globals {
+            return Err(usage("no component of this backup is of a server with users and grants").into());
         }
         let state_dir = self.state_dir.map_or_else(state_dir, Ok)?;
         let mut options = RestoreOptions::new(state_dir, &manifest.header.module);
@@ -283,16 +296,18 @@ impl Restore {
         let configured = self.configured(name, &config);
         let disposable = origin && configured.is_some_and(|source| source.disposable);
         let at_home = origin || configured.is_some();
-        let knows_owners = backend.schema()["properties"].get("no_owner").is_some();
-        if self.no_owner
-            && knows_owners
-            && let Some(config) = config.as_object_mut()
+        let schema = backend.schema();
+        let knows = |key: &str| schema["properties"].get(key).is_some();
+        let (knows_owners, knows_globals) = (knows("no_owner"), knows("globals"));
+        for (key, wanted) in
+            [("no_owner", self.no_owner && knows_owners), ("globals", self.globals && knows_globals)]
         {
-            config.insert("no_owner".into(), Value::Bool(true));
+            if let Some(config) = config.as_object_mut().filter(|_| wanted) {
+                config.insert(key.into(), Value::Bool(true));
+            }
         }
         if self.merge {
-            let knows = backend.schema()["properties"].get("merge").is_some();
-            match config.as_object_mut().filter(|_| knows) {
+            match config.as_object_mut().filter(|_| knows("merge")) {
                 Some(config) => drop(config.insert("merge".into(), Value::Bool(true))),
                 None => {
                     let message = format!("a store of the kind {} cannot be merged", component.header.kind);
@@ -311,7 +326,7 @@ impl Restore {
             target,
             disposable,
         };
-        Ok(Made { member, knows_owners, at_home })
+        Ok(Made { member, knows_owners, knows_globals, at_home })
     }
 
     fn place_for(&self, component: &str, several: bool) -> Option<String> {
@@ -357,6 +372,7 @@ impl Restore {
 struct Made {
     member: RestoreMember,
     knows_owners: bool,
+    knows_globals: bool,
     /// It goes where the application has its data.
     at_home: bool,
 }

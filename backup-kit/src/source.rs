@@ -192,6 +192,12 @@ pub mod mysql {
             self
         }
 
+        /// Reads users, roles and their grants, too, or not: if this is not said, with all databases (`["*"]`) only.
+        pub fn globals(mut self, yes: bool) -> Self {
+            self.0.globals = Some(yes);
+            self
+        }
+
         /// Leaves out the rows of a table (`table` or `database.table`). May be called again.
         pub fn exclude_data(mut self, table: impl Into<String>) -> Self {
             self.0.exclude_data.push(table.into());

@@ -40,6 +40,10 @@ pub struct MysqlConfig {
     /// Tables (`table` or `database.table`) that are left out altogether.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
+    /// Users, roles and their grants, which belong to the whole server. A source reads them, too: unless this says otherwise,
+    /// with `databases = ["*"]` only. A restore makes those that are not there (`restore --globals`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub globals: Option<bool>,
     /// How long the global read lock and other locks are waited for, in seconds; 10 if not given. While a lock is waited for, writers
     /// of the application wait, too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -115,6 +119,14 @@ impl MysqlConfig {
         match named.is_empty() {
             true => host,
             false => format!("{host}/{}", named.join("+")),
+        }
+    }
+
+    /// Whether a source reads users and grants; `None`: if it may.
+    pub(crate) fn reads_globals(&self) -> Option<bool> {
+        match self.globals {
+            None if self.databases == ["*"] => None,
+            said => Some(said.unwrap_or(false)),
         }
     }
 

@@ -107,6 +107,19 @@ fn definitions(create: &str) -> Option<(usize, Vec<usize>)> {
     None
 }
 
+/// A `CREATE USER` without its default roles, and these: they must be there before they can be anybody's.
+pub(crate) fn without_default_role(create: &str) -> Option<(String, String)> {
+    let words: Vec<(usize, usize)> =
+        Tokens::new(create).filter(|t| t.kind == Kind::Word).map(|t| (t.start, t.end)).collect();
+    let is = |at: &(usize, usize), word: &str| create.get(at.0..at.1) == Some(word);
+    let at = words.windows(2).position(|w| is(&w[0], "DEFAULT") && is(&w[1], "ROLE"))?;
+    let (start, from) = (words[at].0, words[at + 1].1);
+    // Names of roles are quoted: the next word begins something else.
+    let end = words.get(at + 2).map_or(create.len(), |w| w.0);
+    let roles = create.get(from..end)?.trim().to_owned();
+    Some((format!("{}{}", create.get(..start)?, create.get(end..)?).trim_end().to_owned(), roles))
+}
+
 /// Whether the server prints names of this database in the statement, outside of texts.
 pub(crate) fn names_database(sql: &str, database: &str) -> bool {
     qualifiers(sql, database).next().is_some()
@@ -239,6 +252,18 @@ mod tests {
             "CREATE TABLE `t` (\n  `a` int,\n  PRIMARY KEY (`a`),\n  KEY `b` (`a`)\n) ENGINE=MyISAM";
         assert_eq!(split_table(with_key, false).table, with_key);
         assert_eq!(split_table(with_key, true).keys.len(), 1);
+    }
+
+    #[test]
+    fn default_roles_are_parted_from_their_user() {
+        let create = "CREATE USER `u`@`%` IDENTIFIED WITH 'p' AS 0x24 DEFAULT ROLE `a`@`%`,`DEFAULT ROLE`@`%` REQUIRE NONE PASSWORD EXPIRE DEFAULT ATTRIBUTE '{\"c\": \"DEFAULT ROLE x\"}'";
+        let (user, roles) = without_default_role(create).unwrap();
+        assert_eq!(roles, "`a`@`%`,`DEFAULT ROLE`@`%`");
+        assert_eq!(
+            user,
+            "CREATE USER `u`@`%` IDENTIFIED WITH 'p' AS 0x24 REQUIRE NONE PASSWORD EXPIRE DEFAULT ATTRIBUTE '{\"c\": \"DEFAULT ROLE x\"}'"
+        );
+        assert_eq!(without_default_role("CREATE USER `u`@`%` PASSWORD EXPIRE DEFAULT"), None);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! [`MysqlBackend`] makes sources and targets from a [`MysqlConfig`]; everything else is theirs.
 
+mod accounts;
 mod address;
 mod backend;
 mod catalog;

@@ -1,5 +1,6 @@
 //! Databases that are read.
 
+mod accounts;
 pub(crate) mod definitions;
 mod dump;
 mod guide;
@@ -20,7 +21,7 @@ use backup_core::{
     Sink, Source, Stage, Stillness, View, put_stage,
 };
 use dump::Dumper;
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use rows::{Readers, RowsOf};
 use serde_json::Value;
 use std::{
@@ -61,7 +62,8 @@ impl Source for MysqlSource {
     }
 
     fn origin(&self) -> Value {
-        self.config.to_value()
+        // Who backs users up has not asked for their restore.
+        MysqlConfig { globals: None, ..self.config.clone() }.to_value()
     }
 }
 
@@ -89,6 +91,7 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
                 .hint("`SHOW DATABASES` lists those that this user may see"));
         }
     }
+    let users = accounts::are_read(&mut control, config.reads_globals(), component, cx).await?;
     let tables = databases.iter().map(|d| d.tables.len()).sum::<usize>();
     let (dumper, wanted) = match config.method {
         Method::Native => (None, cx.tasks.min(MOST_SESSIONS).min(tables).max(1)),
@@ -106,6 +109,7 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         control,
         sessions,
         databases,
+        users,
         dumper,
     })
 }
@@ -118,6 +122,8 @@ struct MysqlReady {
     control: Session,
     sessions: Vec<Session>,
     databases: Vec<Database>,
+    /// Users and grants are read, too.
+    users: bool,
     /// The vendor's program, if that is to read them.
     dumper: Option<Dumper>,
 }
@@ -138,8 +144,8 @@ impl Ready for MysqlReady {
         if me.dumper.is_some() {
             // The program fixes it when it begins.
             let snapshot = Snapshot::of_a_program(me.control, me.databases);
-            let MysqlReady { component, config, server, version, dumper, .. } = me;
-            return Ok(Box::new(MysqlView { component, config, server, version, snapshot, dumper }));
+            let MysqlReady { component, config, server, version, users, dumper, .. } = me;
+            return Ok(Box::new(MysqlView { component, config, server, version, snapshot, users, dumper }));
         }
         let fixing = snapshot::fix(
             me.sessions,
@@ -163,6 +169,7 @@ impl Ready for MysqlReady {
             server: me.server,
             version: me.version,
             snapshot,
+            users: me.users,
             dumper: None,
         }))
     }
@@ -174,6 +181,7 @@ struct MysqlView {
     server: Server,
     version: Version,
     snapshot: Snapshot,
+    users: bool,
     dumper: Option<Dumper>,
 }
 
@@ -184,7 +192,7 @@ impl View for MysqlView {
     }
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
-        let MysqlView { component, config, server, version, snapshot, dumper } = *self;
+        let MysqlView { component, config, server, version, snapshot, users, dumper } = *self;
         let Snapshot { sessions, control, databases, notes, .. } = snapshot;
         let mut facts = Facts::new().with("server", "version", Fact::Note(version.to_string()));
         facts.insert("server", "reached", Fact::Note(server.rung.clone()));
@@ -201,6 +209,7 @@ impl View for MysqlView {
             component,
             config,
             version,
+            users,
         };
         let poured = match &dumper {
             Some(dumper) => pour.dump_all(dumper, &databases, &sink, &cx).await,
@@ -221,6 +230,7 @@ struct Pour {
     component: String,
     config: MysqlConfig,
     version: Version,
+    users: bool,
 }
 
 impl Pour {
@@ -254,7 +264,11 @@ impl Pour {
             });
             keys.chain(definitions)
         });
-        put_stage(sink, cx, complete).await
+        put_stage(sink, cx, complete.chain(self.users_if_wanted(cx))).await
+    }
+
+    fn users_if_wanted<'a>(&'a self, cx: &'a Context) -> impl Stream<Item = Result<(Entry, Content)>> + 'a {
+        stream::iter(self.users.then_some(())).then(move |()| self.users(cx))
     }
 
     fn say_what_is_not_of_the_moment(&self, databases: &[Database], cx: &Context) {

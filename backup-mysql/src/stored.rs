@@ -1,6 +1,6 @@
 //! What an archive knows of each entry, besides its bytes: enough to restore it without reading SQL.
 
-use crate::catalog::Version;
+use crate::{accounts::AccountStatement, catalog::Version};
 use backup_core::{Content, Entry, Error, Result, Stage};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,8 @@ pub(crate) enum Object {
     /// All triggers of a table, in their order.
     Triggers,
     Event,
+    /// Users, roles and grants of the server; of no database.
+    Users,
 }
 
 /// What an archive keeps of an entry of this kind.
@@ -63,6 +65,9 @@ pub(crate) struct Stored {
     /// Of a database: character set, collation, and how many tables and sequences it has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) properties: Option<DatabaseProperties>,
+    /// Of users and grants: one for each statement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) accounts: Vec<AccountStatement>,
 }
 
 /// A column of the rows.
@@ -113,6 +118,7 @@ impl Stored {
             history: false,
             sequence_defaults: Vec::new(),
             properties: None,
+            accounts: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Databases that are restored: made anew beside the old ones, and put in their place.
 
+mod accounts;
 mod dump;
 mod insert;
 mod journal;
@@ -178,7 +179,13 @@ async fn survey(
     let mut refusals = foreign_keys_from_outside(session, &databases).await?;
     // A backup that was made before this was noted is judged while it is poured.
     let of = incoming.note("server", "version").map(Version::parse);
-    refusals.extend(of.and_then(|of| refusal(&of, &version)));
+    refusals.extend(of.as_ref().and_then(|of| refusal(of, &version)));
+    let mut notes = notes(session, &version).await;
+    let of_users = accounts::survey(session, config, of.as_ref(), &version, incoming).await;
+    match of_users.map_err(failed)? {
+        Ok(said) => notes.extend(said),
+        Err(refused) => refusals.push(refused),
+    }
     let present = match (databases.len(), tables, others) {
         (0, ..) => "nothing".to_owned(),
         (_, 0, 0) => "an empty database".to_owned(),
@@ -200,7 +207,7 @@ async fn survey(
             "sessions of the application are ended and all tables change places in one statement, about {seconds} s; views, routines, \
              triggers and events are dropped before it and made after it: in between they are missing"
         ),
-        notes: notes(session, &version).await,
+        notes,
         refusals,
         merges: config.merge,
         ..Survey::default()

@@ -97,6 +97,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .settle(args.settle)
         .no_owner(args.no_owner)
         .merge(args.merge)
+        .globals(args.globals)
         .salvage(args.salvage)
         .cancel(session.cancel.clone())
         .on_event(move |event| progress.show(event));

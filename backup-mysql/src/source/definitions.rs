@@ -13,9 +13,9 @@ use crate::{
 use backup_core::{Content, Entry, ErrorKind, Result, Stage};
 
 /// Before statements that people's clients run.
-const HEAD: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0;\n";
+pub(super) const HEAD: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0;\n";
 
-type Item = (Entry, Content);
+pub(super) type Item = (Entry, Content);
 
 impl Pour {
     pub(super) async fn sequence(&self, d: &Database, name: &str) -> Result<Item> {
@@ -186,7 +186,7 @@ async fn created(control: &mut Session, sql: &str, column: usize) -> Result<Stri
 }
 
 /// Put so that it is counted as lost; a lost connection ends everything.
-fn unreadable(e: ClientError, stored: Stored, path: String, stage: Stage) -> Result<Item> {
+pub(super) fn unreadable(e: ClientError, stored: Stored, path: String, stage: Stage) -> Result<Item> {
     let lost = e.is_lost();
     let e = e.during(ErrorKind::Source, "read a definition").on(&path);
     match lost {

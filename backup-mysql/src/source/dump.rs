@@ -125,7 +125,7 @@ impl Pour {
                 .filter(|(entry, _)| Stored::of(entry).is_ok_and(|s| s.object == Object::Event));
             put_stage(sink, cx, stream::iter(events.map(Ok))).await?;
         }
-        Ok(())
+        put_stage(sink, cx, self.users_if_wanted(cx)).await
     }
 
     fn dump_guide(&self, d: &Database) -> (Entry, Content) {

@@ -2,6 +2,7 @@
 
 use super::place::Place;
 use crate::{
+    accounts::{Account, AccountStatement},
     catalog::fields,
     client::Session,
     definitions::Definition,
@@ -9,6 +10,13 @@ use crate::{
     quote::{ident, qualified, text},
     stored::{DefinedIn, Object},
 };
+
+/// Key of the accounts that a restore makes.
+const MADE_ACCOUNTS: &str = "made_accounts";
+
+fn not_understood() -> ClientError {
+    ClientError::Lost("the record of the restore cannot be understood".to_owned())
+}
 
 /// How far a restore is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,6 +91,7 @@ impl<'a> Journal<'a> {
                 "defaults",
                 "n int, name varchar(64), col varchar(64), expression longtext, PRIMARY KEY (n, name, col)",
             ),
+            ("accounts", "id int AUTO_INCREMENT PRIMARY KEY, account longtext, statement longtext"),
         ] {
             s.run(&format!("CREATE TABLE {} ({columns}) ENGINE=InnoDB", self.table(name))).await?;
         }
@@ -239,7 +248,7 @@ impl<'a> Journal<'a> {
             self.table("definitions"),
             u8::from(old)
         );
-        let bad = || ClientError::Lost("the record of the restore cannot be understood".to_owned());
+        let bad = not_understood;
         let rows = s.rows(&sql).await?.into_iter().map(|row| {
             let [object, name, table, statement, context] = fields(row);
             let object: Object = serde_json::from_value(object.into()).map_err(|_| bad())?;
@@ -266,6 +275,53 @@ impl<'a> Journal<'a> {
         ))
         .await
         .map(drop)
+    }
+
+    pub(crate) async fn write_account(
+        &self,
+        s: &mut Session,
+        of: &AccountStatement,
+        statement: &str,
+    ) -> Result<(), ClientError> {
+        // Names and a word.
+        let of = serde_json::to_string(of).unwrap_or_default();
+        let accounts = self.table("accounts");
+        let sql = format!(
+            "INSERT INTO {accounts} (account, statement) VALUES ({}, {})",
+            text(&of),
+            text(statement)
+        );
+        s.run(&sql).await.map(drop)
+    }
+
+    /// In the order in which they were written.
+    pub(crate) async fn accounts(
+        &self,
+        s: &mut Session,
+    ) -> Result<Vec<(AccountStatement, String)>, ClientError> {
+        let sql = format!("SELECT account, statement FROM {} ORDER BY id", self.table("accounts"));
+        let rows = s.rows(&sql).await?.into_iter().map(|row| {
+            let [of, statement] = fields(row);
+            Ok((serde_json::from_str(&of).map_err(|_| not_understood())?, statement))
+        });
+        rows.collect()
+    }
+
+    /// Which of them the restore makes: written before the first is made, for whoever takes them away again.
+    pub(crate) async fn write_made_accounts(
+        &self,
+        s: &mut Session,
+        list: &[Account],
+    ) -> Result<(), ClientError> {
+        // Names.
+        self.set(s, MADE_ACCOUNTS, &serde_json::to_string(list).unwrap_or_default()).await
+    }
+
+    pub(crate) async fn made_accounts(&self, s: &mut Session) -> Result<Vec<Account>, ClientError> {
+        match self.get(s, MADE_ACCOUNTS).await? {
+            None => Ok(Vec::new()),
+            Some(list) => serde_json::from_str(&list).map_err(|_| not_understood()),
+        }
     }
 
     /// Table, column, expression.

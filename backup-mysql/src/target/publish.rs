@@ -5,6 +5,7 @@
 //! how far the way forth seems to have come.
 
 use super::{
+    accounts,
     journal::{Journal, Move, Phase, Restored},
     local_infile,
     place::Place,
@@ -72,6 +73,8 @@ impl Publisher<'_> {
             let new = self.definitions(false, r.number).await?;
             make(self.session, &r.target, &r.source, &new).await?;
         }
+        // Last: they may be granted what has just been made.
+        accounts::make(self.place, self.session, self.cx).await?;
         Journal::of(self.place)
             .enter(self.session, Phase::Published)
             .await
@@ -242,6 +245,7 @@ impl Publisher<'_> {
         let phase = Journal::of(self.place).phase(self.session).await.map_err(|e| self.failed(e, looking))?;
         if phase >= Phase::Publishing {
             self.bring_back().await?;
+            accounts::take_away(self.place, self.session).await?;
         }
         self.put_settings_back().await?;
         self.drop_ours(false).await

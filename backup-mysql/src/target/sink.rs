@@ -1,6 +1,7 @@
 //! The shadow: schemas beside the databases, filled with what is put.
 
 use super::{
+    accounts,
     insert::{NotInserted, insert},
     journal::{Journal, Restored},
     place::Place,
@@ -241,7 +242,7 @@ impl ShadowSink {
                 }
                 Ok(())
             }
-            Object::Guide | Object::Script | Object::Rows | Object::Dump => Ok(()),
+            Object::Guide | Object::Script | Object::Rows | Object::Dump | Object::Users => Ok(()),
             _ => self.keep_definitions(stored, number, &statements).await,
         }
     }
@@ -262,6 +263,23 @@ impl ShadowSink {
                 .write_definition(&mut control, false, number, &definition, statement)
                 .await;
             written.map_err(|e| self.failed(e, "write the record of the restore", &stored.name))?;
+        }
+        Ok(())
+    }
+
+    /// Users and grants, if they are asked for. Nothing is made of them before all else is published.
+    async fn keep_accounts(&self, stored: &Stored, bytes: &[u8]) -> Result<()> {
+        if !accounts::are_made(&self.place.config, &stored.server, &self.of.version) {
+            return Ok(());
+        }
+        let statements = stored.statements_in(bytes)?;
+        if statements.len() != stored.accounts.len() {
+            return Err(Error::damaged("read users and grants", "not every statement is somebody's"));
+        }
+        let mut control = self.control.lock().await;
+        for (of, statement) in stored.accounts.iter().zip(statements) {
+            let written = Journal::of(&self.place).write_account(&mut control, of, statement).await;
+            written.map_err(|e| self.failed(e, "write the record of the restore", "users"))?;
         }
         Ok(())
     }
@@ -499,7 +517,8 @@ impl Sink for ShadowSink {
             ErrorKind::Cancelled => Err(e),
             _ => Ok(Put::Discarded(e.to_string().into())),
         };
-        let number = self.database(&stored).await?;
+        let of_the_server = stored.object == Object::Users;
+        let number = if of_the_server { 0 } else { self.database(&stored).await? };
         if entry.stage > Stage::Prepare {
             self.make_deferred().await?;
         }
@@ -531,7 +550,10 @@ impl Sink for ShadowSink {
                     Err(e) => return discarded(e),
                 }
             }
-            self.take(&stored, number, &bytes).await?;
+            match of_the_server {
+                true => self.keep_accounts(&stored, &bytes).await?,
+                false => self.take(&stored, number, &bytes).await?,
+            }
             drop(reservation);
         }
         let digest = content.digest().unwrap_or_default();

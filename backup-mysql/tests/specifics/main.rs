@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod containers;
+mod users;
 
 use backup_core::{Backend, Context, ErrorKind, Event, Severity};
 use backup_mysql::MysqlBackend;
