@@ -69,6 +69,8 @@ pub(crate) struct Database {
     pub(crate) collation: String,
     pub(crate) tables: Vec<Table>,
     pub(crate) sequences: Vec<String>,
+    /// Tables and sequences that are excluded.
+    pub(crate) left_out: Vec<String>,
 }
 
 /// A table as it is read.
@@ -182,7 +184,8 @@ pub(crate) async fn list(
         if names.is_none() && !Database::is_for_backup(&name) {
             continue;
         }
-        let mut database = Database { name, charset, collation, tables: Vec::new(), sequences: Vec::new() };
+        let (tables, sequences, left_out) = Default::default();
+        let mut database = Database { name, charset, collation, tables, sequences, left_out };
         list_tables(session, &mut database, config, version).await?;
         databases.push(database);
     }
@@ -201,7 +204,8 @@ async fn list_tables(
     );
     for row in session.rows(&sql).await? {
         let [name, kind, engine, size] = fields(row);
-        if MysqlConfig::excludes(&config.exclude_tables, &database.name, &name) {
+        if kind != "VIEW" && MysqlConfig::excludes(&config.exclude_tables, &database.name, &name) {
+            database.left_out.push(name);
             continue;
         }
         match kind.as_str() {

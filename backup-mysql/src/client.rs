@@ -29,7 +29,7 @@ pub(crate) struct Done {
 /// Takes rows as they come.
 pub(crate) trait RowSink: Send {
     /// `true`: it has enough to be passed on.
-    fn take(&mut self, row: Vec<Value>) -> bool;
+    fn take(&mut self, row: &DriverRow) -> bool;
 
     /// Passes on what it has.
     fn pass_on(&mut self) -> impl Future<Output = backup_core::Result<()>> + Send;
@@ -158,7 +158,7 @@ impl Session {
             let batch = async {
                 while let Some(row) = result.next().await? {
                     rows += 1;
-                    if sink.take(row.unwrap()) {
+                    if sink.take(&row) {
                         return Ok(true);
                     }
                 }

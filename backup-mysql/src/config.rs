@@ -34,10 +34,10 @@ pub struct MysqlConfig {
     /// A file whose first line is the password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// Tables (`table` or `database.table`) whose rows are left out.
+    /// Tables (`table` or `database.table`, `*` stands for any characters) whose rows are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_data: Vec<String>,
-    /// Tables (`table` or `database.table`) that are left out altogether.
+    /// Tables, named likewise, that are left out altogether; with them views that read them and foreign keys that lead to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
     /// Users, roles and their grants, which belong to the whole server. A source reads them, too: unless this says otherwise,
@@ -135,11 +135,28 @@ impl MysqlConfig {
     }
 
     pub(crate) fn excludes(list: &[String], database: &str, table: &str) -> bool {
-        list.iter().any(|e| match e.split_once('.') {
-            Some((d, t)) => d == database && t == table,
-            None => e == table,
-        })
+        list.iter().any(|pattern| Self::pattern_names(pattern, database, table))
     }
+
+    /// Whether a pattern of an exclusion means this table.
+    pub(crate) fn pattern_names(pattern: &str, database: &str, table: &str) -> bool {
+        match pattern.split_once('.') {
+            Some((d, t)) => matches(d, database) && matches(t, table),
+            None => matches(pattern, table),
+        }
+    }
+}
+
+/// `*` stands for any characters.
+fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| name.strip_prefix(first)) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
@@ -186,5 +203,17 @@ mod tests {
         let list = ["logs".to_owned(), "app.sessions".to_owned()];
         assert!(MysqlConfig::excludes(&list, "x", "logs") && MysqlConfig::excludes(&list, "app", "sessions"));
         assert!(!MysqlConfig::excludes(&list, "x", "sessions"));
+        for (pattern, table, is) in [
+            ("log*", "logs", true),
+            ("log*", "blogs", false),
+            ("*log*s", "my_log_of_cats", true),
+            ("a*a", "a", false),
+            ("a*b*c", "a1b2bc", true),
+            ("a*b", "a1bc", false),
+            ("a.b*", "b1", false),
+            ("ap*.b*", "b1", true),
+        ] {
+            assert_eq!(MysqlConfig::pattern_names(pattern, "app", table), is, "{pattern} {table}");
+        }
     }
 }

@@ -107,6 +107,43 @@ fn definitions(create: &str) -> Option<(usize, Vec<usize>)> {
     None
 }
 
+/// The table of this database that an `ADD CONSTRAINT … FOREIGN KEY` leads to, as it is quoted; `None`: one of another database.
+pub(crate) fn led_to<'a>(foreign_key: &'a str, database: &str) -> Option<&'a str> {
+    let mut tokens = tokens_without_blanks(foreign_key).into_iter();
+    let text = |t: &Token| foreign_key.get(t.start..t.end);
+    tokens.find(|t| t.kind == Kind::Word && text(t) == Some("REFERENCES"))?;
+    let first = tokens.next().filter(|t| t.kind == Kind::Name)?;
+    match (tokens.next().map(|t| t.kind), tokens.next()) {
+        (Some(Kind::Other(b'.')), Some(table)) => {
+            (text(&first) == Some(&crate::quote::ident(database))).then(|| text(&table)).flatten()
+        }
+        _ => text(&first),
+    }
+}
+
+/// Whether a view, as servers print it to who uses its database, reads this table or view.
+pub(crate) fn reads_table(view: &str, database: &str, table: &str) -> bool {
+    let (database, table) = (crate::quote::ident(database), crate::quote::ident(table));
+    let tokens = tokens_without_blanks(view);
+    let text = |at: usize| tokens.get(at).and_then(|t| view.get(t.start..t.end)).unwrap_or_default();
+    let names = tokens.iter().enumerate().filter(|(at, t)| t.kind == Kind::Name && text(*at) == table);
+    names.into_iter().any(|(at, _)| {
+        // Before a point it is what a column is of.
+        if text(at + 1) == "." || at == 0 {
+            return false;
+        }
+        match text(at - 1) {
+            "(" | "," => true,
+            "." => at >= 2 && text(at - 2) == database,
+            word => ["from", "join", "straight_join"].iter().any(|w| word.eq_ignore_ascii_case(w)),
+        }
+    })
+}
+
+fn tokens_without_blanks(sql: &str) -> Vec<Token> {
+    Tokens::new(sql).filter(|t| !matches!(t.kind, Kind::Other(b) if b.is_ascii_whitespace())).collect()
+}
+
 /// A `CREATE USER` without its default roles, and these: they must be there before they can be anybody's.
 pub(crate) fn without_default_role(create: &str) -> Option<(String, String)> {
     let words: Vec<(usize, usize)> =
@@ -252,6 +289,24 @@ mod tests {
             "CREATE TABLE `t` (\n  `a` int,\n  PRIMARY KEY (`a`),\n  KEY `b` (`a`)\n) ENGINE=MyISAM";
         assert_eq!(split_table(with_key, false).table, with_key);
         assert_eq!(split_table(with_key, true).keys.len(), 1);
+    }
+
+    #[test]
+    fn what_depends_on_a_table_is_found_and_nothing_else() {
+        for (view, reads) in [
+            ("CREATE VIEW `v` AS select `logs`.`a` AS `a` from `logs`", true),
+            ("select 1 AS `x` from (`app`.`t` `l` join `app`.`logs` on(1))", true),
+            ("select 1 AS `x` from (`t` join `logs` `l` on(1))", true),
+            ("select `t`.`logs` AS `logs`,'from `logs`' AS `b` from `t`", false),
+            ("select `logs`.`a` AS `a` from `other`.`logs`", false),
+            ("select `logs`.`a` AS `a` from `t` `logs`", false),
+        ] {
+            assert_eq!(reads_table(view, "app", "logs"), reads, "{view}");
+        }
+        let key = "ADD CONSTRAINT `f` FOREIGN KEY (`a`) REFERENCES `o` (`id`) ON DELETE CASCADE";
+        assert_eq!(led_to(key, "app"), Some("`o`"));
+        assert_eq!(led_to(&key.replace("`o`", "`app`.`o`"), "app"), Some("`o`"));
+        assert_eq!(led_to(&key.replace("`o`", "`other`.`o`"), "app"), None);
     }
 
     #[test]

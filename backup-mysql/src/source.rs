@@ -91,6 +91,7 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
                 .hint("`SHOW DATABASES` lists those that this user may see"));
         }
     }
+    exclusions_match(config, &databases)?;
     let users = accounts::are_read(&mut control, config.reads_globals(), component, cx).await?;
     let tables = databases.iter().map(|d| d.tables.len()).sum::<usize>();
     let (dumper, wanted) = match config.method {
@@ -112,6 +113,22 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         users,
         dumper,
     })
+}
+
+/// A pattern that names no table is a mistake: what was to be left out would be in the backup.
+fn exclusions_match(config: &MysqlConfig, databases: &[Database]) -> Result<()> {
+    for pattern in config.exclude_tables.iter().chain(&config.exclude_data) {
+        let named = databases.iter().any(|d| {
+            let tables = d.tables.iter().map(|t| &t.name).chain(&d.sequences).chain(&d.left_out);
+            tables.into_iter().any(|t| MysqlConfig::pattern_names(pattern, &d.name, t))
+        });
+        if !named {
+            let message = format!("no table is called `{pattern}`");
+            return Err(Error::new(ErrorKind::NotFound, "leave out tables", message)
+                .hint("`table` or `database.table`; `*` stands for any characters"));
+        }
+    }
+    Ok(())
 }
 
 struct MysqlReady {
@@ -292,6 +309,16 @@ impl Pour {
             let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
             facts.insert("all", backup_core::EXCLUDED, Fact::Note(left_out.join(", ")));
         }
+    }
+
+    /// What goes with an excluded table: said where the exclusions are, for the plan of a restore repeats them.
+    fn also_left_out(&self, what: &str) {
+        let mut facts = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        let said = match facts.get("all", backup_core::EXCLUDED) {
+            Some(Fact::Note(said)) => format!("{said}, {what}"),
+            _ => what.to_owned(),
+        };
+        facts.insert("all", backup_core::EXCLUDED, Fact::Note(said));
     }
 
     fn guide(&self, d: &Database) -> (Entry, Content) {

@@ -4,8 +4,8 @@ use super::{Pour, table_folder};
 use crate::{
     catalog::{Database, Table},
     client::Session,
-    ddl::{split_table, unqualified},
-    definitions::{self, settings},
+    ddl::{led_to, reads_table, split_table, unqualified},
+    definitions::{self, Definition, settings},
     error::ClientError,
     quote::{file_name, ident, qualified, text},
     stored::{Object, SqlFile, Stored, StoredColumn},
@@ -107,9 +107,16 @@ impl Pour {
             let stored = Stored::new(Object::Keys, &d.name, &t.name, &self.version);
             items.push(file.finish(stored, format!("{folder}/keys.sql"), Stage::Complete));
         }
-        if !split.foreign_keys.is_empty() {
+        let (dangling, foreign_keys): (Vec<_>, Vec<_>) =
+            split.foreign_keys.into_iter().partition(|key| leads_to_what_is_left_out(key, d));
+        for key in dangling {
+            let words =
+                key.trim_start_matches("ADD CONSTRAINT ").split(" REFERENCES ").next().unwrap_or(&key);
+            self.also_left_out(&format!("foreign key {words} of {}", t.name));
+        }
+        if !foreign_keys.is_empty() {
             let mut file = SqlFile::with(HEAD);
-            file.push(&format!("{alter} {}", split.foreign_keys.join(", ")));
+            file.push(&format!("{alter} {}", foreign_keys.join(", ")));
             let stored = Stored::new(Object::ForeignKeys, &d.name, &t.name, &self.version);
             items.push(file.finish(stored, format!("{folder}/foreign-keys.sql"), Stage::Complete));
         }
@@ -119,14 +126,19 @@ impl Pour {
     /// Routines, views, triggers and events, in the order in which they can be made.
     pub(super) async fn definitions(&self, d: &Database) -> Result<Vec<Item>> {
         let mut control = self.control.lock().await;
-        let found = definitions::list(&mut control, &d.name, &self.version).await?;
+        let mut found = definitions::list(&mut control, &d.name, &self.version).await?;
         drop(control);
+        let without = views_without_their_tables(&found, d);
+        found.retain(|f| f.object != Object::View || !without.contains(&f.name));
+        for view in &without {
+            self.also_left_out(&format!("view {}.{view}", d.name));
+        }
         let base = file_name(&d.name);
         let (mut items, mut views) = (Vec::new(), 0);
         let mut triggers: Option<(Stored, SqlFile)> = None;
         for found in found {
             if found.object == Object::Triggers {
-                if crate::MysqlConfig::excludes(&self.config.exclude_tables, &d.name, &found.table) {
+                if d.left_out.contains(&found.table) {
                     continue;
                 }
                 if triggers.as_ref().is_none_or(|(stored, _)| stored.name != found.table) {
@@ -167,6 +179,27 @@ impl Pour {
         }
         items.extend(triggers.map(|t| triggers_item(d, t)));
         Ok(items)
+    }
+}
+
+fn leads_to_what_is_left_out(foreign_key: &str, d: &Database) -> bool {
+    led_to(foreign_key, &d.name).is_some_and(|table| d.left_out.iter().any(|l| ident(l) == table))
+}
+
+/// Views that read what is left out, also by other views. They could not be made again.
+pub(super) fn views_without_their_tables(found: &[Definition], d: &Database) -> Vec<String> {
+    let mut without: Vec<String> = Vec::new();
+    loop {
+        let more = found.iter().find(|f| {
+            let reads = |table: &String| f.statement.as_ref().is_ok_and(|s| reads_table(s, &d.name, table));
+            f.object == Object::View
+                && !without.contains(&f.name)
+                && d.left_out.iter().chain(&without).any(reads)
+        });
+        match more {
+            Some(view) => without.push(view.name.clone()),
+            None => return without,
+        }
     }
 }
 

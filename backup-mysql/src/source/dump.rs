@@ -5,6 +5,7 @@ use crate::{
     MysqlConfig,
     catalog::{Database, Form, Version, list},
     client::Session,
+    definitions,
     quote::file_name,
     server::Server,
     stored::{Object, Stored},
@@ -39,7 +40,7 @@ impl Dumper {
         Ok(Dumper { tool: Arc::new(tool) })
     }
 
-    fn options(&self, database: &Database, config: &MysqlConfig) -> Vec<String> {
+    fn options(&self, database: &Database, views: &[String], config: &MysqlConfig) -> Vec<String> {
         let mut options: Vec<String> = [
             "--single-transaction",
             "--quick",
@@ -67,15 +68,11 @@ impl Dumper {
                 options.push(format!("{option}{value}"));
             }
         }
-        let named = |entry: &String| match entry.split_once('.') {
-            Some((d, t)) => (d == database.name).then(|| t.to_owned()),
-            None => Some(entry.clone()),
-        };
-        let left_out = |option: &str, list: &[String]| -> Vec<String> {
-            list.iter().filter_map(named).map(|t| format!("{option}={}.{t}", database.name)).collect()
-        };
-        options.extend(left_out("--ignore-table", &config.exclude_tables));
-        options.extend(left_out("--ignore-table-data", &config.exclude_data));
+        let named = |option: &str, table: &String| format!("{option}={}.{table}", database.name);
+        options.extend(database.left_out.iter().chain(views).map(|t| named("--ignore-table", t)));
+        let empty = database.tables.iter().map(|t| &t.name);
+        let empty = empty.filter(|t| MysqlConfig::excludes(&config.exclude_data, &database.name, t));
+        options.extend(empty.map(|t| named("--ignore-table-data", t)));
         options
     }
 }
@@ -116,7 +113,10 @@ impl Pour {
         put_stage(sink, cx, stream::iter(prepare)).await?;
         // One after another: each is a load of its own for the server.
         for d in databases {
-            put_stage(sink, cx, stream::iter([Ok(self.dump(dumper, d))])).await?;
+            let found = definitions::list(&mut *self.control.lock().await, &d.name, &self.version).await?;
+            // Those that are left out are said with the other definitions.
+            let views = super::definitions::views_without_their_tables(&found, d);
+            put_stage(sink, cx, stream::iter([Ok(self.dump(dumper, d, &views))])).await?;
         }
         for d in databases {
             let items = self.definitions(d).await?;
@@ -135,11 +135,11 @@ impl Pour {
         (entry.sized(text.len() as u64), Content::whole(text.into_bytes()))
     }
 
-    fn dump(&self, dumper: &Dumper, d: &Database) -> (Entry, Content) {
+    fn dump(&self, dumper: &Dumper, d: &Database, views: &[String]) -> (Entry, Content) {
         let stored = Stored::new(Object::Dump, &d.name, "", &self.version);
         let mut entry = stored.entry(format!("{}.sql", file_name(&d.name)), Stage::Data);
         entry.slow = true;
-        let written = dumper.tool.dump(&d.name, dumper.options(d, &self.config));
+        let written = dumper.tool.dump(&d.name, dumper.options(d, views, &self.config));
         let after = Unchanged {
             control: self.control.clone(),
             before: d.clone(),

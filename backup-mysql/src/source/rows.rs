@@ -11,7 +11,7 @@ use crate::{
 use backup_core::{Error, ErrorKind, Fact, Facts, Feed, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::BytesMut;
-use mysql_async::Value;
+use mysql_async::{Row, Value};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -22,6 +22,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 const BATCH: usize = 192 << 10;
 /// With the row that makes it full.
 const ROOM: usize = BATCH + (64 << 10);
+/// Bytes of a text that are looked through together.
+const LOOKED_AT_ONCE: usize = 256;
 /// A server that sends nothing for so long has stopped.
 const STANDSTILL: Duration = Duration::from_secs(15 * 60);
 
@@ -170,8 +172,8 @@ impl RowsOf {
         let subject = subject(&self.database, &self.table);
         let mut lease = readers.take().await.map_err(|e| e.on(&subject))?;
         let Some(session) = lease.session.as_mut() else { return Err(Error::cancelled()) };
-        let base64 = self.columns.iter().map(|c| c.form() == Form::Base64).collect();
-        let mut lines = Lines { batch: BytesMut::with_capacity(ROOM), base64, feed };
+        let how = self.columns.iter().map(Written::of).collect();
+        let mut lines = Lines { batch: BytesMut::with_capacity(ROOM), how, feed };
         let rows = session.each_row(&self.select(), STANDSTILL, &mut lines).await;
         let rows = rows.map_err(|e| e.during(ErrorKind::Source, "read the rows").on(&subject))??;
         lines.pass_on().await?;
@@ -184,13 +186,13 @@ impl RowsOf {
 /// Rows become lines, and lines go on in batches.
 struct Lines {
     batch: BytesMut,
-    base64: Vec<bool>,
+    how: Vec<Written>,
     feed: Feed,
 }
 
 impl RowSink for Lines {
-    fn take(&mut self, row: Vec<Value>) -> bool {
-        write_row(&mut self.batch, row, &self.base64);
+    fn take(&mut self, row: &Row) -> bool {
+        write_row(&mut self.batch, row, &self.how);
         self.batch.len() >= BATCH
     }
 
@@ -200,60 +202,137 @@ impl RowSink for Lines {
     }
 }
 
-fn write_row(out: &mut BytesMut, row: Vec<Value>, base64: &[bool]) {
-    for (i, value) in row.into_iter().enumerate() {
+/// How a value goes into a line.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Written {
+    /// Digits and signs, of which none is special.
+    AsItIs,
+    Escaped,
+    Base64,
+}
+
+impl Written {
+    fn of(column: &Column) -> Self {
+        match (column.form(), column.data_type.as_str()) {
+            (Form::Base64, _) => Written::Base64,
+            (
+                Form::Text,
+                "tinyint" | "smallint" | "mediumint" | "int" | "bigint" | "decimal" | "double" | "date"
+                | "datetime" | "timestamp" | "time" | "year",
+            ) => Written::AsItIs,
+            _ => Written::Escaped,
+        }
+    }
+}
+
+fn write_row(out: &mut BytesMut, row: &Row, how: &[Written]) {
+    for i in 0..row.len() {
         if i > 0 {
             out.extend_from_slice(b"\t");
         }
-        match value {
-            Value::Bytes(bytes) if base64.get(i) == Some(&true) => {
-                let start = out.len();
-                let room = bytes.len().div_ceil(3) * 4;
-                out.resize(start + room, 0);
-                // There is room for exactly that.
-                let _ = STANDARD.encode_slice(&bytes, &mut out[start..]);
-            }
-            Value::Bytes(bytes) => escape(out, &bytes),
-            Value::NULL => out.extend_from_slice(b"\\N"),
-            other => escape(out, other.as_sql(true).as_bytes()),
+        let how = how.get(i).copied().unwrap_or(Written::Escaped);
+        match row.as_ref(i) {
+            Some(Value::Bytes(bytes)) => write_value(out, bytes, how),
+            Some(Value::NULL) | None => out.extend_from_slice(b"\\N"),
+            Some(other) => write_value(out, other.as_sql(true).as_bytes(), Written::Escaped),
         }
     }
     out.extend_from_slice(b"\n");
 }
 
-fn escape(out: &mut BytesMut, bytes: &[u8]) {
-    let mut from = 0;
-    for (i, b) in bytes.iter().enumerate() {
-        let letter = match b {
-            b'\\' => b'\\',
-            b'\t' => b't',
-            b'\n' => b'n',
-            b'\r' => b'r',
-            0 => b'0',
-            _ => continue,
-        };
-        out.extend_from_slice(&bytes[from..i]);
-        out.extend_from_slice(&[b'\\', letter]);
-        from = i + 1;
+fn write_value(out: &mut BytesMut, bytes: &[u8], how: Written) {
+    match how {
+        Written::AsItIs => out.extend_from_slice(bytes),
+        Written::Escaped => escape(out, bytes),
+        Written::Base64 => {
+            let start = out.len();
+            let room = bytes.len().div_ceil(3) * 4;
+            out.resize(start + room, 0);
+            // There is room for exactly that.
+            let _ = STANDARD.encode_slice(bytes, &mut out[start..]);
+        }
     }
-    out.extend_from_slice(&bytes[from..]);
+}
+
+/// The letter after the backslash of what would end a value or a line.
+fn letter(b: u8) -> Option<u8> {
+    Some(match b {
+        b'\\' => b'\\',
+        b'\t' => b't',
+        b'\n' => b'n',
+        b'\r' => b'r',
+        0 => b'0',
+        _ => return None,
+    })
+}
+
+fn escape(out: &mut BytesMut, bytes: &[u8]) {
+    // Most have nothing special: without a branch for each byte the processor looks at many at once.
+    let special = |b: &u8| (*b == b'\\') | (*b == b'\t') | (*b == b'\n') | (*b == b'\r') | (*b == 0);
+    for some in bytes.chunks(LOOKED_AT_ONCE) {
+        if !some.iter().fold(false, |any, b| any | special(b)) {
+            out.extend_from_slice(some);
+            continue;
+        }
+        let mut from = 0;
+        for (i, b) in some.iter().enumerate() {
+            let Some(letter) = letter(*b) else { continue };
+            out.extend_from_slice(&some[from..i]);
+            out.extend_from_slice(&[b'\\', letter]);
+            from = i + 1;
+        }
+        out.extend_from_slice(&some[from..]);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_row_is_one_line_whatever_is_in_it() {
+    fn line(bytes: &[u8], how: Written) -> Vec<u8> {
         let mut out = BytesMut::new();
-        let row = vec![
-            Value::Bytes(b"a\tb\\\n\r\0".to_vec()),
-            Value::NULL,
-            Value::Bytes(vec![]),
-            Value::Bytes(vec![0xff, 0]),
-            Value::Bytes(b"\\N".to_vec()),
-        ];
-        write_row(&mut out, row, &[false, false, false, true, false]);
-        assert_eq!(&out[..], b"a\\tb\\\\\\n\\r\\0\t\\N\t\t/wA=\t\\\\N\n");
+        write_value(&mut out, bytes, how);
+        out.to_vec()
+    }
+
+    #[test]
+    fn a_value_holds_no_end_of_a_value_or_a_line() {
+        assert_eq!(line(b"a\tb\\\n\r\0", Written::Escaped), b"a\\tb\\\\\\n\\r\\0");
+        assert_eq!(line(b"", Written::Escaped), b"");
+        assert_eq!(line(&[0xff, 0], Written::Base64), b"/wA=");
+        assert_eq!(line(b"\\N", Written::Escaped), b"\\\\N", "a text is never NULL");
+        assert_eq!(line(b"-1.50", Written::AsItIs), b"-1.50");
+    }
+
+    #[test]
+    fn what_is_special_is_found_wherever_it_stands() {
+        for at in [0, 1, LOOKED_AT_ONCE - 1, LOOKED_AT_ONCE, 3 * LOOKED_AT_ONCE + 7] {
+            let mut long = vec![b'x'; 4 * LOOKED_AT_ONCE];
+            long[at] = b'\n';
+            let mut expected = long.clone();
+            expected.splice(at..=at, *b"\\n");
+            assert_eq!(line(&long, Written::Escaped), expected, "at {at}");
+        }
+    }
+
+    #[test]
+    fn only_columns_of_digits_are_written_as_they_are() {
+        let how = |data_type: &str, charset: Option<&str>| {
+            Written::of(&Column {
+                name: "c".into(),
+                data_type: data_type.into(),
+                charset: charset.map(str::to_owned),
+                automatic: false,
+                sequence_default: None,
+            })
+        };
+        assert_eq!(how("bigint", None), Written::AsItIs);
+        assert_eq!(how("datetime", None), Written::AsItIs);
+        assert_eq!(how("blob", None), Written::Base64);
+        for (data_type, charset) in
+            [("varchar", Some("utf8mb4")), ("enum", Some("latin1")), ("json", None), ("uuid", None)]
+        {
+            assert_eq!(how(data_type, charset), Written::Escaped, "{data_type}");
+        }
     }
 }

@@ -248,6 +248,46 @@ fn what_is_left_out_is_left_out_and_said() {
 }
 
 #[test]
+fn what_depends_on_a_table_that_is_left_out_goes_with_it_and_is_said() {
+    in_time("what_depends_on_a_table_that_is_left_out_goes_with_it_and_is_said", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(
+                &mut c,
+                "leaves",
+                "CREATE TABLE log_a (id int PRIMARY KEY);; CREATE TABLE kept (id int PRIMARY KEY, log_a int, k int, KEY (k), \
+                 CONSTRAINT to_log FOREIGN KEY (log_a) REFERENCES log_a (id), CONSTRAINT to_self FOREIGN KEY (k) REFERENCES kept (id));; \
+                 CREATE VIEW of_log AS SELECT l.id FROM log_a l;; CREATE VIEW of_view AS SELECT id FROM of_log;; \
+                 CREATE VIEW of_kept AS SELECT log_a FROM kept;; \
+                 CREATE TRIGGER t BEFORE INSERT ON log_a FOR EACH ROW SET NEW.id = NEW.id;; INSERT INTO log_a VALUES (1);; \
+                 INSERT INTO kept VALUES (1, 1, 1)",
+            )
+            .await;
+            let mut from = config(&server, &name);
+            from["exclude_tables"] = json!(["log_*"]);
+            let (cx, to) = (Context::default(), fresh("left"));
+            let poured = pour(&*source(&from), "db", Arc::new(ContentsSink::new()), &cx).await.must("pour");
+            let said = format!("{:?}", poured.proof.get("all", backup_core::EXCLUDED));
+            for word in ["log_*", "of_log", "of_view", "to_log"] {
+                assert!(said.contains(word), "{said}");
+            }
+            assert!(!said.contains("of_kept") && !said.contains("to_self"), "{said}");
+            restore(&from, &config(&server, &to), &cx).await.must("restore").settle(&cx).await.must("settle");
+            let mut c = conn(&server).await;
+            let there = format!(
+                "SELECT GROUP_CONCAT(TABLE_NAME ORDER BY 1) FROM information_schema.TABLES WHERE TABLE_SCHEMA = '{to}'"
+            );
+            assert_eq!(value(&mut c, &there).await, "kept,of_kept");
+            // The row that led to the table is there, and others can be added.
+            run(&mut c, &format!("INSERT INTO `{to}`.kept VALUES (2, 7, 1)")).await;
+            from["exclude_tables"] = json!(["lgo_*"]);
+            let error = source(&from).connect(&cx).await.err().must("nothing is called so");
+            assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+        }
+    });
+}
+
+#[test]
 fn a_foreign_key_from_outside_is_refused_before_anything_is_done() {
     in_time("a_foreign_key_from_outside_is_refused_before_anything_is_done", async {
         for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
