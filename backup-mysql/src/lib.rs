@@ -19,6 +19,7 @@ mod source;
 mod stored;
 mod target;
 mod tools;
+mod vendor;
 
 pub use backend::MysqlBackend;
 pub use config::{Method, MysqlConfig};

@@ -14,6 +14,7 @@ use crate::{
     server::Server,
     snapshot::{self, READING, Snapshot},
     stored::{DatabaseProperties, Object, SqlFile, Stored},
+    vendor,
 };
 use async_trait::async_trait;
 use backup_core::{
@@ -210,11 +211,16 @@ impl View for MysqlView {
 
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
         let MysqlView { component, config, server, version, snapshot, users, dumper } = *self;
-        let Snapshot { sessions, control, databases, notes, .. } = snapshot;
+        let Snapshot { sessions, mut control, databases, notes, .. } = snapshot;
         let mut facts = Facts::new().with("server", "version", Fact::Note(version.to_string()));
         facts.insert("server", "reached", Fact::Note(server.rung.clone()));
         for (measure, what) in notes {
             facts.insert("all", measure, Fact::Note(what));
+        }
+        let peculiar = vendor::look(&mut control, &databases, &version).await;
+        let looking = "look for what the other vendor does not know";
+        for (subject, measure, fact) in peculiar.map_err(|e| e.during(ErrorKind::Source, looking))?.facts() {
+            facts.insert(subject, measure, fact);
         }
         // Never more open contents than sessions: each must come to its end without any other.
         let mut cx = cx.clone();

@@ -17,6 +17,7 @@ use crate::{
     error::ClientError,
     quote::texts,
     server::Server,
+    vendor,
 };
 use async_trait::async_trait;
 use backup_core::{
@@ -181,6 +182,9 @@ async fn survey(
     let of = incoming.note("server", "version").map(Version::parse);
     refusals.extend(of.as_ref().and_then(|of| refusal(of, &version)));
     let mut notes = notes(session, &version).await;
+    if of.as_ref().is_some_and(|of| of.mariadb != version.mariadb) {
+        notes.extend(vendor::listed(incoming));
+    }
     let of_users = accounts::survey(session, config, of.as_ref(), &version, incoming).await;
     match of_users.map_err(failed)? {
         Ok(said) => notes.extend(said),

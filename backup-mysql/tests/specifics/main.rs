@@ -484,6 +484,54 @@ fn an_older_server_and_another_vendor_are_refused_and_nothing_is_left() {
 }
 
 #[test]
+fn the_plan_of_a_restore_to_the_other_vendor_lists_what_does_not_map() {
+    in_time("the_plan_of_a_restore_to_the_other_vendor_lists_what_does_not_map", async {
+        for (from, to, words) in [
+            (
+                Flavor::Mariadb118,
+                Flavor::Mysql9,
+                ["sequences: ", ".numbers", "system versioning: ", ".with_history", "uuid", ".numbered.u"]
+                    .as_slice(),
+            ),
+            (
+                Flavor::Mysql9,
+                Flavor::Mariadb118,
+                &[
+                    "JSON",
+                    ".blobs.doc",
+                    "_0900_",
+                    "invisible columns",
+                    ".generated_key.h",
+                    "functional key",
+                    ".e",
+                ],
+            ),
+        ] {
+            let cx = Context::default();
+            let (name, data) = {
+                let (server, mut c) = any_server(from).await;
+                let name = fresh("peculiar");
+                schema::every_sort(&mut c, &name, from).await;
+                run(&mut c, "CREATE TABLE modern (t varchar(5)) DEFAULT CHARSET=utf8mb4").await;
+                (name.clone(), captured(&config(&server, &name), &cx).await.must("pour"))
+            };
+            let notes_on = async |flavor: Flavor| {
+                let (server, _c) = any_server(flavor).await;
+                let mut there = target(&config(&server, &name));
+                surveyed(&mut *there, &data, &["other-vendor"], &cx).await.must("survey").notes.join("\n")
+            };
+            let said = notes_on(to).await;
+            for word in words {
+                assert!(said.contains(word), "{word} in {said}");
+            }
+            // To the same vendor nothing of it is said.
+            let said = notes_on(from).await;
+            assert!(!said.contains("does not map"), "{said}");
+        }
+    });
+}
+
+#[test]
 fn a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out() {
     in_time("a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out", async {
         let (server, mut c) = any_server(Flavor::Mariadb118).await;
