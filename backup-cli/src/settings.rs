@@ -100,11 +100,19 @@ impl Settings {
                 "no archive is named",
                 format!("{name_of_flag} ./FOLDER, or BACKUP_ARCHIVE, or [archives.NAME] in backup.toml"),
             )),
-            (several, _) => Err(Failure::usage(
-                "choose the archive",
-                format!("several are configured: {}", several.join(", ")),
-                format!("name one: {name_of_flag} {}", several[0]),
-            )),
+            (several, _) => {
+                let or_all = match name_of_flag {
+                    "--to" => {
+                        format!("; `create` writes to several at once: --to {}", several.join(" --to "))
+                    }
+                    _ => String::new(),
+                };
+                Err(Failure::usage(
+                    "choose the archive",
+                    format!("several are configured: {}", several.join(", ")),
+                    format!("name one: {name_of_flag} {}{or_all}", several[0]),
+                ))
+            }
         }
     }
 

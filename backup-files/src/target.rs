@@ -9,6 +9,7 @@ pub(crate) mod pool;
 pub(crate) mod publish;
 pub(crate) mod shadow;
 pub(crate) mod unchanged;
+pub(crate) mod write_out;
 
 use crate::{
     config::FilesConfig,

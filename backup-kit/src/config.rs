@@ -11,7 +11,9 @@ pub use env_file::EnvFile;
 pub use schema::schema;
 
 use crate::{ArchiveSpec, Health, Module, Registry, SourceSpec};
-use backup_core::{Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name};
+use backup_core::{
+    Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name, portable::PortableArchive,
+};
 use jiff::SignedDuration;
 use place::{Text, nearest};
 use schemars::JsonSchema;
@@ -202,6 +204,9 @@ impl Config {
         }
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
+            PortableArchive::check_place(&archive.url).map_err(|e| {
+                text.error_at(&["archives", name, "url"], format!("{}: {}", archive.url, e.message()))
+            })?;
             archive.url = from_folder(folder, &archive.url);
             credentials::complete(name, archive, folder, var)
                 .map_err(|e| text.error_at(&["archives", name], e.message()))?;

@@ -34,8 +34,10 @@ fn text(b: &BackupSummary, m: &Manifest) -> String {
     );
     let _ = writeln!(out, "  series   {}", b.series);
     let _ = writeln!(out, "  file     {}", b.location);
-    let _ = writeln!(out, "  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(b.data_bytes));
-    let _ = writeln!(out, "  entries  {}", b.entries);
+    // Of the manifest: outside of an encrypted backup these are not known.
+    let entries: u64 = m.components.iter().map(|c| c.proof.count("all", "entries")).sum();
+    let _ = writeln!(out, "  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(m.data_bytes()));
+    let _ = writeln!(out, "  entries  {entries}");
     if !b.tags.is_empty() {
         let _ = writeln!(out, "  tags     {}", b.tags.join(", "));
     }

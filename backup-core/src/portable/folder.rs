@@ -108,11 +108,24 @@ impl PortableArchive {
     /// As named on a command line or in a configuration: a folder, or a file by its ending. What this version cannot reach or
     /// write is an error that says so.
     pub fn from_place(place: &str, options: PortableOptions) -> Result<Self> {
+        Self::check_place(place)?;
+        if let Some(place) = RemotePlace::parse(place)? {
+            return Self::remote(place, options);
+        }
+        match Compression::of_name(place) {
+            // A folder may be called so, too.
+            Some(_) if !Path::new(place).is_dir() => Self::file(place, options),
+            _ => Self::folder(place, options),
+        }
+    }
+
+    /// Whether `from_place` would try it; asked of a relative path before it is joined with anything. An error says why not.
+    pub fn check_place(place: &str) -> Result<()> {
         let refuse = |text: String| {
             Err(Error::new(ErrorKind::Usage, "use the archive", text).on(without_secrets(place)))
         };
-        if let Some(place) = RemotePlace::parse(place)? {
-            return Self::remote(place, options);
+        if RemotePlace::parse(place)?.is_some() {
+            return Ok(());
         }
         if let Some((scheme, _)) = place.split_once("://") {
             return refuse(format!("this version has no destinations of the scheme {scheme:?}; give a path"));
@@ -139,11 +152,7 @@ impl PortableArchive {
                 ));
             }
         }
-        match Compression::of_name(place) {
-            // A folder may be called so, too.
-            Some(_) if !Path::new(place).is_dir() => Self::file(place, options),
-            _ => Self::folder(place, options),
-        }
+        Ok(())
     }
 
     /// The folder on this machine, if it is one: what a source must not contain.

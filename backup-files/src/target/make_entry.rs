@@ -4,6 +4,7 @@ use crate::{
     system,
     target::attributes::{Losses, apply_to_new_file, attributes},
     target::place::SHADOW,
+    target::write_out::WriteOut,
 };
 use backup_core::{Entry, Error, ErrorKind, Extent, Kind, Posix, Result, display_path};
 use bytes::Bytes;
@@ -27,6 +28,7 @@ pub(crate) struct Maker {
     /// Owner and group of every new file, if that is certain.
     pub(crate) own: Option<(u32, u32)>,
     pub(crate) losses: Losses,
+    pub(crate) write_out: WriteOut,
 }
 
 /// Something to be made.
@@ -87,7 +89,9 @@ impl Maker {
         match job {
             Job::File(entry, data) => {
                 let mut file = NewFile::create(self, parents, entry)?;
-                file.write(data).and_then(|()| file.finish(self, entry)).map_err(|e| failed(&entry.path, e))
+                file.write(self, data)
+                    .and_then(|()| file.finish(self, entry))
+                    .map_err(|e| failed(&entry.path, e))
             }
             Job::Node(entry) => self.node(parents, entry).map_err(|e| failed(&entry.path, e)),
             Job::Folder(path) => self.folder(parents, path).map_err(|e| failed(path, e)),
@@ -183,7 +187,8 @@ impl NewFile {
     }
 
     /// Writes what comes next; holes are left out.
-    pub(crate) fn write(&mut self, mut data: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, maker: &Maker, mut data: &[u8]) -> io::Result<()> {
+        maker.write_out.wrote(data.len() as u64);
         let Some(extents) = &self.extents else {
             self.file.write_all_at(data, self.position)?;
             self.position += data.len() as u64;

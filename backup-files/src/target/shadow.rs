@@ -12,6 +12,7 @@ use crate::{
     target::place::{Place, SHADOW},
     target::pool::Pool,
     target::publish::Steps,
+    target::write_out::WriteOut,
 };
 use async_trait::async_trait;
 use backup_core::{
@@ -60,7 +61,8 @@ impl Shadow {
         let no_owner = how.no_owner;
         let home = system::open_dir(&place.home)?;
         let own = owner_of_new_files(&system::stat_fd(home.as_fd())?);
-        let maker = Arc::new(Maker { home, no_owner, own, losses: Losses::default() });
+        let write_out = WriteOut::new(system::open_dir(&place.home)?);
+        let maker = Arc::new(Maker { home, no_owner, own, losses: Losses::default(), write_out });
         Ok(Pool::new(cx.tasks, &maker).map(|pool| Shadow {
             component: component.to_owned(),
             place: place.clone(),
@@ -91,8 +93,9 @@ impl Shadow {
         let mut first: Option<Bytes> = None;
         let mut large: Option<(NewFile, Entry)> = None;
         let mut dropped = Dropped { pool: &self.pool, armed: false };
+        let mut next = content.next().await;
         loop {
-            let bytes = match content.next().await {
+            let bytes = match next {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => break,
                 Err(e) => {
@@ -106,12 +109,18 @@ impl Shadow {
                 }
             };
             if let Some((mut file, entry)) = large.take() {
+                let maker = self.maker.clone();
                 let go_on = move || {
-                    write(&mut file, &entry, &bytes)?;
+                    write(&mut file, &maker, &entry, &bytes)?;
                     Ok((file, entry))
                 };
-                large = Some(blocking("write", go_on).await?);
-            } else if first.is_none() && gathered.is_empty() {
+                // What comes next is hashed while this is written.
+                let (written, after) = tokio::join!(blocking("write", go_on), content.next());
+                large = Some(written?);
+                next = after;
+                continue;
+            }
+            if first.is_none() && gathered.is_empty() {
                 first = Some(bytes);
             } else {
                 if let Some(first) = first.take() {
@@ -121,18 +130,22 @@ impl Shadow {
             }
             let held = first.as_ref().map_or(gathered.len(), Bytes::len) as u64;
             let whole = entry.stored_size() == Some(held);
-            if large.is_none() && held >= GATHERED && !(whole && held == GATHERED) {
+            if held >= GATHERED && !(whole && held == GATHERED) {
                 let bytes = first.take().unwrap_or_else(|| std::mem::take(&mut gathered).freeze());
                 let (maker, entry) = (self.maker.clone(), entry.clone());
                 let entered = self.pool.enter().await?;
                 let begin = move || {
                     let _entered = entered;
                     let mut file = NewFile::create(&maker, &mut Parents::default(), &entry)?;
-                    write(&mut file, &entry, &bytes)?;
+                    write(&mut file, &maker, &entry, &bytes)?;
                     Ok((file, entry))
                 };
                 dropped.armed = true;
-                large = Some(blocking("write", begin).await?);
+                let (begun, after) = tokio::join!(blocking("write", begin), content.next());
+                large = Some(begun?);
+                next = after;
+            } else {
+                next = content.next().await;
             }
         }
         if let Some((mut file, entry)) = large {
@@ -171,8 +184,8 @@ impl Drop for Dropped<'_> {
     }
 }
 
-fn write(file: &mut NewFile, entry: &Entry, bytes: &[u8]) -> Result<()> {
-    file.write(bytes).map_err(|e| failed(&entry.path, e))
+fn write(file: &mut NewFile, maker: &Maker, entry: &Entry, bytes: &[u8]) -> Result<()> {
+    file.write(maker, bytes).map_err(|e| failed(&entry.path, e))
 }
 
 /// A content that failed leaves the shadow sound; one that was cancelled ends the restore.

@@ -13,7 +13,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
-use opendal::ErrorKind as Remote;
+use opendal::{Buffer, ErrorKind as Remote};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
@@ -159,7 +159,12 @@ impl ObjectUpload {
 
     /// All of a small object in one call.
     async fn put_whole(&mut self, part: Option<Part>) -> Result<()> {
-        let bytes = part.and_then(Part::into_buffer).unwrap_or_default();
+        let bytes = match part.map(Part::into_buffer) {
+            None => Buffer::new(),
+            Some(Some(bytes)) => bytes,
+            // Only the parts of large objects are kept in files.
+            Some(None) => return Err(Error::contract("a small object is kept in a file").on(&self.name)),
+        };
         let mark = [(TOKEN.to_owned(), self.provisional.clone())];
         let put =
             self.folder.operator.write_with(&self.key.path, bytes).if_not_exists(true).user_metadata(mark);
