@@ -13,9 +13,9 @@ pub(crate) struct SplitTable {
 
 /// Parts keys and foreign keys from a `CREATE TABLE` as the server prints it.
 ///
-/// Keys stay where the table needs them: an automatic number must be the first of a key, a table without a primary key is stored in
+/// Without `keys_later` only foreign keys are parted. Keys stay where the table needs them, too: an automatic number must be the first of a key, a table without a primary key is stored in
 /// the order of its first unique one, and other engines build keys while they load.
-pub(crate) fn split_table(create: &str, innodb: bool) -> SplitTable {
+pub(crate) fn split_table(create: &str, keys_later: bool) -> SplitTable {
     let whole = || SplitTable { table: create.to_owned(), keys: Vec::new(), foreign_keys: Vec::new() };
     let Some((open, ends)) = definitions(create) else { return whole() };
     let Some(close) = ends.last().copied() else { return whole() };
@@ -25,7 +25,7 @@ pub(crate) fn split_table(create: &str, innodb: bool) -> SplitTable {
         list.push(&create[from..*end]);
         from = end + 1;
     }
-    let apart = innodb && keys_may_come_later(&list);
+    let apart = keys_later && keys_may_come_later(&list);
     let (mut kept, mut keys, mut foreign_keys) = (Vec::new(), Vec::new(), Vec::new());
     for definition in list {
         let trimmed = definition.trim();

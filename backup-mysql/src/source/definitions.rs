@@ -15,6 +15,9 @@ use backup_core::{Content, Entry, ErrorKind, Result, Stage};
 /// Before statements that people's clients run.
 pub(super) const HEAD: &str = "SET NAMES utf8mb4, time_zone = '+00:00', sql_mode = 'NO_AUTO_VALUE_ON_ZERO', foreign_key_checks = 0, unique_checks = 0;\n";
 
+/// Bytes of a table that is loaded with all its keys in place.
+const SMALL_TABLE: u64 = 1 << 20;
+
 pub(super) type Item = (Entry, Content);
 
 impl Pour {
@@ -55,7 +58,7 @@ impl Pour {
         });
         stored.sequence_defaults = with_default.collect();
         let mut file = SqlFile::with(HEAD);
-        file.push(&split_table(&create, is_innodb(t)).table);
+        file.push(&split_table(&create, keys_come_later(t)).table);
         let mut items = vec![file.finish(stored, path, Stage::Prepare)];
         if !crate::MysqlConfig::excludes(&self.config.exclude_data, &d.name, &t.name) {
             let rows = super::RowsOf::new(&d.name, t, &self.version).stored();
@@ -83,7 +86,7 @@ impl Pour {
     pub(super) async fn keys(&self, d: &Database, t: &Table) -> Result<Vec<Item>> {
         let folder = table_folder(d, &t.name);
         let split = match self.create_table(d, t).await {
-            Ok(create) => split_table(&create, is_innodb(t)),
+            Ok(create) => split_table(&create, keys_come_later(t)),
             Err(e) => {
                 let stored = Stored::new(Object::Keys, &d.name, &t.name, &self.version);
                 return Ok(vec![unreadable(e, stored, format!("{folder}/keys.sql"), Stage::Complete)?]);
@@ -208,8 +211,9 @@ fn triggers_item(d: &Database, (stored, file): (Stored, SqlFile)) -> Item {
     file.finish(stored, path, Stage::Complete)
 }
 
-fn is_innodb(t: &Table) -> bool {
-    t.engine.eq_ignore_ascii_case("innodb")
+/// Whether secondary keys are made after the rows are loaded. For a small table that would cost the server more than it saves.
+fn keys_come_later(t: &Table) -> bool {
+    t.engine.eq_ignore_ascii_case("innodb") && t.size > SMALL_TABLE
 }
 
 /// One column of the answer of a `SHOW CREATE`.

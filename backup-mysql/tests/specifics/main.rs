@@ -288,6 +288,45 @@ fn what_depends_on_a_table_that_is_left_out_goes_with_it_and_is_said() {
 }
 
 #[test]
+fn keys_of_large_tables_are_made_after_their_rows_and_those_of_small_ones_with_the_table() {
+    in_time("keys_of_large_tables_are_made_after_their_rows_and_those_of_small_ones_with_the_table", async {
+        for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let columns = "id int PRIMARY KEY AUTO_INCREMENT, n int, t varchar(500), w text, UNIQUE KEY u (t, id), KEY k (n), FULLTEXT KEY f (w), FULLTEXT KEY g (t)";
+            let name = database(
+                &mut c,
+                "keyed",
+                &format!(
+                    "CREATE TABLE large ({columns});; CREATE TABLE small ({columns}, FOREIGN KEY (n) REFERENCES large (id));; \
+                     INSERT INTO large (n, t, w) VALUES (1, REPEAT('a b ', 100), REPEAT('some words ', 50));; INSERT INTO small (n, t) VALUES (1, 'x')"
+                ),
+            )
+            .await;
+            for _ in 0..11 {
+                run(&mut c, "INSERT INTO large (n, t, w) SELECT id, t, w FROM large").await;
+            }
+            run(&mut c, "ANALYZE TABLE large").await;
+            let (cx, to) = (Context::default(), fresh("keyed_again"));
+            let sink = Arc::new(ContentsSink::new());
+            pour(&*source(&config(&server, &name)), "db", sink.clone(), &cx).await.must("pour");
+            let contents = sink.take();
+            let text = |path: &str| {
+                let held = contents.get(format!("{name}.{path}").as_bytes());
+                held.map(|h| String::from_utf8(h.chunks.concat()).unwrap())
+            };
+            assert!(!text("large/table.sql").must("the table").contains("UNIQUE KEY"));
+            assert!(text("large/keys.sql").must("its keys").contains("ADD UNIQUE KEY `u`"));
+            assert!(text("small/table.sql").must("the table").contains("FULLTEXT KEY `g`"));
+            assert!(text("small/keys.sql").is_none() && text("small/foreign-keys.sql").is_some());
+            let mut restored =
+                restore(&config(&server, &name), &config(&server, &to), &cx).await.must("restore");
+            assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
+            restored.settle(&cx).await.must("settle");
+        }
+    });
+}
+
+#[test]
 fn a_foreign_key_from_outside_is_refused_before_anything_is_done() {
     in_time("a_foreign_key_from_outside_is_refused_before_anything_is_done", async {
         for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
