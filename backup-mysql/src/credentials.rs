@@ -1,5 +1,6 @@
 //! Where user and password come from.
 
+use crate::address::{Ssl, SslMode};
 use backup_core::{Error, ErrorKind, Result, Secret};
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,32 @@ impl OptionFile {
             }
         }
         OptionFile(options)
+    }
+
+    /// How connections are protected: the words of both vendors' clients.
+    pub(crate) fn ssl(&self) -> Result<Ssl> {
+        let wrong = |message: String| Error::new(ErrorKind::Usage, "read ~/.my.cnf", message);
+        let mut ssl = Ssl::default();
+        let on = |name: &str| {
+            let value = self.0.get(name).map(Secret::expose);
+            value.is_some_and(|v| !["0", "off", "false"].contains(&v.to_ascii_lowercase().as_str()))
+        };
+        if let Some(mode) = self.get("ssl-mode") {
+            ssl.mode = mode.parse().map_err(|()| wrong(format!("ssl-mode={mode} is unknown")))?;
+        } else if on("skip-ssl") || self.0.contains_key("ssl") && !on("ssl") {
+            ssl.mode = SslMode::Disabled;
+        } else if on("ssl-verify-server-cert") {
+            ssl.mode = SslMode::VerifyIdentity;
+        } else if on("ssl") {
+            ssl.mode = SslMode::Required;
+        }
+        ssl.ca = self.get("ssl-ca").map(PathBuf::from);
+        ssl.identity = match (self.get("ssl-cert"), self.get("ssl-key")) {
+            (Some(certificate), Some(key)) => Some((certificate.into(), key.into())),
+            (None, None) => None,
+            _ => return Err(wrong("ssl-cert and ssl-key go together".to_owned())),
+        };
+        Ok(ssl)
     }
 
     /// An option that is no secret.
@@ -132,5 +159,23 @@ mod tests {
         assert_eq!(read.get("password"), Some("p'a\\s #x"));
         assert_eq!(read.get("ssl-ca"), Some("/ca"));
         assert_eq!(variable("ai-server.db"), "BACKUP_AI_SERVER_DB_PASSWORD");
+    }
+    #[test]
+    fn ssl_options_of_both_vendors_are_understood() {
+        let ssl = |text: &str| OptionFile::parse(&format!("[client]\n{text}")).ssl();
+        for (text, mode) in [
+            ("", SslMode::Preferred),
+            ("ssl-mode=VERIFY_CA", SslMode::VerifyCa),
+            ("ssl", SslMode::Required),
+            ("ssl=1\nssl-verify-server-cert", SslMode::VerifyIdentity),
+            ("ssl\nssl_verify_server_cert=0", SslMode::Required),
+            ("skip-ssl", SslMode::Disabled),
+            ("ssl=0", SslMode::Disabled),
+        ] {
+            assert_eq!(ssl(text).unwrap().mode, mode, "{text}");
+        }
+        let all = ssl("ssl-ca=/ca\nssl-cert=/c\nssl-key=/k").unwrap();
+        assert_eq!((all.ca, all.identity), (Some("/ca".into()), Some(("/c".into(), "/k".into()))));
+        assert!(ssl("ssl-cert=/c").is_err() && ssl("ssl-mode=maybe").is_err());
     }
 }

@@ -67,15 +67,10 @@ fn at_address(config: &MysqlConfig, component: &str) -> Result<Server> {
         address.socket = options.get("socket").map(PathBuf::from);
         address.port = options.get("port").and_then(|p| p.parse().ok());
     }
-    let mut ssl = address.ssl.clone().unwrap_or_default();
-    if address.ssl.is_none() {
-        if let Some(mode) = options.get("ssl-mode") {
-            let unknown =
-                |()| Error::new(ErrorKind::Usage, "read ~/.my.cnf", format!("ssl-mode={mode} is unknown"));
-            ssl.mode = mode.parse().map_err(unknown)?;
-        }
-        ssl.ca = options.get("ssl-ca").map(PathBuf::from);
-    }
+    let ssl = match address.ssl.clone() {
+        Some(ssl) => ssl,
+        None => options.ssl()?,
+    };
     let user =
         config.user.clone().or(address.user.clone()).or_else(|| options.get("user").map(str::to_owned));
     let endpoint = Endpoint {
