@@ -174,13 +174,16 @@ pub(crate) async fn tables(session: &mut Session, sizes: Sizes) -> Result<Vec<Ta
 fn table(row: Row) -> Result<Table, ClientError> {
     let mut fields = row.into_iter();
     let mut next = || fields.next().flatten();
-    let number = |text: Option<String>| text.and_then(|t| t.parse::<u64>().ok()).unwrap_or(0);
-    let oid = number(next());
+    let number = |text: Option<String>| {
+        let number = text.as_deref().and_then(|t| t.parse::<u64>().ok());
+        number.ok_or_else(|| ClientError::Protocol(format!("the list of tables has {text:?} for a number")))
+    };
+    let oid = number(next())?;
     let (schema, name) = (next().unwrap_or_default(), next().unwrap_or_default());
     let columns = serde_json::from_str(&next().unwrap_or_default())
         .map_err(|e| ClientError::Protocol(format!("the columns of {schema}.{name}: {e}")))?;
     let format = if next().as_deref() == Some("t") { Format::Binary } else { Format::Text };
-    let (pages, bytes) = (number(next()), number(next()));
+    let (pages, bytes) = (number(next())?, number(next())?);
     let condition = next().filter(|c| !c.trim().is_empty());
     let of_extension = next().is_some();
     let denied = next().map(|why| match &*why {
@@ -188,7 +191,7 @@ fn table(row: Row) -> Result<Table, ClientError> {
         "select" => Denied::Select,
         _ => Denied::RowSecurity,
     });
-    let oid = u32::try_from(oid).unwrap_or(0);
+    let oid = u32::try_from(oid).map_err(|e| ClientError::Protocol(format!("table number {oid}: {e}")))?;
     Ok(Table { oid, schema, name, columns, format, pages, bytes, condition, of_extension, denied })
 }
 
@@ -217,7 +220,9 @@ pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientErr
         let each =
             some.iter().map(|name| format!("SELECT {}, last_value, is_called FROM {name}", literal(name)));
         for row in session.query(&each.collect::<Vec<_>>().join(" UNION ALL ")).await? {
-            let [Some(name), Some(value), Some(called)] = row.as_slice() else { continue };
+            let [Some(name), Some(value), Some(called)] = row.as_slice() else {
+                return Err(ClientError::Protocol(format!("a sequence without its state: {row:?}")));
+            };
             let called = called == "t";
             out.push_str(&format!("SELECT pg_catalog.setval({}, {value}, {called});\n", literal(name)));
         }
@@ -276,8 +281,7 @@ pub(crate) async fn refreshes(session: &mut Session) -> Result<String, ClientErr
 
 /// How many large objects there are.
 pub(crate) async fn large_objects(session: &mut Session) -> Result<u64, ClientError> {
-    let count = session.value("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").await?;
-    Ok(count.and_then(|c| c.parse().ok()).unwrap_or(0))
+    session.number("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").await
 }
 
 /// What of the database is not in a backup of it, for people.

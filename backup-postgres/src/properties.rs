@@ -5,6 +5,7 @@ use crate::{
     client::{ClientError, Session},
     quote::{ident, literal},
 };
+use backup_core::Error;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -85,10 +86,17 @@ impl Properties {
         Ok(Some(read))
     }
 
+    /// As it is stored.
+    pub(crate) fn to_json(&self) -> backup_core::Result<Vec<u8>> {
+        let failed = |e| Error::damaged("write the properties of the database", e);
+        serde_json::to_vec_pretty(self).map_err(failed)
+    }
+
     /// What must be equal after a restore: not the server, nor where its files are.
-    pub(crate) fn digest(&self) -> String {
+    pub(crate) fn digest(&self) -> backup_core::Result<String> {
         let kept = Properties { server: 0, tablespace: String::new(), ..self.clone() };
-        hex::encode(Sha256::digest(serde_json::to_vec(&kept).unwrap_or_default()))
+        let failed = |e| Error::damaged("compare the properties of the database", e);
+        Ok(hex::encode(Sha256::digest(serde_json::to_vec(&kept).map_err(failed)?)))
     }
 
     /// `CREATE DATABASE`, with what cannot be changed later. The owner comes later, so that what is restored may be done by

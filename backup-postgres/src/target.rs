@@ -6,12 +6,7 @@ mod put;
 mod shadow;
 mod survey;
 
-use crate::{
-    PostgresConfig,
-    client::{ClientError, Session},
-    error,
-    server::Server,
-};
+use crate::{PostgresConfig, client::Session, error, server::Server};
 use async_trait::async_trait;
 use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
 use publish::Swap;
@@ -53,7 +48,7 @@ pub(crate) struct PostgresTarget {
     engine: Arc<dyn ContainerEngine>,
     server: Option<Server>,
     /// Number of the database that the plan replaces; 0: none is there.
-    surveyed: Option<u32>,
+    surveyed: Option<u64>,
     shadow: Option<Arc<Shadow>>,
 }
 
@@ -167,9 +162,4 @@ impl Target for PostgresTarget {
         swap.session.close().await;
         done
     }
-}
-
-/// One value as a number.
-async fn number(session: &mut Session, sql: &str) -> Result<Option<u64>, ClientError> {
-    Ok(session.value(sql).await?.and_then(|text| text.parse().ok()))
 }

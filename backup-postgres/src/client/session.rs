@@ -165,6 +165,13 @@ impl Session {
         Ok(self.query(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
     }
 
+    /// The single number of a query that always has one.
+    pub(crate) async fn number(&mut self, sql: &str) -> Result<u64, ClientError> {
+        let value = self.value(sql).await?;
+        let number = value.as_deref().and_then(|text| text.parse().ok());
+        number.ok_or_else(|| protocol(format!("the server gave no number but {value:?} for: {sql}")))
+    }
+
     /// Begins a `COPY … TO STDOUT`.
     pub(crate) async fn copy_out(&mut self, sql: &str, binary: bool) -> Result<CopyOut<'_>, ClientError> {
         self.send_query(sql).await?;

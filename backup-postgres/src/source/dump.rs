@@ -23,7 +23,7 @@ impl PostgresView {
         watch: &Watch,
     ) -> Result<Facts> {
         let cx = &watch.cx;
-        let json = serde_json::to_vec_pretty(properties).unwrap_or_default();
+        let json = properties.to_json()?;
         let prepare = [Ok(whole(layout::PROPERTIES, Stage::Prepare, json))];
         put_stage(sink, cx, stream::iter(prepare)).await?;
 
@@ -59,7 +59,9 @@ impl PostgresView {
             };
             let rows =
                 rows.map_err(|e| error::source("count the rows", &self.server)(e).on(table.display()))?;
-            let rows = rows.first().and_then(|row| row.first()?.as_ref()?.parse().ok()).unwrap_or(0);
+            let rows = rows.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
+            let rows =
+                rows.ok_or_else(|| Error::damaged("count the rows", "no number came").on(table.display()))?;
             let (subject, measure) = layout::dumped_rows_fact(&table.schema, &table.name);
             facts.insert(subject, measure, Fact::Count(rows));
         }

@@ -17,7 +17,8 @@ use crate::{
 };
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Fact, Facts, Feed, Moment, Result, Severity, Sink, Stage, View, put_stage,
+    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Feed, Moment, Result, Severity, Sink, Stage,
+    View, put_stage,
 };
 use futures::{StreamExt, stream};
 use std::{
@@ -86,8 +87,12 @@ impl PostgresView {
                 cx.note(Severity::Note, &self.component, "", format!("not included: {text}"));
             }
             let properties = Properties::read(&mut leader, &self.server.database, self.major).await;
+            let renamed = || {
+                let message = "it was renamed or dropped meanwhile";
+                Error::new(ErrorKind::Source, "read the catalog", message).on(self.server.place())
+            };
             (
-                properties.map_err(failed())?.unwrap_or_default(),
+                properties.map_err(failed())?.ok_or_else(renamed)?,
                 catalog::sequences(&mut leader).await.map_err(failed())?,
                 catalog::refreshes(&mut leader).await.map_err(failed())?,
                 catalog::large_objects(&mut leader).await.map_err(failed())?,
@@ -104,13 +109,13 @@ impl PostgresView {
             .with("server", "position", Fact::Note(self.position.clone()))
             .with("server", "reached", Fact::Note(self.server.rung.clone()))
             .with("database", "method", Fact::Note(self.method().into()))
-            .with("database", "properties", Fact::Digest(properties.digest()))
+            .with("database", "properties", Fact::Digest(properties.digest()?))
             .with("large objects", "count", Fact::Count(large_objects));
         if self.server.config.method == Some(Method::Dump) {
             facts.add_missing(self.pour_dump(sink, &properties, &kept, &left_out, watch).await?);
             return Ok(facts);
         }
-        let json = serde_json::to_vec_pretty(&properties).unwrap_or_default();
+        let json = properties.to_json()?;
         let prepare = [
             Ok(whole(layout::PROPERTIES, Stage::Prepare, json)),
             Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"], gave_way))),
@@ -249,8 +254,7 @@ fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>, gave_way: GaveW
             From::Leader(leader) => copy(&mut *leader.lock().await, &piece, &feed, &gave_way).await,
         };
         let table = &piece.table;
-        let rows =
-            rows.map_err(|e| e.during(backup_core::ErrorKind::Source, "read the table").on(table.display()))?;
+        let rows = rows.map_err(|e| e.during(ErrorKind::Source, "read the table").on(table.display()))?;
         let (subject, measure) =
             layout::rows_fact(&table.schema, &table.name, &layout::rows_path(table, piece.number));
         let facts = Facts::new().with(subject, measure, Fact::Count(rows));
@@ -343,8 +347,7 @@ impl<'a> Excluded<'a> {
         let idle = self.patterns.iter().find(|p| !tables.iter().any(|t| matches(p, &t.display())));
         idle.map_or(Ok(()), |pattern| {
             let message = "no table matches this pattern of exclude_table_data";
-            Err(backup_core::Error::new(backup_core::ErrorKind::NotFound, "leave out the rows", message)
-                .on(pattern))
+            Err(Error::new(ErrorKind::NotFound, "leave out the rows", message).on(pattern))
         })
     }
 }

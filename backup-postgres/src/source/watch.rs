@@ -11,16 +11,16 @@ use std::{
     sync::{Arc, OnceLock},
     time::Duration,
 };
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looks until it is ended.
+/// Looks until it is ended or dropped.
 pub(super) struct Watch {
     /// The run of the dump: cancelled when it gives way.
     pub(super) cx: Context,
     pub(super) gave_way: GaveWay,
-    looking: JoinHandle<()>,
+    looking: AbortOnDropHandle<()>,
 }
 
 /// Why the dump gives way, once it does.
@@ -38,12 +38,12 @@ impl Watch {
         let (cx, gave_way) = (cx.child(), GaveWay::default());
         let (server, component) = (server.clone(), component.to_owned());
         let (of_dump, sign) = (cx.clone(), gave_way.clone());
-        let looking = tokio::spawn(async move {
+        let looking = AbortOnDropHandle::new(tokio::spawn(async move {
             if let Err(e) = look(&server, major, &component, &of_dump, &sign).await {
                 let text = format!("who waits for the dump cannot be seen: {e}");
                 of_dump.note(Severity::Warning, &component, "", text);
             }
-        });
+        }));
         Watch { cx, gave_way, looking }
     }
 

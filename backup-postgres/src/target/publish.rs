@@ -4,7 +4,7 @@
 //! A database that was published carries a mark in its comment until it is settled. It is set in the transaction that renames, so
 //! that it says which of two databases is ours, whatever else happened.
 
-use super::{Names, number};
+use super::Names;
 use crate::{
     client::{ClientError, Session},
     error,
@@ -32,7 +32,7 @@ pub(super) struct Swap {
 #[derive(Debug)]
 struct There {
     /// Number of the database that applications use.
-    live: Option<u32>,
+    live: Option<u64>,
     comment: Option<String>,
     shadow: bool,
     old: bool,
@@ -46,7 +46,7 @@ enum Mark {
 }
 
 impl Swap {
-    pub(super) async fn publish(&mut self, surveyed: u32) -> Result<()> {
+    pub(super) async fn publish(&mut self, surveyed: u64) -> Result<()> {
         let there = self.look("publish the restored database").await?;
         if !there.shadow {
             // Nothing was put: there was nothing to restore.
@@ -129,10 +129,9 @@ impl Swap {
                 "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE database = {}",
                 literal(&self.names.old)
             );
-            let slots = number(&mut self.session, &slots)
-                .await
-                .map_err(error::target("drop the previous database", &self.server))?;
-            if slots != Some(0) {
+            let slots = self.session.number(&slots).await;
+            let slots = slots.map_err(error::target("drop the previous database", &self.server))?;
+            if slots != 0 {
                 return self.refuse(
                     "the previous database has logical replication slots, which would be lost with it",
                 );
@@ -198,8 +197,8 @@ impl Swap {
         );
         let began = std::time::Instant::now();
         while began.elapsed() < ORPHANS {
-            let left = number(&mut self.session, &sql).await;
-            if left.map_err(error::target("end the sessions of the restore", &self.server))? == Some(0) {
+            let left = self.session.number(&sql).await;
+            if left.map_err(error::target("end the sessions of the restore", &self.server))? == 0 {
                 return Ok(());
             }
             tokio::time::sleep(ROUND).await;
@@ -235,9 +234,10 @@ impl Swap {
         );
         let mut there = There { live: None, comment: None, shadow: false, old: false };
         for row in self.session.query(&sql).await.map_err(failed())? {
-            let [Some(name), oid, comment] = row.as_slice() else { continue };
+            let [Some(name), Some(oid), comment] = row.as_slice() else { continue };
             if *name == self.server.database {
-                there.live = oid.as_ref().and_then(|oid| oid.parse().ok());
+                let unknown = |e| Error::damaged(operation, format!("number {oid} of the database: {e}"));
+                there.live = Some(oid.parse().map_err(unknown)?);
                 there.comment.clone_from(comment);
             } else if *name == self.names.shadow {
                 there.shadow = true;

@@ -134,7 +134,7 @@ impl Shadow {
             "SELECT count(*) FROM pg_catalog.pg_tablespace WHERE spcname = {}",
             literal(&properties.tablespace)
         );
-        let tablespace = super::number(&mut session, &wanted).await.map_err(failed())? == Some(1);
+        let tablespace = session.number(&wanted).await.map_err(failed())? == 1;
         if !tablespace {
             let text = format!(
                 "tablespace {} is not on this server: the database is in the default one",
@@ -305,7 +305,7 @@ impl Shadow {
         let fact = match (there, with_owner) {
             (_, false) => Fact::Unsupported("no_owner leaves out owner and privileges".into()),
             // A server that is newer has properties of its own, which the backup does not know.
-            (Some(there), true) => Fact::Digest(there.digest()),
+            (Some(there), true) => Fact::Digest(there.digest()?),
             (None, true) => {
                 return Err(Error::damaged("read the properties", "the new database is gone").on(&self.name));
             }

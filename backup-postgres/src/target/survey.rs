@@ -1,6 +1,5 @@
 //! What is there before a restore, and what stands in its way. Reads only.
 
-use super::number;
 use crate::{
     catalog,
     client::{ClientError, Session},
@@ -11,15 +10,16 @@ use crate::{
 use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
 
 /// The survey, and the number of the database (0: it is not there).
-pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Survey, u32)> {
+pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Survey, u64)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.maintenance_session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut session).await.map_err(failed())?;
     may_create(&mut session, server).await?;
     let name = literal(&server.database);
-    let oid =
-        number(&mut session, &format!("SELECT oid FROM pg_catalog.pg_database WHERE datname = {name}")).await;
-    let oid = u32::try_from(oid.map_err(failed())?.unwrap_or(0)).unwrap_or(0);
+    let oid = format!(
+        "SELECT coalesce((SELECT oid FROM pg_catalog.pg_database WHERE datname = {name}), 0::pg_catalog.oid)"
+    );
+    let oid = session.number(&oid).await.map_err(failed())?;
     let mut refusals = Vec::from_iter(newer(incoming, major));
     let (mut present, mut replaces) = ("no database of this name".to_owned(), false);
     if oid != 0 {
@@ -34,8 +34,8 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Surv
             + (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata)";
         let size =
             format!("SELECT pg_catalog.pg_size_pretty(pg_catalog.pg_database_size({oid}::pg_catalog.oid))");
-        let relations = number(&mut inside, objects).await.map_err(failed())?.unwrap_or(0);
-        let more = number(&mut inside, others).await.map_err(failed())?.unwrap_or(0);
+        let relations = inside.number(objects).await.map_err(failed())?;
+        let more = inside.number(others).await.map_err(failed())?;
         let size = inside.value(&size).await.map_err(failed())?.unwrap_or_default();
         replaces = relations + more > 0;
         present = match replaces {

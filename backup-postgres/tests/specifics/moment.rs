@@ -218,3 +218,27 @@ fn who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to() {
         }
     });
 }
+
+#[test]
+fn a_dump_that_is_dropped_half_way_leaves_no_session_on_the_server() {
+    run("a_dump_that_is_dropped_half_way_leaves_no_session_on_the_server", async {
+        let database = Database::with(17, "CREATE TABLE t AS SELECT 1 i").await;
+        let cx = Context::default();
+        let view = database.source().connect(&cx).await.unwrap().fix(&cx).await.unwrap();
+        let held = Arc::new(Held { inner: ContentsSink::new(), open: tokio::sync::Semaphore::new(0) });
+        let ledger = Ledger::new(held, "c", &cx);
+        let pouring = tokio::spawn({
+            let cx = cx.clone();
+            async move { view.pour(ledger, &cx).await }
+        });
+        // The one that looks for those who wait begins a moment after the others.
+        let looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %'
+            AND query LIKE '%pg_blocking_pids%' AND datname = current_database()";
+        while database.sql(looks).await == "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        pouring.abort();
+        assert!(pouring.await.unwrap_err().is_cancelled());
+        assert_eq!(database.taken(), Vec::<String>::new());
+    });
+}
