@@ -55,11 +55,12 @@ fn who_has_only_the_public_key_makes_lists_and_removes_and_who_has_the_secret_on
     place.expect(0, &["remove", first, "--from", "b"]);
     assert_eq!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().len(), 1);
 
-    let reading: [&[&str]; 5] = [
+    // Only that its bytes are those that were written can be seen without the key.
+    place.expect(0, &["verify", "latest", "--from", "b"]);
+    let reading: [&[&str]; 4] = [
         &["show", "latest"],
         &["ls", "latest"],
         &["dump", "latest", "a.txt"],
-        &["verify", "latest"],
         &["restore", "latest", "--to", "out"],
     ];
     for line in reading {
@@ -76,6 +77,8 @@ fn who_has_only_the_public_key_makes_lists_and_removes_and_who_has_the_secret_on
         assert!(line[0] != "show" || !read.stdout.contains(" of 0 B"), "{}", read.stdout);
     }
     restored(&place, "out");
+    place.expect(1, &["verify", "latest", "--from", "b", "--identity", "other.txt"]);
+    place.expect(0, &["verify", "latest", "--from", "b", "--identity", "key.txt"]);
     let verified = place.json(0, &["list", "--from", "b"]);
     assert!(verified["backups"][0]["verified"].is_string(), "{verified}");
 }
@@ -158,7 +161,7 @@ fn copies_and_pipes_are_encrypted_and_decrypted_on_the_way() {
     let recipient = with_keys(&place);
     place.expect(0, &["create", "tree", "--to", "b"]);
     place.expect(0, &["copy", "latest", "--from", "b", "--to", "c", "--recipient", &recipient]);
-    place.expect(2, &["verify", "--from", "c"]);
+    place.expect(0, &["verify", "--from", "c"]);
     place.expect(0, &["verify", "--from", "c", "--identity", "key.txt"]);
     place.expect(0, &["copy", "--all", "--from", "c", "--identity", "key.txt", "--to", "x.tar.xz"]);
     place.expect(0, &["restore", "x.tar.xz", "--to", "out"]);
@@ -253,7 +256,7 @@ fn a_configured_archive_is_encrypted_and_a_host_without_the_key_reads_its_bytes_
     let report = &made["results"][0]["report"];
     assert_eq!(report["read_back"], true, "{made}");
     assert!(report["notes"].to_string().contains("no identity is given"), "{made}");
-    place.expect(2, &["verify"]);
+    place.expect(0, &["verify"]);
     place.write("backup.toml", &config("identity = \"key.txt\"\n"));
     place.expect(0, &["verify"]);
     let made = place.json(0, &["create"]);

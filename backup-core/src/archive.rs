@@ -38,7 +38,7 @@ pub trait Archive: fmt::Display + Send + Sync {
         Err(Error::new(ErrorKind::Unsupported, "salvage the backup", message).on(id))
     }
 
-    /// All backups, oldest first, incomplete ones included. A listing that failed is an error, never an empty list.
+    /// All backups, oldest first, incomplete and missing ones included. A listing that failed is an error, never an empty list.
     async fn list(&self, cx: &Context) -> Result<Vec<BackupSummary>>;
 
     /// Removes these and nothing else; an unknown id is an error before anything is removed.
@@ -58,6 +58,11 @@ pub trait Archive: fmt::Display + Send + Sync {
     /// encrypted backup without its key. `false` if there is no such digest; a difference is an error of kind `Damaged`.
     async fn compare_stored(&self, _id: &BackupId, _cx: &Context) -> Result<bool> {
         Ok(false)
+    }
+
+    /// Whether it was given anything to read encrypted backups with. Without it only `compare_stored` says something of them.
+    fn has_identities(&self) -> bool {
+        true
     }
 
     /// Clears what crashed runs left, of any series whose run is over. Returns what was removed, for people.

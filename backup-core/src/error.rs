@@ -121,6 +121,17 @@ impl Error {
         })
     }
 
+    /// Names the whole that the thing is a part of, beside it: `x.tar.zst: frame 3`.
+    #[must_use]
+    pub fn within(self, whole: impl fmt::Display) -> Self {
+        let whole = whole.to_string();
+        self.edit(|i| match &mut i.subject {
+            Some(part) if part.contains(&whole) => {}
+            Some(part) => *part = format!("{whole}: {part}"),
+            none => *none = Some(whole),
+        })
+    }
+
     /// The way out, for a person.
     #[must_use]
     pub fn hint(self, hint: impl fmt::Display) -> Self {

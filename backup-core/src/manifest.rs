@@ -85,6 +85,8 @@ pub enum State {
     Incomplete,
     /// It has the name of an archive and cannot be read as one: damaged, of another program, or of a newer one.
     Unknown,
+    /// What stands beside its file says that it was there and whole, and the file is gone.
+    Missing,
 }
 
 impl State {
@@ -102,6 +104,7 @@ impl fmt::Display for State {
             State::Unproven => "unproven",
             State::Incomplete => "incomplete",
             State::Unknown => "unknown",
+            State::Missing => "missing",
         })
     }
 }

@@ -248,7 +248,7 @@ async fn only_files_of_ours_are_healed_away() {
     let cx = Context::default();
     let made = write_demo(&archive, &cx).await;
     archive.mark_verified(&made.id, jiff::Timestamp::now(), &cx).await.unwrap();
-    std::fs::remove_file(dir.path().join(&made.location)).unwrap();
+    std::fs::rename(dir.path().join(&made.location), dir.path().join("renamed.tar.zst")).unwrap();
     let own = ["x.tar.manifest.json", "x.tar.state.json", "y.tar.zst.state.json"];
     for name in own {
         std::fs::write(dir.path().join(name), "{\"mine\":1}").unwrap();
@@ -258,6 +258,31 @@ async fn only_files_of_ours_are_healed_away() {
     let orphans = ["manifest", "state"].map(|what| format!("{}.{what}.json", made.location));
     assert_eq!(healed, orphans);
     assert!(own.iter().all(|name| dir.path().join(name).exists()));
+}
+
+#[tokio::test]
+async fn a_backup_whose_file_is_gone_is_listed_as_missing_and_heal_leaves_what_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = PortableArchive::folder(dir.path(), PortableOptions::default()).unwrap();
+    let cx = Context::default();
+    let made = write_demo(&archive, &cx).await;
+    archive.mark_verified(&made.id, jiff::Timestamp::now(), &cx).await.unwrap();
+    std::fs::remove_file(dir.path().join(&made.location)).unwrap();
+    let listed = archive.list(&cx).await.unwrap();
+    assert_eq!((&listed[0].id, listed[0].state, listed.len()), (&made.id, State::Missing, 1));
+    assert_eq!(archive.open(&made.id, &cx).await.err().unwrap().kind(), ErrorKind::Damaged);
+    assert_eq!(archive.heal(&cx).await.unwrap(), Vec::<String>::new());
+    assert!(cx.notes().list.iter().any(|n| n.path == made.location), "heal says nothing of it");
+    archive.mark_damaged(&made.id, jiff::Timestamp::now(), &cx).await.unwrap();
+    assert_eq!(archive.list(&cx).await.unwrap(), listed);
+    // A sidecar that is no more whole is not less of a sign.
+    let sidecar = dir.path().join(format!("{}.manifest.json", made.location));
+    let text = std::fs::read_to_string(&sidecar).unwrap();
+    std::fs::write(&sidecar, text.replacen("manifest_sha256\":\"", "manifest_sha256\":\"0", 1)).unwrap();
+    let listed = archive.list(&cx).await.unwrap();
+    assert_eq!((listed.len(), listed[0].state), (1, State::Missing));
+    archive.remove(&[listed[0].id.clone()], &cx).await.unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[tokio::test]

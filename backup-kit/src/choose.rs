@@ -80,10 +80,17 @@ pub fn choose<'a>(
 /// `latest` must not silently become the one of the day before.
 fn refuse_damaged_latest(all: &[&BackupSummary], complete: &[&BackupSummary]) -> Result<()> {
     let Some(newest) = complete.last() else { return Ok(()) };
-    let newer =
-        |b: &&&BackupSummary| b.damaged.is_some() && b.series == newest.series && b.created > newest.created;
+    let lost = |b: &BackupSummary| b.damaged.is_some() || b.state == State::Missing;
+    let newer = |b: &&&BackupSummary| lost(b) && b.series == newest.series && b.created > newest.created;
     match all.iter().filter(newer).max_by_key(|b| b.created) {
         None => Ok(()),
+        Some(gone) if gone.state == State::Missing => {
+            let message = "the newest one is missing: its file is gone";
+            Err(Error::damaged("choose the latest backup", message).on(&gone.location).hint(format!(
+                "the newest that is there is {}: name it by this id, or forget the missing one: `backup remove {}`",
+                newest.id, gone.id
+            )))
+        }
         Some(damaged) => Err(Error::damaged("choose the latest backup", "the newest one is damaged")
             .on(&damaged.location)
             .hint(format!("the newest that is not known to be is {}: name it by this id", newest.id))),
@@ -220,6 +227,20 @@ mod tests {
         assert_eq!(pick(&list, "a200", None).unwrap(), "a2");
         assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "a2");
         assert_eq!(pick(&list, "b3.tar.zst", None).unwrap(), "b3");
+    }
+
+    #[test]
+    fn what_is_missing_is_never_the_latest_and_the_one_before_it_is_not_silently_either() {
+        let mut list = three();
+        list[2].state = State::Missing;
+        let e = pick(&list, "latest", None).unwrap_err();
+        assert!(e.kind() == ErrorKind::Damaged && e.to_string().contains("b3.tar.zst"), "{e}");
+        assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "a2");
+        // Whoever removes it names it.
+        assert_eq!(pick(&list, "b300", None).unwrap(), "b3");
+        list[2].state = State::Complete;
+        list[0].state = State::Missing;
+        assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
     }
 
     #[test]

@@ -1,27 +1,56 @@
 //! `backup verify`
 
 use super::session::Session;
-use crate::{args::Verify, exit, failure::Result, render::human};
-use backup_kit::{Archive, BackupSummary, CoreError, Depth, ErrorKind, State, VerifyReport, verify};
-use serde_json::json;
+use crate::{
+    args::Verify,
+    exit,
+    failure::Result,
+    render::{self, human},
+};
+use backup_kit::{Archive, BackupSummary, CoreError, Depth, Error, ErrorKind, State, VerifyReport, verify};
+use serde_json::{Value, json};
 use std::sync::Arc;
 
+/// One that cannot be opened does not keep the others from being verified.
 pub(super) async fn run(args: &Verify, session: &Session) -> Result<u8> {
     let depth = if args.quick { Depth::Quick } else { Depth::Full };
     let output = session.settings.output;
-    let (mut code, mut reports) = (exit::COMPLETE, Vec::new());
+    let (mut code, mut verified) = (exit::COMPLETE, Vec::new());
+    let mut failed = None;
     for (archive, backup) in chosen(args, session).await? {
-        let report = verify(&*archive, &backup.id, depth, &session.context()).await?;
+        let outcome = verify(&*archive, &backup.id, depth, &session.context()).await;
         session.progress.finish();
-        if report.defects.is_empty() {
-            output.result(&sound(&backup, &report))?;
-        } else {
-            code = exit::worse(code, exit::VERIFICATION);
-            output.always_unless_json(&damaged(&backup, &report))?;
+        match outcome {
+            Ok(report) => {
+                if report.defects.is_empty() {
+                    output.result(&sound(&backup, &report))?;
+                } else {
+                    code = exit::worse(code, exit::VERIFICATION);
+                    output.always_unless_json(&damaged(&backup, &report))?;
+                }
+                let mut object = json!(report);
+                object["location"] = json!(backup.location);
+                verified.push(object);
+            }
+            Err(e) if session.cancel.is_cancelled() => return Err(e.into()),
+            Err(e) => {
+                let this = if is_damage(&e) { exit::VERIFICATION } else { exit::of(&e) };
+                code = exit::worse(code, this);
+                // Of the only one that was named an error is told as by every other command.
+                match args.ids.len() {
+                    1 => render::error::print(output, &e, None),
+                    _ => output.always_unless_json(&not_opened(&backup, &e))?,
+                }
+                verified.push(failure(&backup, &e));
+                failed = Some(e);
+            }
         }
-        reports.push(report);
     }
-    output.object(code, json!({ "backups": reports }))?;
+    let mut object = json!({ "backups": verified });
+    if let (Some(e), 1) = (&failed, args.ids.len()) {
+        object["error"] = render::json::error(e);
+    }
+    output.object(code, object)?;
     Ok(code)
 }
 
@@ -51,16 +80,34 @@ async fn chosen(args: &Verify, session: &Session) -> Result<Vec<(Arc<dyn Archive
     Ok(out)
 }
 
+fn is_damage(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Cut)
+}
+
 fn sound(b: &BackupSummary, r: &VerifyReport) -> String {
-    let what = match r.depth {
-        Depth::Full => format!("{}, {}", human::entries(r.entries), human::bytes(r.bytes)),
-        Depth::Quick => "structure, manifest and index".to_owned(),
+    let what = match (r.opened, r.depth) {
+        (false, _) => format!(
+            "{} compared as encrypted bytes with what was written; not opened, because no identity is given",
+            human::bytes(b.stored_bytes)
+        ),
+        (true, Depth::Full) => format!("{}, {}", human::entries(r.entries), human::bytes(r.bytes)),
+        (true, Depth::Quick) => "structure, manifest and index".to_owned(),
     };
-    format!("{} {}: sound ({what})\n", b.id, b.module)
+    let mut out = format!("{} {}: sound ({what})\n", b.id, b.module);
+    if !r.opened && b.damaged.is_some() {
+        out.push_str("  it stays marked as damaged until it is verified with --identity\n");
+    }
+    out
+}
+
+/// Id, module and file of one with which something is wrong.
+fn heading(b: &BackupSummary, word: &str) -> String {
+    let module = if b.module.is_empty() { "(unknown)" } else { &b.module };
+    format!("{} {module}: {word}: {}\n", b.id, b.location)
 }
 
 fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
-    let mut out = format!("{} {}: DAMAGED\n", b.id, b.module);
+    let mut out = heading(b, "DAMAGED");
     for defect in &r.defects {
         out.push_str(&format!("  {defect}\n"));
     }
@@ -68,4 +115,32 @@ fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
         "  restore another backup; or what is intact of this one, elsewhere: `backup restore --salvage`\n",
     );
     out
+}
+
+fn not_opened(b: &BackupSummary, e: &Error) -> String {
+    let word = match (b.state, is_damage(e)) {
+        (State::Missing, _) => "MISSING",
+        (_, true) => "DAMAGED",
+        (_, false) => "NOT VERIFIED",
+    };
+    let mut out = heading(b, word);
+    out.push_str(&format!("  {e}\n"));
+    if let Some(hint) = e.failed().and_then(CoreError::hint_text) {
+        out.push_str(&format!("  {hint}\n"));
+    }
+    out
+}
+
+/// Of one that could not be opened, as far as it has the fields of a report.
+fn failure(b: &BackupSummary, e: &Error) -> Value {
+    let error = render::json::error(e);
+    json!({
+        "id": b.id,
+        "module": b.module,
+        "created": b.created,
+        "opened": false,
+        "defects": if is_damage(e) { vec![error.clone()] } else { Vec::new() },
+        "error": error,
+        "location": b.location,
+    })
 }

@@ -116,7 +116,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         return Err(ManifestError::Version { found: version.format });
     }
     let wire: ManifestV1 = serde_json::from_slice(bytes)?;
-    if matches!(wire.state, State::Incomplete | State::Unknown) {
+    if matches!(wire.state, State::Incomplete | State::Unknown | State::Missing) {
         return Err(ManifestError::Invalid(format!(
             "a manifest cannot say that its backup is {}",
             wire.state

@@ -24,7 +24,10 @@ pub struct VerifyReport {
     pub created: Timestamp,
     /// How much was read.
     pub depth: Depth,
-    /// Its components.
+    /// Whether it was opened. `false`: it is encrypted, nothing to read it with was given, and all bytes of the encrypted file were
+    /// compared with the digest that was taken when it was written. Of its contents nothing is said then.
+    pub opened: bool,
+    /// Its components; none if it was not opened.
     pub components: Vec<VerifiedComponent>,
     /// Entries that were read; 0 at `Depth::Quick`.
     pub entries: u64,
@@ -57,6 +60,7 @@ pub async fn verify(reader: Arc<dyn BackupReader>, depth: Depth, cx: &Context) -
         module: header.module.clone(),
         created: header.created,
         depth,
+        opened: true,
         components: Vec::new(),
         entries: 0,
         bytes: 0,

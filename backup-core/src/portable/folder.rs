@@ -1,7 +1,7 @@
 //! Portable archives in a folder of backups, or as exactly one file.
 
 use super::{
-    Compression, PortableOptions, lock, name,
+    Compression, PortableOptions, lock, missing, name,
     reader::PortableReader,
     sidecar::{self, Later, Outside},
     writer::PortableWriter,
@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
-    Manifest, Result, RunLock, Series, State,
+    Manifest, Result, RunLock, Series, Severity, State,
     destination::{Destination, LocalFolder, RemoteFolder, RemotePlace, Stored, is_temporary_name},
     without_secrets,
 };
@@ -229,9 +229,16 @@ impl PortableArchive {
         }
         match self.read(&stored.name).await {
             Ok(reader) => Ok(marked(reader.summary(stored.name.clone(), stored.bytes))),
-            // Who only writes has no key. That it cannot be read is said to whoever opens it.
+            // Who only writes has no key. That it cannot be read is said to whoever opens it; that it has not the length any more
+            // with which it was written is known without.
             Err(e) if encrypted && matches!(e.kind(), ErrorKind::Usage | ErrorKind::Denied) => {
-                Ok(unknown(stored))
+                let outside = match self.exact {
+                    None => sidecar::read_outside(&*self.destination, &stored.name, None).await,
+                    Some(_) => None,
+                };
+                let damaged = Some(later.damaged.unwrap_or(stored.modified));
+                Ok(outside
+                    .map_or_else(|| unknown(stored), |outside| BackupSummary { damaged, ..as_said(outside) }))
             }
             // It got its name when it was whole, so it is damaged, or none of ours, or of a newer program. What it was, the copy
             // of its manifest still says.
@@ -308,6 +315,9 @@ impl PortableArchive {
             return Ok(());
         }
         let found = self.find(id).await?;
+        if found.state == State::Missing {
+            return Ok(());
+        }
         sidecar::write_later(&*self.destination, &found.location, &later).await
     }
 
@@ -477,6 +487,9 @@ impl Archive for PortableArchive {
             return Ok(Arc::new(reader));
         }
         let found = self.find(id).await?;
+        if found.state == State::Missing {
+            return Err(missing::error(&found, &*self.destination));
+        }
         if found.state == State::Incomplete {
             if name::parse_provisional(&found.location).is_none() {
                 self.read(&found.location).await?; // says why
@@ -496,11 +509,12 @@ impl Archive for PortableArchive {
 
     async fn list(&self, _cx: &Context) -> Result<Vec<BackupSummary>> {
         let mut out = Vec::new();
-        for stored in self.stored().await? {
+        let all = self.stored().await?;
+        for stored in &all {
             if let Some((_, id)) = name::parse_provisional(&stored.name) {
-                out.push(incomplete(&stored, Some(id)));
+                out.push(incomplete(stored, Some(id)));
             } else if Compression::of_name(&stored.name).is_some() && !stored.name.starts_with('.') {
-                match self.summarize(&stored).await {
+                match self.summarize(stored).await {
                     // Removed meanwhile, by another run.
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
                     summary => out.push(summary?),
@@ -508,12 +522,19 @@ impl Archive for PortableArchive {
             }
         }
         drop_second_names(&mut out);
+        if self.exact.is_none() {
+            let missing = missing::find(&*self.destination, &all, &out).await?;
+            out.extend(missing);
+        }
         out.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
         Ok(out)
     }
 
     async fn salvage(&self, id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>> {
         let found = self.find(id).await?;
+        if found.state == State::Missing {
+            return Err(missing::error(&found, &*self.destination));
+        }
         Ok(Arc::new(self.salvage_named(&found.location, cx).await?))
     }
 
@@ -537,9 +558,10 @@ impl Archive for PortableArchive {
             provisional.push(stored.name);
         }
         for name in named {
-            // The archive first: a sidecar without its archive is nothing, an archive without its sidecar is a backup.
-            self.destination.remove(name).await?;
+            // The sidecar first: without its archive it would say that a backup is missing; an archive without its sidecar is a
+            // backup that is still there. That it was found damaged is said as long as it is there.
             self.destination.remove(&name::manifest_sidecar(name)).await?;
+            self.destination.remove(name).await?;
             self.destination.remove(&name::state_sidecar(name)).await?;
         }
         for name in provisional {
@@ -594,7 +616,11 @@ impl Archive for PortableArchive {
         }
     }
 
-    async fn heal(&self, _cx: &Context) -> Result<Vec<String>> {
+    fn has_identities(&self) -> bool {
+        !self.options.identities.is_empty()
+    }
+
+    async fn heal(&self, cx: &Context) -> Result<Vec<String>> {
         let mut healed = self.clear(None).await?;
         let all = match self.destination.list().await {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(healed),
@@ -614,13 +640,21 @@ impl Archive for PortableArchive {
                 healed.push(stored.name.clone());
             }
         }
+        if self.exact.is_some() {
+            return Ok(healed);
+        }
+        let missing: Vec<BackupSummary> =
+            self.list(cx).await?.into_iter().filter(|b| b.state == State::Missing).collect();
+        for backup in &missing {
+            // It is all that is left to say so: only `remove` takes it away.
+            let text =
+                format!("its file is gone, which no crash does; `backup remove {}` forgets it", backup.id);
+            cx.note(Severity::Warning, "", &backup.location, text);
+        }
         for stored in &all {
-            let archive =
-                stored.name.strip_suffix(".manifest.json").or(stored.name.strip_suffix(".state.json"));
-            let orphan = archive
-                .is_some_and(|a| Compression::of_name(a).is_some() && !all.iter().any(|s| s.name == a));
-            if orphan
-                && self.exact.is_none()
+            // What stands beside a file that was given another name, or is left of a removal.
+            let Some(archive) = missing::absent_archive(&stored.name, &all) else { continue };
+            if !missing.iter().any(|b| b.location == archive)
                 && sidecar::is_ours(&*self.destination, &stored.name, stored.bytes).await?
             {
                 self.destination.remove(&stored.name).await?;

@@ -13,6 +13,7 @@ mod layout;
 mod locator;
 mod lock;
 mod member_entry;
+mod missing;
 mod name;
 mod options;
 mod output;

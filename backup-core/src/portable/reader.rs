@@ -58,15 +58,12 @@ impl PortableReader {
             }
         };
         opened.map_err(|e| {
-            let incomplete = e.kind() == ErrorKind::Damaged;
-            let e = e.on(place);
-            if incomplete {
-                e.hint(
-                    "if its run was killed, `heal` clears it; else restore from another copy, or what is intact: `restore --salvage`",
-                )
-            } else {
-                e
+            if e.kind() != ErrorKind::Damaged {
+                return e.on(place);
             }
+            e.within(place).hint(
+                "if its run was killed, `heal` clears it; else restore from another copy, or what is intact: `restore --salvage`",
+            )
         })
     }
 

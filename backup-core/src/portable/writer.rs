@@ -400,7 +400,7 @@ impl PortableWriter {
         let lost = conclusion.poured.iter().any(|p| p.lost > 0 || !p.differences.is_empty());
         match conclusion.state {
             State::Complete if lost => Err(Error::contract("a backup that lost entries is not complete")),
-            State::Incomplete | State::Unknown => {
+            State::Incomplete | State::Unknown | State::Missing => {
                 Err(Error::contract("a backup that is committed is complete or partial"))
             }
             _ => Ok(()),
