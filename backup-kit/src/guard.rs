@@ -1,4 +1,4 @@
-//! What must not be: an archive inside the folder that it is to hold, and traces of a trial.
+//! What must not be: an archive inside the folder that it holds or that it is restored over, and traces of a trial.
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_files::FilesConfig;
@@ -23,6 +23,24 @@ pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, config: &V
         format!("the archive {} is inside the source {}", inside.display(), source.display()),
     )
     .hint("keep backups outside of what they are of: --to ELSEWHERE"))
+}
+
+/// What a restore replaces is dropped later: a backup in it would be gone with it. A merge keeps what the backup lacks.
+pub(crate) fn archive_not_replaced(archive: Option<&Path>, kind: &str, config: &Value) -> Result<()> {
+    let path = config.get("path").and_then(Value::as_str).filter(|_| kind == "files");
+    let (Some(archive), Some(path)) = (archive, path) else { return Ok(()) };
+    let merges = config.get("merge") == Some(&Value::Bool(true));
+    let (inside, target) = (real(archive), real(Path::new(path)));
+    if merges || !inside.starts_with(&target) {
+        return Ok(());
+    }
+    let message = format!(
+        "the archive {} is inside of what would be replaced, {}: the backup would be gone with it",
+        inside.display(),
+        target.display()
+    );
+    Err(Error::new(ErrorKind::Refused, "plan the restore", message)
+        .hint("restore it elsewhere (--to ELSEWHERE), move the archive, or keep what is there (--merge)"))
 }
 
 /// The folder, if it is not there.
@@ -56,6 +74,22 @@ fn real(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_restore_never_replaces_the_archive_that_it_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        std::fs::create_dir_all(tree.join("b")).unwrap();
+        let target = json!({ "path": tree.to_str().unwrap() });
+        for inside in [tree.clone(), tree.join("b"), tree.join("b/x.tar.zst"), tree.join("b/../b")] {
+            let e = archive_not_replaced(Some(&inside), "files", &target).unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+        }
+        assert!(archive_not_replaced(Some(&dir.path().join("elsewhere")), "files", &target).is_ok());
+        assert!(archive_not_replaced(None, "files", &target).is_ok());
+        let merged = json!({ "path": tree.to_str().unwrap(), "merge": true });
+        assert!(archive_not_replaced(Some(&tree.join("b")), "files", &merged).is_ok());
+    }
 
     #[cfg(unix)]
     #[test]

@@ -7,7 +7,7 @@ pub use only::Only;
 pub use plan::RestorePlan;
 
 use crate::{
-    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose, module::split_name,
+    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose, guard, module::split_name,
     state_dir,
 };
 use backup_core::{
@@ -318,6 +318,8 @@ impl Restore {
                 }
             }
         }
+        guard::archive_not_replaced(self.archive.local_path(), backend.kind(), &config)
+            .map_err(|e| e.on(name))?;
         let target = backend.target(name, config).map_err(|e| e.on(name))?;
         let member = RestoreMember {
             component: name.clone(),

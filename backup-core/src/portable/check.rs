@@ -177,7 +177,7 @@ async fn header_and_padding(
         return Err(Error::damaged("compare the header with the index", "it is not as long as it should be"));
     }
     if depth == Depth::Full {
-        if archive.frames.small(at, header.len() as u64, false).await? != header {
+        if archive.frames.small(at, header.len() as u64, None).await? != header {
             return Err(Error::damaged("compare the header with the index", "they do not say the same"));
         }
         padding(archive, data, length).await?;
@@ -186,7 +186,7 @@ async fn header_and_padding(
 }
 
 async fn padding(archive: &Arc<Inner>, data: u64, length: u64) -> Result<()> {
-    let padding = archive.frames.small(data + length, tar::padded(length) - length, false).await?;
+    let padding = archive.frames.small(data + length, tar::padded(length) - length, None).await?;
     if padding.iter().any(|b| *b != 0) {
         return Err(Error::damaged("read the padding", "it is not empty"));
     }

@@ -3,6 +3,7 @@
 use super::{
     Compression,
     compression::{FrameAt, Lengths, frames_of},
+    convoy::{Convoy, Seat},
     locator,
 };
 use crate::{Error, ErrorKind, Result, buffers::Buffers, destination::Blob};
@@ -17,7 +18,7 @@ use std::{
 };
 
 /// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
-const KEPT: u64 = 16 << 20;
+const KEPT: u64 = 24 << 20;
 /// Frames decompressed ahead of a reader that goes through all of them.
 const AHEAD: usize = 2;
 /// What a plain tar is read by.
@@ -76,6 +77,7 @@ pub(super) struct Frames {
     /// Length of the tar.
     pub(super) bytes: u64,
     cache: Mutex<VecDeque<(usize, Slot)>>,
+    convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
     buffers: Buffers,
 }
@@ -117,6 +119,7 @@ impl Frames {
             table,
             bytes,
             cache: Mutex::default(),
+            convoy: Arc::default(),
             fetched,
             buffers: Buffers::new(AHEAD + 2),
         })
@@ -141,9 +144,16 @@ impl Frames {
             table,
             bytes,
             cache: Mutex::default(),
+            convoy: Arc::default(),
             fetched: Arc::default(),
             buffers: Buffers::new(AHEAD + 2),
         }
+    }
+
+    /// A seat for one who reads this range, while the other goes on behind it.
+    pub(super) fn hand_over(&self, seat: &Seat, offset: u64, length: u64) -> Seat {
+        let end = offset.saturating_add(length).min(self.bytes);
+        seat.hand_over(self.table.index_of(offset), self.table.index_of(end))
     }
 
     /// Where the frame ends that holds this byte of the tar.
@@ -200,7 +210,7 @@ impl Frames {
         let mut parts = Vec::new();
         let (mut at, end) = (offset, self.end(offset, length)?);
         while at < end {
-            let part = self.part(at, end, 0).await?;
+            let part = self.part(at, end, None).await?;
             at += part.len() as u64;
             parts.push(part);
         }
@@ -211,43 +221,48 @@ impl Frames {
         }
     }
 
-    /// These bytes of the tar as they come. With `through`, frames are decompressed ahead: the reader wants all that follows.
+    /// For one who reads all that follows: frames are decompressed ahead, and those who have a seat keep together.
+    pub(super) fn seat(&self) -> Seat {
+        self.convoy.join()
+    }
+
+    /// These bytes of the tar as they come.
     pub(super) fn range(
         self: &Arc<Self>,
         offset: u64,
         length: u64,
-        through: bool,
+        seat: Option<Arc<Seat>>,
     ) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
         let me = self.clone();
         let end = self.end(offset, length);
-        stream::try_unfold(offset, move |at| {
+        stream::try_unfold((offset, seat), move |(at, seat)| {
             let (me, end) = (me.clone(), end.clone());
             async move {
                 let end = end?;
                 if at >= end {
                     return Ok(None);
                 }
-                let part = me.part(at, end, if through { AHEAD } else { 0 }).await?;
+                let part = me.part(at, end, seat.as_deref()).await?;
                 let next = at + part.len() as u64;
-                Ok(Some((part, next)))
+                Ok(Some((part, (next, seat))))
             }
         })
     }
 
     /// The same as one part of a frame at most: for small things, without a stream.
-    pub(super) async fn small(&self, offset: u64, length: u64, through: bool) -> Result<Bytes> {
+    pub(super) async fn small(&self, offset: u64, length: u64, seat: Option<&Seat>) -> Result<Bytes> {
         let end = self.end(offset, length)?;
         if length == 0 {
             return Ok(Bytes::new());
         }
-        let first = self.part(offset, end, if through { AHEAD } else { 0 }).await?;
+        let first = self.part(offset, end, seat).await?;
         if first.len() as u64 == length {
             return Ok(first);
         }
         let mut whole = Vec::with_capacity(length as usize);
         whole.extend_from_slice(&first);
         while (whole.len() as u64) < length {
-            whole.extend_from_slice(&self.part(offset + whole.len() as u64, end, 0).await?);
+            whole.extend_from_slice(&self.part(offset + whole.len() as u64, end, seat).await?);
         }
         Ok(whole.into())
     }
@@ -260,10 +275,13 @@ impl Frames {
     }
 
     /// What one frame has of the range.
-    async fn part(&self, at: u64, end: u64, ahead: usize) -> Result<Bytes> {
+    async fn part(&self, at: u64, end: u64, seat: Option<&Seat>) -> Result<Bytes> {
         let index = self.table.index_of(at);
-        for next in index + 1..(index + 1 + ahead).min(self.table.count()) {
-            drop(self.slot(next));
+        if let Some(seat) = seat {
+            seat.come_to(index).await;
+            for next in index + 1..(index + 1 + AHEAD).min(self.table.count()) {
+                drop(self.slot(next));
+            }
         }
         let frame = self.frame(index).await?;
         let from = (at - self.table.at(index).raw) as usize;

@@ -3,6 +3,7 @@
 
 mod check;
 mod compression;
+mod convoy;
 mod folder;
 mod frames;
 #[doc(hidden)]

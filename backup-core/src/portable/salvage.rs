@@ -13,6 +13,7 @@ pub(super) use kept::KeptLines;
 use super::{
     Compression, MANIFEST,
     check::alive,
+    convoy::Seat,
     frames::Frames,
     index::{LARGEST_SHARD, Line, Place},
     layout::Layout,
@@ -132,7 +133,7 @@ async fn from_metadata(frames: &Arc<Frames>, place: &str) -> Result<Manifest> {
         let text = format!("there is no manifest, and metadata.json {why}: nothing says what the backup was");
         Error::damaged("salvage the archive", text).on(place)
     };
-    let head = frames.small(0, 512.min(frames.bytes), false).await.map_err(|_| bad("cannot be read"))?;
+    let head = frames.small(0, 512.min(frames.bytes), None).await.map_err(|_| bad("cannot be read"))?;
     let member = Member::decode(&head).ok().flatten().filter(|(m, _)| m.path == b"metadata.json");
     let (member, headers) = member.ok_or_else(|| bad("is not there"))?;
     let body = frames.read(headers as u64, member.size, LARGEST_METADATA).await;
@@ -306,7 +307,7 @@ impl<'a> Salvage<'a> {
             self.lose(line.component, &line.entry.path, "it is in the index twice");
             return Ok(());
         }
-        let (entry, mut content) = source::item(&self.archive, line.clone(), true).await;
+        let (entry, mut content) = source::item(&self.archive, line.clone(), Some(&Seat::alone())).await;
         drop(entry);
         match drain(&mut content, self.cx).await? {
             Ok(()) => self.keep(&line),
@@ -382,7 +383,7 @@ impl<'a> Salvage<'a> {
                 continue;
             }
             if line.entry.kind == Kind::File {
-                let (entry, content) = source::unproven(&archive, line.clone(), true).await;
+                let (entry, content) = source::unproven(&archive, line.clone(), Some(&Seat::alone())).await;
                 let mut content = content.hashed(&entry);
                 if let Err(e) = drain(&mut content, self.cx).await? {
                     self.lose(line.component, &line.entry.path, e.message());

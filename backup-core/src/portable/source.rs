@@ -1,6 +1,6 @@
 //! Pours a component of an archive: every content reads its own ranges, so no put depends on another.
 
-use super::{index::Line, reader::Inner};
+use super::{convoy::Seat, index::Line, reader::Inner};
 use crate::{
     Content, Context, Entry, Error, Extent, Facts, Kind, Moment, Part, Ready, Result, Selection, Sink,
     Source, Stage, Stillness, Tally, View, put_stage, tar,
@@ -76,6 +76,7 @@ impl View for ArchiveSource {
         let me = Arc::new(*self);
         let tally = Arc::new(Mutex::new(Tally::default()));
         let facts = Arc::new(Mutex::new(Facts::new()));
+        let seat = Arc::new(me.selection.is_all().then(|| me.archive.frames.seat()));
         let mut lines: Lines = me.selected(around).peekable();
         let mut stage = Stage::Prepare;
         loop {
@@ -88,14 +89,14 @@ impl View for ArchiveSource {
                 return Err(Error::damaged("read the index", "its stages are not in order").on(&me.name));
             }
             stage = next;
-            let (me, tally, facts) = (me.clone(), tally.clone(), facts.clone());
+            let (me, tally, facts, seat) = (me.clone(), tally.clone(), facts.clone(), seat.clone());
             let of_stage =
                 stream::poll_fn(|context| match futures::ready!(Pin::new(&mut lines).poll_peek(context)) {
                     Some(Ok(line)) if line.entry.stage != stage => std::task::Poll::Ready(None),
                     _ => Pin::new(&mut lines).poll_next(context),
                 });
             let items = of_stage.then(move |line| {
-                let (me, tally, facts) = (me.clone(), tally.clone(), facts.clone());
+                let (me, tally, facts, seat) = (me.clone(), tally.clone(), facts.clone(), seat.clone());
                 async move {
                     let line = line?;
                     let sha = line.sha256.unwrap_or_default();
@@ -105,7 +106,7 @@ impl View for ArchiveSource {
                     if !line.facts.is_empty() {
                         facts.lock().unwrap_or_else(PoisonError::into_inner).add_missing(line.facts.clone());
                     }
-                    Ok(item(&me.archive, line, me.selection.is_all()).await)
+                    Ok(item(&me.archive, line, (*seat).as_ref()).await)
                 }
             });
             put_stage(&sink, cx, items).await?;
@@ -231,16 +232,16 @@ struct Outside {
 }
 
 /// The entry and its content, which is whole only if it has the digest of the index.
-pub(super) async fn item(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Content) {
+pub(super) async fn item(archive: &Arc<Inner>, line: Line, seat: Option<&Seat>) -> (Entry, Content) {
     let sha = line.sha256.unwrap_or_default();
     let is_file = line.entry.kind == Kind::File;
-    let (entry, content) = unproven(archive, line, through).await;
+    let (entry, content) = unproven(archive, line, seat).await;
     let content = if is_file { content.expecting(sha, &entry) } else { content };
     (entry, content)
 }
 
 /// The same, compared with nothing.
-pub(super) async fn unproven(archive: &Arc<Inner>, line: Line, through: bool) -> (Entry, Content) {
+pub(super) async fn unproven(archive: &Arc<Inner>, line: Line, seat: Option<&Seat>) -> (Entry, Content) {
     if line.entry.kind != Kind::File {
         return (line.entry, Content::empty());
     }
@@ -253,18 +254,21 @@ pub(super) async fn unproven(archive: &Arc<Inner>, line: Line, through: bool) ->
     entry.slow = line.places.len() > 1;
     let content = match line.places[..] {
         [place] if place.length <= WHOLE => {
-            match archive.frames.small(place.data + skip, place.length - skip, through).await {
+            match archive.frames.small(place.data + skip, place.length - skip, seat).await {
                 Ok(bytes) => Content::counted(bytes, line.facts),
                 Err(e) => Content::failed(e.on(display)),
             }
         }
         _ => {
+            // The segments of a slow content lie between what comes after it: its first one says where to wait for it.
+            let first = line.places.first().zip(seat);
+            let seat = first.map(|(p, seat)| Arc::new(archive.frames.hand_over(seat, p.data, p.length)));
             let archive = archive.clone();
             let bytes = stream::iter(line.places.clone())
                 .enumerate()
                 .flat_map(move |(i, place)| {
                     let skip = if i == 0 { skip } else { 0 };
-                    archive.frames.range(place.data + skip, place.length - skip, through)
+                    archive.frames.range(place.data + skip, place.length - skip, seat.clone())
                 })
                 .map(move |r| r.map(Part::Bytes).map_err(|e| e.on(&display)));
             Content::stream(bytes.chain(stream::once(async { Ok(Part::End(line.facts)) })))
@@ -286,7 +290,7 @@ async fn sparse(archive: &Arc<Inner>, line: &Line) -> Result<(Entry, u64)> {
         if at >= place.length {
             return Err(Error::damaged("read the map of a sparse file", "it does not end"));
         }
-        let block = archive.frames.small(place.data + at, tar::BLOCK as u64, false).await?;
+        let block = archive.frames.small(place.data + at, tar::BLOCK as u64, None).await?;
         at += tar::BLOCK as u64;
         if decoder.push(&block).map_err(bad)? {
             break;
@@ -299,7 +303,7 @@ async fn sparse(archive: &Arc<Inner>, line: &Line) -> Result<(Entry, u64)> {
 
 /// The content of a file as a reader sees it: holes are zeros.
 pub(super) async fn expanded(archive: &Arc<Inner>, line: Line) -> Result<(Entry, Content)> {
-    let (entry, content) = item(archive, line, false).await;
+    let (entry, content) = item(archive, line, None).await;
     let Some(extents) = entry.extents.clone() else { return Ok((entry, content)) };
     let size = entry.size.unwrap_or(0);
     let plain = Entry { extents: None, ..entry };

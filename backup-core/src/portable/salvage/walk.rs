@@ -2,7 +2,7 @@
 
 use crate::{
     Context, Result,
-    portable::{check::alive, frames::Frames, index::Place},
+    portable::{check::alive, convoy::Seat, frames::Frames, index::Place},
     tar::{self, Member, TarFault},
 };
 use std::sync::Arc;
@@ -24,13 +24,14 @@ pub(super) enum Found {
 pub(super) struct Walk<'a> {
     frames: Arc<Frames>,
     at: u64,
+    seat: Seat,
     /// Whether a name may stand in this archive: contents may look like members.
     is_ours: &'a (dyn Fn(&Member) -> bool + Sync),
 }
 
 impl<'a> Walk<'a> {
     pub(super) fn new(frames: Arc<Frames>, is_ours: &'a (dyn Fn(&Member) -> bool + Sync)) -> Self {
-        Walk { frames, at: 0, is_ours }
+        Walk { frames, at: 0, seat: Seat::alone(), is_ours }
     }
 
     /// What comes next; `None` at the end of what there is.
@@ -63,7 +64,8 @@ impl<'a> Walk<'a> {
         let block = tar::BLOCK as u64;
         let mut at = from.next_multiple_of(block);
         while at < self.frames.bytes {
-            let Ok(first) = self.frames.small(at, block.min(self.frames.bytes - at), true).await else {
+            let Ok(first) = self.frames.small(at, block.min(self.frames.bytes - at), Some(&self.seat)).await
+            else {
                 alive(cx)?;
                 at = self.frames.after_frame(at).next_multiple_of(block);
                 continue;
@@ -86,7 +88,9 @@ impl<'a> Walk<'a> {
         let rest = self.frames.bytes - at;
         let mut length = (4 * tar::BLOCK as u64).min(rest);
         loop {
-            let Ok(bytes) = self.frames.small(at, length, true).await else { return Here::Unreadable };
+            let Ok(bytes) = self.frames.small(at, length, Some(&self.seat)).await else {
+                return Here::Unreadable;
+            };
             match Member::decode(&bytes) {
                 Ok(Some((member, headers))) => {
                     let data = at + headers as u64;
