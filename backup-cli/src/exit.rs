@@ -1,6 +1,6 @@
 //! Exit codes: an interface of the program, documented in `docs/exit-codes.md`. A number never changes its meaning.
 
-use backup_kit::{Error, ErrorKind};
+use backup_kit::{Error, ErrorKind, met_damage};
 
 /// Everything was done, and is complete.
 pub(crate) const COMPLETE: u8 = 0;
@@ -46,6 +46,8 @@ pub(crate) fn of(error: &Error) -> u8 {
         ErrorKind::Partial => PARTIAL,
         ErrorKind::Refused | ErrorKind::AlreadyRunning => REFUSED,
         ErrorKind::Damaged => VERIFICATION,
+        // It is as it was, and what is to be done about the backup is what the code says.
+        ErrorKind::RolledBack if error.failed().is_some_and(met_damage) => VERIFICATION,
         ErrorKind::NotRolledBack => NOT_UNDONE,
         ErrorKind::Cancelled => INTERRUPTED,
         // Denied, Source, Target, Cut, RolledBack, Contract, Budget, Panicked, and kinds that are not known yet.

@@ -161,3 +161,44 @@ fn a_wrong_exclude_pattern_is_an_error_and_stores_nothing() {
     assert!(ran.stderr.contains("[a"), "{}", ran.stderr);
     assert!(!place.path("b").exists());
 }
+
+#[test]
+fn a_secret_in_a_url_is_printed_nowhere() {
+    let place = Place::with_tree();
+    let s3 = "s3://backups/x?access_key_id=A&secret_access_key=HIDDEN";
+    let dav = "webdavs://u@h/x?p%61ssword=HID@DEN";
+    let postgres = "db=postgres://u@127.0.0.1:1/x?password=HIDDEN";
+    let mysql = "db=mysql://u:HIDDEN@127.0.0.1:1/x?Api-Token=HIDDEN";
+    place.write("backup.toml", &format!("[archives.a]\nurl = \"{s3}\"\n"));
+    place.expect(0, &["create", "tree", "--to", "b", "--config", "/dev/null"]);
+    let lines: [&[&str]; 10] = [
+        &["list", "--from", s3],
+        &["list", "--from", dav],
+        &["verify", "latest", "--from", dav],
+        &["create", "tree", "--to", s3],
+        &["create", "tree", "--to", "zz", "--to", dav],
+        &["create", postgres, "--to", "zz"],
+        &["create", mysql, "--to", "zz"],
+        &["create", "ftp://h/x?passphrase=HIDDEN", "--to", "zz"],
+        &["create", "x=container://no-such/x?token=HIDDEN", "--to", "zz"],
+        &[
+            "restore",
+            "latest",
+            "--from",
+            "b",
+            "--to",
+            "tree=postgres://u@127.0.0.1:1/x?secret=HIDDEN",
+            "--dry-run",
+        ],
+    ];
+    let elsewhere = lines.iter().map(|line| [*line, &["--config", "/dev/null"]].concat());
+    let here = vec!["config", "check", "--config", "backup.toml"];
+    for line in elsewhere.chain([here]) {
+        for more in [vec![], vec!["--json"], vec!["--progress", "json", "--verbose"]] {
+            let ran = place.run(&[line.clone(), more].concat());
+            assert_ne!(ran.code, 0, "{line:?}");
+            let printed = ran.stdout + &ran.stderr;
+            assert!(!printed.contains("HID") && !printed.contains("DEN"), "{line:?} {printed}");
+        }
+    }
+}

@@ -65,7 +65,7 @@ fn of_an_archive_with_a_flipped_byte_everything_else_is_restored() {
         let mut bytes = fs::read(place.path(file)).unwrap();
         bytes[9_000_000] ^= 4;
         fs::write(place.path(file), bytes).unwrap();
-        let plain = place.expect(1, &["restore", file, "--to", "plain"]);
+        let plain = place.expect(7, &["restore", file, "--to", "plain"]);
         assert!(plain.stderr.contains("damaged"), "{}", plain.stderr);
         let (there, ran) = salvage(&place, file, "out");
         is_a_part_of(&there, &all, true);
@@ -76,6 +76,43 @@ fn of_an_archive_with_a_flipped_byte_everything_else_is_restored() {
             all.keys().filter(|p| !there.contains_key(*p)).map(|p| p.to_str().unwrap().to_owned()).collect();
         assert_eq!(missing, lost, "{file}");
     }
+}
+
+#[test]
+fn a_restore_that_meets_damage_is_undone_marks_the_backup_and_names_the_way_out() {
+    let place = Place::new();
+    tree(&place);
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let names = fs::read_dir(place.path("b")).unwrap().map(|e| e.unwrap().path());
+    let archive = names.into_iter().find(|p| p.extension().is_some_and(|e| e == "zst")).unwrap();
+    let mut bytes = fs::read(&archive).unwrap();
+    bytes[9_000_000] ^= 4;
+    fs::write(&archive, bytes).unwrap();
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "out", "--dry-run"]);
+    let ran = place.expect(7, &["restore", "latest", "--from", "b", "--to", "out"]);
+    for part in ["is damaged", "backup verify", "--salvage", "state: everything is as it was before"] {
+        assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+    }
+    assert!(!place.path("out").exists());
+    let backups = place.json(0, &["list", "--from", "b"]);
+    assert!(backups["backups"][0]["damaged"].is_string(), "{backups}");
+    place.expect(3, &["restore", "latest", "--from", "b", "--to", "out"]);
+}
+
+#[test]
+fn a_dump_that_meets_damage_marks_the_backup() {
+    let place = Place::new();
+    place.write("tree/x", "y");
+    fs::write(place.path("tree/r"), noise(100_000)).unwrap();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let names = fs::read_dir(place.path("b")).unwrap().map(|e| e.unwrap().path());
+    let archive = names.into_iter().find(|p| p.extension().is_some_and(|e| e == "zst")).unwrap();
+    let mut bytes = fs::read(&archive).unwrap();
+    bytes[50_000] ^= 4;
+    fs::write(&archive, bytes).unwrap();
+    place.expect(7, &["dump", "latest", "r", "--from", "b"]);
+    let backups = place.json(0, &["list", "--from", "b"]);
+    assert!(backups["backups"][0]["damaged"].is_string(), "{backups}");
 }
 
 #[test]

@@ -147,6 +147,35 @@ fn a_target_that_is_too_small_is_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_disk_that_is_full_during_a_restore_is_told_as_that_and_not_as_damage() {
+    if !is_root("a_disk_that_is_full_during_a_restore_is_told_as_that_and_not_as_damage") {
+        return;
+    }
+    let place = Place::new();
+    let mut random = Random::new("soak_full_disk");
+    fs::create_dir(place.path("tree")).unwrap();
+    for i in 0..6 {
+        fs::write(place.path(&format!("tree/large {i}")), random.bytes(4 << 20)).unwrap();
+    }
+    for i in 0..500 {
+        fs::write(place.path(&format!("tree/{i}")), random.bytes(2000)).unwrap();
+    }
+    place.expect(0, &["create", "tree", "--to", "destination"]);
+    let _mount = Mount::tmpfs(&place.path("target"), "size=10m");
+    for _ in 0..times(5, 50) {
+        let to = ["--to", "target/tree", "--accept", "too-little-space"];
+        let ran = place.expect(1, &[&["restore", "latest", "--from", "destination"], &to[..]].concat());
+        for part in ["No space left", "hint:", "make room", "state: everything is as it was before"] {
+            assert!(ran.stderr.contains(part), "{part}: {}", ran.stderr);
+        }
+        assert!(!ran.stderr.contains("damaged"), "{}", ran.stderr);
+        assert_eq!(names_in(&place.path("target")), [""; 0]);
+    }
+    let backups = place.json(0, &["list", "--from", "destination"]);
+    assert!(backups["backups"][0]["damaged"].is_null(), "{backups}");
+}
+
+#[test]
 fn space_that_vanishes_during_a_restore_leaves_the_old_tree() {
     if !is_root("space_that_vanishes_during_a_restore_leaves_the_old_tree") {
         return;

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -33,8 +33,15 @@ pub struct Ledger {
 
 #[derive(Default)]
 struct Lost {
-    by_path: HashMap<Bytes, Arc<str>>,
+    by_path: HashMap<Bytes, Loss>,
     beyond: u64,
+}
+
+#[derive(Clone)]
+struct Loss {
+    why: Arc<str>,
+    /// What was read failed, and not what was to take it.
+    of_content: bool,
 }
 
 impl Ledger {
@@ -76,15 +83,22 @@ impl Ledger {
     /// What is lost so far and why, by path; beyond ten thousand, only `settle_losses` knows the number.
     pub fn losses(&self) -> Vec<(Bytes, Arc<str>)> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut named: Vec<_> = lost.by_path.iter().map(|(p, why)| (p.clone(), why.clone())).collect();
+        let mut named: Vec<_> = lost.by_path.iter().map(|(p, l)| (p.clone(), l.why.clone())).collect();
         named.sort();
         named
+    }
+
+    /// The first entry that is lost because its content failed, and why: not one that the sink failed to take, or was kept from taking.
+    pub fn first_unreadable(&self) -> Option<(Bytes, Arc<str>)> {
+        let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let unreadable = lost.by_path.iter().filter(|(_, loss)| loss.of_content);
+        unreadable.min_by_key(|(path, _)| *path).map(|(path, loss)| (path.clone(), loss.why.clone()))
     }
 
     /// Notes every loss in the context and returns their number. To be called once, when the pour is over.
     pub fn settle_losses(&self) -> u64 {
         let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut named: Vec<_> = lost.by_path.into_iter().collect();
+        let mut named: Vec<_> = lost.by_path.into_iter().map(|(path, loss)| (path, loss.why)).collect();
         named.sort();
         for (path, why) in &named {
             self.cx.note(Severity::Lost, &self.component, crate::entry::display_path(path), why);
@@ -118,6 +132,7 @@ impl Ledger {
         entry: Entry,
         content: Content,
         leave: &mut Option<Leave<'a>>,
+        failure: &Arc<OnceLock<Error>>,
     ) -> Result<Put> {
         if self.cx.cancel.is_cancelled() {
             return Err(Error::cancelled());
@@ -126,14 +141,14 @@ impl Ledger {
             return Err(Error::contract("this is no path of an entry").on(entry.display_path()));
         }
         *leave = Some(self.enter(entry.stage)?);
-        let content = content.watched(&entry, &self.cx.cancel, &self.bytes);
+        let content = content.watched(&entry, &self.cx.cancel, &self.bytes).telling(failure);
         self.sink.put(entry, content).await
     }
 
-    fn lose(&self, path: Bytes, why: Arc<str>) {
+    fn lose(&self, path: Bytes, loss: Loss) {
         let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
         if lost.by_path.len() < LOST_REMEMBERED || lost.by_path.contains_key(&path) {
-            lost.by_path.insert(path, why);
+            lost.by_path.insert(path, loss);
         } else {
             lost.beyond += 1;
         }
@@ -166,13 +181,13 @@ const DROPPED: &str = "its put was begun and given up";
 struct Unless<'a> {
     ledger: &'a Ledger,
     path: Bytes,
-    why: Option<Arc<str>>,
+    loss: Option<Loss>,
 }
 
 impl Drop for Unless<'_> {
     fn drop(&mut self) {
-        match self.why.take() {
-            Some(why) => self.ledger.lose(std::mem::take(&mut self.path), why),
+        match self.loss.take() {
+            Some(loss) => self.ledger.lose(std::mem::take(&mut self.path), loss),
             None => self.ledger.find_again(&self.path),
         }
     }
@@ -197,16 +212,19 @@ impl Sink for Ledger {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
         // Goes after the guard: who waits until no put is open then knows all that is lost.
         let mut leave = None;
-        let mut unless_ended = Unless { ledger: self, path: entry.path.clone(), why: Some(DROPPED.into()) };
+        let dropped = Loss { why: DROPPED.into(), of_content: false };
+        let mut unless_ended = Unless { ledger: self, path: entry.path.clone(), loss: Some(dropped) };
         let size = entry.stored_size();
-        let put = self.put_watched(entry, content, &mut leave).await;
+        let failure = Arc::new(OnceLock::new());
+        let put = self.put_watched(entry, content, &mut leave, &failure).await;
         // What happened is known from here on, and is what counts.
-        unless_ended.why = match &put {
-            Ok(Put::Discarded(why)) => Some(why.clone()),
+        let of_content = || failure.get().is_some_and(|e| e.kind() != ErrorKind::Cancelled);
+        unless_ended.loss = match &put {
+            Ok(Put::Discarded(why)) => Some(Loss { why: why.clone(), of_content: true }),
             Ok(_) => None,
-            Err(e) => Some(e.to_string().into()),
+            Err(e) => Some(Loss { why: e.to_string().into(), of_content: of_content() }),
         };
-        let taken = unless_ended.why.is_none();
+        let taken = unless_ended.loss.is_none();
         drop(unless_ended);
         let put = put?;
         if taken {

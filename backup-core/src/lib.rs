@@ -65,8 +65,8 @@ pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
 pub use restore::{
     Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
     PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember, RestoreOptions,
-    RestorePhase, RestoreReport, RestoredComponent, UrlHealth, heal_restores, pending, plan_restore,
-    settle_restore, undo_restore,
+    RestorePhase, RestoreReport, RestoredComponent, UrlHealth, heal_restores, met_damage, pending,
+    plan_restore, settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};

@@ -29,7 +29,8 @@ pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
     Content, Context, Depth, Entry, ErrorKind, Event, Fact, Healed, Kind, Listed, Manifest, Named, Note,
     Notes, Observer, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal, Posix, ReadBack,
-    Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path, without_secrets,
+    Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path, met_damage,
+    without_secrets,
 };
 pub use choose::{Which, choose};
 pub use config::Config;
@@ -45,4 +46,4 @@ pub use run::Run;
 pub use source::{SourceSpec, files, mysql, postgres};
 pub use state_dir::state_dir;
 pub use tokio_util::sync::CancellationToken;
-pub use verify::verify;
+pub use verify::{mark_damaged, verify};

@@ -66,7 +66,7 @@ impl Registry {
     /// Reads a source or target named on the command line: its kind and what it says. For `container://NAME` the engine is asked.
     pub async fn parse(&self, place: &str) -> Result<(&dyn Backend, Named)> {
         if let Some(rest) = place.strip_prefix("container://") {
-            return self.recognise(rest).await.map_err(|e| e.on(place));
+            return self.recognise(rest).await.map_err(|e| e.on(without_secrets(place)));
         }
         // One from outside is asked before the files, which take every text that is no URL for a path.
         for backend in self.backends.iter().rev() {

@@ -11,8 +11,8 @@ use crate::{
     state_dir,
 };
 use backup_core::{
-    BackupReader, BackupSummary, Component, Error, ErrorKind, Event, HealthCheck, Manifest, ProcessStamp,
-    RestoreMember, RestoreOptions, without_secrets,
+    Archive, BackupReader, BackupSummary, Component, Error, ErrorKind, Event, HealthCheck, Manifest,
+    ProcessStamp, RestoreMember, RestoreOptions, without_secrets,
 };
 use jiff::{civil::Date, tz::TimeZone};
 use only::Selections;
@@ -209,12 +209,13 @@ impl Restore {
             true => archive.salvage(&chosen.id, &cx).await?,
             false => archive.open(&chosen.id, &cx).await?,
         };
-        self.plan_of(chosen, reader, &which, cx).await
+        self.plan_of(chosen, archive, reader, &which, cx).await
     }
 
     async fn plan_of(
         self,
         chosen: BackupSummary,
+        archive: Arc<dyn Archive>,
         reader: Arc<dyn BackupReader>,
         which: &Which,
         cx: backup_core::Context,
@@ -268,7 +269,7 @@ impl Restore {
             selections.all_matched()?;
         }
         let prepared = prepared?;
-        RestorePlan::new(prepared, chosen, salvage, cx)
+        RestorePlan::new(prepared, (archive, chosen), salvage, cx)
     }
 
     async fn member(

@@ -27,15 +27,11 @@ pub async fn verify(
         Ok(report) => !report.defects.is_empty(),
         Err(e) => matches!(e.kind(), ErrorKind::Damaged | ErrorKind::Cut),
     };
-    let now = Timestamp::now();
     if damaged {
-        if let Err(e) = archive.mark_damaged(id, now, cx).await {
-            let text = format!("it could not be marked as damaged: {e}");
-            cx.note(Severity::Warning, "", id.as_str(), text);
-        }
+        mark_damaged(archive, id, cx).await;
     } else if verified.as_ref().is_ok_and(|report| report.opened)
         && depth == Depth::Full
-        && let Err(e) = archive.mark_verified(id, now, cx).await
+        && let Err(e) = archive.mark_verified(id, Timestamp::now(), cx).await
     {
         let text = format!("it is sound, and could not be marked as verified: {e}");
         cx.note(Severity::Warning, "", id.as_str(), text);
@@ -74,4 +70,13 @@ async fn as_stored(
         bytes: 0,
         defects: Vec::new(),
     })
+}
+
+/// Marks a backup in which damage was found where its archive has a place for that: then it is never `latest`. A mark that cannot be
+/// written is a warning.
+pub async fn mark_damaged(archive: &dyn Archive, id: &BackupId, cx: &Context) {
+    if let Err(e) = archive.mark_damaged(id, Timestamp::now(), cx).await {
+        let text = format!("it could not be marked as damaged: {e}");
+        cx.note(Severity::Warning, "", id.as_str(), text);
+    }
 }

@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::human,
 };
-use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Manifest};
+use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Manifest, mark_damaged};
 use std::io::Write;
 
 /// The bytes of one file, to stdout. Its digest is known at the end only: an error then says that what was written is wrong.
@@ -35,6 +35,10 @@ pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
                 last = e
             }
             Err(Failure::ReaderGone) => return Ok(exit::FAILED),
+            Err(Failure::Error { error, state }) if error.kind() == ErrorKind::Damaged => {
+                mark_damaged(&*located.archive, &located.backup.id, &session.context()).await;
+                return Err(Failure::Error { error, state });
+            }
             other => return other.map(|()| exit::COMPLETE),
         }
     }

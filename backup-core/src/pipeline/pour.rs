@@ -50,6 +50,8 @@ pub(crate) struct Outcome {
     pub(crate) lost: u64,
     /// The first of them, with the reason.
     pub(crate) losses: Vec<(Bytes, Arc<str>)>,
+    /// The first of them that is lost because it could not be read.
+    pub(crate) unreadable: Option<(Bytes, Arc<str>)>,
     /// What the view says; its error concerns this component only.
     pub(crate) view: Result<Facts>,
     /// What the sink counted. An error ends the whole run.
@@ -66,6 +68,7 @@ impl Outcome {
             kept: 0,
             lost: 0,
             losses: Vec::new(),
+            unreadable: None,
             view: Err(e.clone()),
             there: Err(e),
         }
@@ -176,7 +179,7 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
         (None, Err(e)) if fail_fast => Err(e.clone()),
         (None, _) => calmly("finish", crate::Sink::finish(&*ledger, cx)).await,
     };
-    let losses = ledger.losses();
+    let (losses, unreadable) = (ledger.losses(), ledger.first_unreadable());
     let lost = ledger.settle_losses();
     cx.emit(&Event::ComponentFinished {
         component: component.clone(),
@@ -185,7 +188,7 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
         lost,
     });
     let (entries, kept) = (ledger.entries(), ledger.kept());
-    Outcome { component, moment, stillness, entries, kept, lost, losses, view, there }
+    Outcome { component, moment, stillness, entries, kept, lost, losses, unreadable, view, there }
 }
 
 /// Errors after which no component can go on, whoever says them.

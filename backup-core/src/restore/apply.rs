@@ -17,6 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::{
     collections::HashSet,
+    error::Error as _,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -157,13 +158,15 @@ impl Restore<'_> {
         cx.emit(&Event::Phase { phase: Phase::Pour });
         let outcomes = pour_each(list, true, cx).await;
         // A damaged entry explains what came after it; it is told first.
-        if let Some((o, (path, why))) = outcomes.iter().find_map(|o| Some((o, o.losses.first()?))) {
+        if let Some((o, (path, why))) = outcomes.iter().find_map(|o| Some((o, o.unreadable.as_ref()?))) {
+            let id = &self.plan.backup.id;
             let subject = format!("{}/{}", o.component, display_path(path));
-            let message = format!("its content in the backup {} is damaged: {why}", self.plan.backup.id);
-            return Err(Error::damaged("restore the entry", message).on(subject));
+            let message = format!("its content in the backup {id} is damaged: {why}");
+            return Err(Error::damaged("restore the entry", message).on(subject).hint(way_out(id)));
         }
         if let Some(e) = what_ended(&outcomes) {
-            return Err(e);
+            let told = e.kind() != ErrorKind::Damaged || e.hint_text().is_some();
+            return Err(if told { e } else { e.hint(way_out(&self.plan.backup.id)) });
         }
         cx.emit(&Event::Phase { phase: Phase::Prove });
         let mut done = Vec::new();
@@ -333,6 +336,22 @@ impl Restore<'_> {
     }
 }
 
+fn way_out(id: &BackupId) -> String {
+    format!(
+        "restore another backup; `backup verify {id}` tells what is damaged, and \
+         `backup restore {id} --salvage --to ELSEWHERE` restores what is intact"
+    )
+}
+
+/// What proves a shadow: a difference there is none between the backup and what was written into it.
+const PROVE: &str = "prove the restore";
+
+/// Whether a restore failed because what is stored in the backup is not what was written, and nothing else.
+pub fn met_damage(e: &Error) -> bool {
+    let cause = e.source().and_then(|cause| cause.downcast_ref::<Error>()).unwrap_or(e);
+    cause.kind() == ErrorKind::Damaged && cause.operation() != PROVE
+}
+
 fn not_rolled_back(restore: &Restore<'_>, cause: Error, e: &Error) -> Error {
     let message = format!("{cause}; and it could not be undone: {e}");
     Error::new(ErrorKind::NotRolledBack, "restore", message)
@@ -359,7 +378,7 @@ fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> R
         n => format!(", and {n} more differences"),
     };
     let message = format!("what was restored is not what was backed up: {first}{more}");
-    Err(Error::damaged("prove the restore", message).on(name))
+    Err(Error::damaged(PROVE, message).on(name))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ mod journal;
 mod plan;
 mod recover;
 
-pub use apply::{RestoreReport, RestoredComponent};
+pub use apply::{RestoreReport, RestoredComponent, met_damage};
 pub use health::UrlHealth;
 pub use journal::{JournalTarget, PendingRestore, RestorePhase};
 pub use plan::{

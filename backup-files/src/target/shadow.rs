@@ -116,7 +116,7 @@ impl Shadow {
                 };
                 // What comes next is hashed while this is written.
                 let (written, after) = tokio::join!(blocking("write", go_on), content.next());
-                large = Some(written?);
+                large = Some(self.told(written)?);
                 next = after;
                 continue;
             }
@@ -142,7 +142,7 @@ impl Shadow {
                 };
                 dropped.armed = true;
                 let (begun, after) = tokio::join!(blocking("write", begin), content.next());
-                large = Some(begun?);
+                large = Some(self.told(begun)?);
                 next = after;
             } else {
                 next = content.next().await;
@@ -151,13 +151,18 @@ impl Shadow {
         if let Some((mut file, entry)) = large {
             let maker = self.maker.clone();
             let finish = move || file.finish(&maker, &entry).map_err(|e| failed(&entry.path, e));
-            blocking("write", finish).await?;
+            self.told(blocking("write", finish).await)?;
             dropped.armed = false;
         } else {
             let data = first.unwrap_or_else(|| gathered.freeze());
             self.pool.push(Job::File(entry, data)).await?;
         }
         Ok(Put::Stored)
+    }
+
+    /// What follows fails with the same.
+    fn told<T>(&self, written: Result<T>) -> Result<T> {
+        written.inspect_err(|e| self.pool.fail(e.clone()))
     }
 
     fn spool(&self, spool: &Mutex<Spool>, entry: &Entry) -> Result<()> {

@@ -1,16 +1,17 @@
 //! The plan of a restore: to be shown, confirmed and applied.
 
-use crate::{Error, Result};
+use crate::{Error, Result, mark_damaged};
 use backup_core::{
-    BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport, Severity,
-    State,
+    Archive, BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport,
+    Severity, State, met_damage,
 };
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 /// What a restore would do, found out by reading only. Nothing has been touched.
 #[must_use]
 pub struct RestorePlan {
     prepared: PreparedRestore,
+    archive: Arc<dyn Archive>,
     chosen: BackupSummary,
     salvage: bool,
     cx: Context,
@@ -19,7 +20,7 @@ pub struct RestorePlan {
 impl RestorePlan {
     pub(super) fn new(
         prepared: PreparedRestore,
-        chosen: BackupSummary,
+        (archive, chosen): (Arc<dyn Archive>, BackupSummary),
         salvage: bool,
         cx: Context,
     ) -> Result<Self> {
@@ -36,7 +37,7 @@ impl RestorePlan {
             .hint("restore it elsewhere (--to ELSEWHERE), or keep what is there (--merge)")
             .into());
         }
-        Ok(RestorePlan { prepared, chosen, salvage, cx })
+        Ok(RestorePlan { prepared, archive, chosen, salvage, cx })
     }
 
     /// Its name: what a confirmation is made from. Changes whenever anything that matters in the plan does.
@@ -75,7 +76,8 @@ impl RestorePlan {
     }
 
     /// Does it: everything is restored, or everything is as it was (`RolledBack`). `None` will do where nothing is replaced.
-    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`.
+    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`. A backup that turns out
+    /// to be damaged is marked as `verify` marks it.
     pub async fn apply(self, confirmation: impl Into<Option<Confirmation>>) -> Result<RestoreReport> {
         let confirmation = confirmation.into();
         if self.is_partial() && confirmation != Some(Confirmation::of(self.id())) {
@@ -87,8 +89,17 @@ impl RestorePlan {
             .hint(format!("--confirm {}", self.id()))
             .into());
         }
-        let report = self.prepared.apply(confirmation, &self.cx).await?;
-        if self.salvage && self.cx.notes().worst() == Some(Severity::Lost) {
+        let (id, cx) = (self.chosen.id, self.cx);
+        let report = match self.prepared.apply(confirmation, &cx).await {
+            Ok(report) => report,
+            Err(e) => {
+                if met_damage(&e) {
+                    mark_damaged(&*self.archive, &id, &cx.calm()).await;
+                }
+                return Err(e.into());
+            }
+        };
+        if self.salvage && cx.notes().worst() == Some(Severity::Lost) {
             return Err(Error::Salvaged(Box::new(report)));
         }
         match report.state {
