@@ -4,8 +4,10 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod connection;
 mod containers;
 mod users;
+mod versions;
 
 use backup_core::{Backend, Context, ErrorKind, Event, Severity};
 use backup_mysql::MysqlBackend;
@@ -496,81 +498,6 @@ fn a_value_that_the_server_takes_in_another_form_ends_the_restore() {
 }
 
 #[test]
-fn an_older_server_and_another_vendor_are_refused_and_nothing_is_left() {
-    in_time("an_older_server_and_another_vendor_are_refused_and_nothing_is_left", async {
-        let (new, mut c) = any_server(Flavor::Mariadb118).await;
-        let name = database(&mut c, "versions", "CREATE TABLE t (id int PRIMARY KEY)").await;
-        let cx = Context::default();
-        let data = captured(&config(&new, &name), &cx).await.must("pour");
-        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
-            let (server, mut c) = any_server(flavor).await;
-            let to = fresh("refused");
-            let error = restore_data(&data, &config(&server, &to), &cx).await.err().must("refused");
-            assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-            assert_eq!(fingerprint(&mut c, &to).await, "there is no such database");
-        }
-        // Forward is fine, and so is another vendor if asked.
-        let (old, mut c) = any_server(Flavor::Mariadb1011).await;
-        let name =
-            database(&mut c, "versions", "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1)")
-                .await;
-        let data = captured(&config(&old, &name), &cx).await.must("pour");
-        restore_data(&data, &config(&new, &name), &cx).await.must("forward").settle(&cx).await.must("settle");
-        let (mysql, _) = any_server(Flavor::Mysql9).await;
-        let other = restore_accepting(&data, &config(&mysql, &name), &["other-vendor"], &cx).await;
-        assert!(other.is_ok() || other.err().must("an error").kind() == ErrorKind::Target);
-    });
-}
-
-#[test]
-fn the_plan_of_a_restore_to_the_other_vendor_lists_what_does_not_map() {
-    in_time("the_plan_of_a_restore_to_the_other_vendor_lists_what_does_not_map", async {
-        for (from, to, words) in [
-            (
-                Flavor::Mariadb118,
-                Flavor::Mysql9,
-                ["sequences: ", ".numbers", "system versioning: ", ".with_history", "uuid", ".numbered.u"]
-                    .as_slice(),
-            ),
-            (
-                Flavor::Mysql9,
-                Flavor::Mariadb118,
-                &[
-                    "JSON",
-                    ".blobs.doc",
-                    "_0900_",
-                    "invisible columns",
-                    ".generated_key.h",
-                    "functional key",
-                    ".e",
-                ],
-            ),
-        ] {
-            let cx = Context::default();
-            let (name, data) = {
-                let (server, mut c) = any_server(from).await;
-                let name = fresh("peculiar");
-                schema::every_sort(&mut c, &name, from).await;
-                run(&mut c, "CREATE TABLE modern (t varchar(5)) DEFAULT CHARSET=utf8mb4").await;
-                (name.clone(), captured(&config(&server, &name), &cx).await.must("pour"))
-            };
-            let notes_on = async |flavor: Flavor| {
-                let (server, _c) = any_server(flavor).await;
-                let mut there = target(&config(&server, &name));
-                surveyed(&mut *there, &data, &["other-vendor"], &cx).await.must("survey").notes.join("\n")
-            };
-            let said = notes_on(to).await;
-            for word in words {
-                assert!(said.contains(word), "{word} in {said}");
-            }
-            // To the same vendor nothing of it is said.
-            let said = notes_on(from).await;
-            assert!(!said.contains("does not map"), "{said}");
-        }
-    });
-}
-
-#[test]
 fn a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out() {
     in_time("a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out", async {
         let (server, mut c) = any_server(Flavor::Mariadb118).await;
@@ -698,71 +625,5 @@ fn a_restore_is_in_the_binary_log() {
             .must("settle");
         let log = server.container().exec(&["sh", "-c", "cat /var/lib/mysql/*-bin.000002"]).await;
         assert!(log.contains("in the log, or replicas lack it") && log.contains("RENAME TABLE"));
-    });
-}
-
-#[test]
-fn ssl_modes_are_those_of_the_vendors_clients() {
-    in_time("ssl_modes_are_those_of_the_vendors_clients", async {
-        let (server, mut c) = any_server(Flavor::Mysql9).await;
-        let name = database(&mut c, "encrypted", "CREATE TABLE t (id int PRIMARY KEY)").await;
-        let with = |mode: &str| {
-            let mut from = config(&server, &name);
-            from["url"] = json!(format!("{}?ssl-mode={mode}", server.url(&name)));
-            MysqlBackend::default().source("db", from).must("a source")
-        };
-        let cx = Context::default();
-        for mode in ["DISABLED", "PREFERRED", "REQUIRED"] {
-            with(mode).connect(&cx).await.must(mode);
-        }
-        for mode in ["VERIFY_CA", "VERIFY_IDENTITY"] {
-            let error =
-                with(mode).connect(&cx).await.err().must("the server's own certificate is trusted by nobody");
-            assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
-        }
-    });
-}
-
-#[test]
-fn with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificate() {
-    in_time("with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificate", async {
-        let (server, mut c) = any_server(Flavor::Mysql9).await;
-        let name = database(&mut c, "verified", "CREATE TABLE t (id int PRIMARY KEY)").await;
-        let user = fresh("certified");
-        run(
-            &mut c,
-            &format!(
-                "CREATE USER {user}@'%' IDENTIFIED BY 'p' REQUIRE X509;; GRANT ALL ON *.* TO {user}@'%'"
-            ),
-        )
-        .await;
-        let folder = tempfile::tempdir().must("a folder");
-        let file = async |name: &str| {
-            let text = server.container().exec(&["cat", &format!("/var/lib/mysql/{name}")]).await;
-            let path = folder.path().join(name);
-            std::fs::write(&path, text).must("write");
-            path.display().to_string()
-        };
-        let (ca, certificate, key) =
-            (file("ca.pem").await, file("client-cert.pem").await, file("client-key.pem").await);
-        let with = |who: &str, password: &std::path::Path, options: &str| {
-            let url = server.url(&name).replace("root@", &format!("{who}@"));
-            let from = json!({ "url": format!("{url}?{options}"), "password_file": password });
-            MysqlBackend::default().source("db", from).must("a source")
-        };
-        let cx = Context::default();
-        let (root, own) = (common::password_file(&server), secret_file(&user, "p"));
-        with("root", &root, &format!("ssl-mode=VERIFY_CA&ssl-ca={ca}"))
-            .connect(&cx)
-            .await
-            .must("the authority is known");
-        let wrong_name = format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}");
-        let error =
-            with("root", &root, &wrong_name).connect(&cx).await.err().must("it is not called 127.0.0.1");
-        assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
-        let shown = format!("ssl-mode=REQUIRED&ssl-cert={certificate}&ssl-key={key}");
-        with(&user, &own, &shown).connect(&cx).await.must("the client shows a certificate");
-        let error = with(&user, &own, "ssl-mode=REQUIRED").connect(&cx).await.err().must("it shows none");
-        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     });
 }

@@ -1,0 +1,69 @@
+//! How connections are protected.
+
+use super::*;
+
+#[test]
+fn ssl_modes_are_those_of_the_vendors_clients() {
+    in_time("ssl_modes_are_those_of_the_vendors_clients", async {
+        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        let name = database(&mut c, "encrypted", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let with = |mode: &str| {
+            let mut from = config(&server, &name);
+            from["url"] = json!(format!("{}?ssl-mode={mode}", server.url(&name)));
+            MysqlBackend::default().source("db", from).must("a source")
+        };
+        let cx = Context::default();
+        for mode in ["DISABLED", "PREFERRED", "REQUIRED"] {
+            with(mode).connect(&cx).await.must(mode);
+        }
+        for mode in ["VERIFY_CA", "VERIFY_IDENTITY"] {
+            let error =
+                with(mode).connect(&cx).await.err().must("the server's own certificate is trusted by nobody");
+            assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+        }
+    });
+}
+
+#[test]
+fn with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificate() {
+    in_time("with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificate", async {
+        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        let name = database(&mut c, "verified", "CREATE TABLE t (id int PRIMARY KEY)").await;
+        let user = fresh("certified");
+        run(
+            &mut c,
+            &format!(
+                "CREATE USER {user}@'%' IDENTIFIED BY 'p' REQUIRE X509;; GRANT ALL ON *.* TO {user}@'%'"
+            ),
+        )
+        .await;
+        let folder = tempfile::tempdir().must("a folder");
+        let file = async |name: &str| {
+            let text = server.container().exec(&["cat", &format!("/var/lib/mysql/{name}")]).await;
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).must("write");
+            path.display().to_string()
+        };
+        let (ca, certificate, key) =
+            (file("ca.pem").await, file("client-cert.pem").await, file("client-key.pem").await);
+        let with = |who: &str, password: &std::path::Path, options: &str| {
+            let url = server.url(&name).replace("root@", &format!("{who}@"));
+            let from = json!({ "url": format!("{url}?{options}"), "password_file": password });
+            MysqlBackend::default().source("db", from).must("a source")
+        };
+        let cx = Context::default();
+        let (root, own) = (common::password_file(&server), secret_file(&user, "p"));
+        with("root", &root, &format!("ssl-mode=VERIFY_CA&ssl-ca={ca}"))
+            .connect(&cx)
+            .await
+            .must("the authority is known");
+        let wrong_name = format!("ssl-mode=VERIFY_IDENTITY&ssl-ca={ca}");
+        let error =
+            with("root", &root, &wrong_name).connect(&cx).await.err().must("it is not called 127.0.0.1");
+        assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+        let shown = format!("ssl-mode=REQUIRED&ssl-cert={certificate}&ssl-key={key}");
+        with(&user, &own, &shown).connect(&cx).await.must("the client shows a certificate");
+        let error = with(&user, &own, "ssl-mode=REQUIRED").connect(&cx).await.err().must("it shows none");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    });
+}
