@@ -214,7 +214,8 @@ fn the_recovery_sheet_has_the_secret_key_once_and_a_file_of_it_is_never_overwrit
     assert!(!sheet.contains("AGE-SECRET-KEY"), "{sheet}");
     assert_eq!(fs::metadata(place.path("kept")).unwrap().permissions().mode() & 0o777, 0o600);
     let kept = place.read("kept");
-    place.expect(1, &["init", "c", "--encrypt", "--identity-file", "kept"]);
+    place.expect(1, &["init", "e", "--encrypt", "--identity-file", "kept"]);
+    place.expect(0, &["init", "e", "--encrypt", "--identity-file", "kept-of-e"]);
     assert_eq!(place.read("kept"), kept);
     assert!(sheet.contains(shell(&place, "age-keygen -y kept").trim()), "{sheet}");
     // Nobody could read what is printed there.
@@ -222,6 +223,49 @@ fn the_recovery_sheet_has_the_secret_key_once_and_a_file_of_it_is_never_overwrit
     place.expect(2, &["init", "d", "--encrypt", "--quiet"]);
     let plain = place.expect(0, &["init", "d", "--format", "tar.gz"]).stdout;
     assert!(plain.contains("not encrypted"), "{plain}");
+}
+
+#[test]
+fn where_backups_are_encrypted_none_is_written_in_plain_text_by_mistake_and_no_second_pair_of_keys_is_made() {
+    let place = Place::with_tree();
+    let recipient = with_keys(&place);
+    // Before the first backup `init` has said so, ...
+    place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key-of-b"]);
+    let key_of_b = shell(&place, "age-keygen -y key-of-b").trim().to_owned();
+    let refused = |to: &str, hint: &str| {
+        for line in [&["create", "tree"][..], &["create", "tree", "--dry-run"], &["init", to]] {
+            let to: &[&str] = if line[0] == "init" { &[] } else { &["--to", to] };
+            let ran = place.expect(2, &[line, to].concat());
+            assert!(
+                ran.stderr.contains("only encrypted backups") && ran.stderr.contains(hint),
+                "{}",
+                ran.stderr
+            );
+        }
+    };
+    refused("b", &key_of_b);
+    let ran = place.expect(6, &["init", "b", "--encrypt"]);
+    assert!(ran.stderr.contains(&key_of_b) && !ran.stdout.contains("SECRET"), "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(shell(&place, "ls b"), "");
+    place.expect(0, &["create", "tree", "--to", "b", "--recipient", &key_of_b]);
+    place.expect(0, &["verify", "--from", "b", "--identity", "key-of-b"]);
+    place.expect(6, &["init", "b", "--encrypt"]);
+    assert_eq!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().len(), 1);
+
+    // ... and without it the backups that are there.
+    place.expect(0, &["create", "tree", "--to", "c", "--recipient", &recipient]);
+    refused("c", "--recipient age1");
+    let ran = place.expect(6, &["init", "c", "--encrypt"]);
+    assert!(ran.stderr.contains("1 encrypted backup"), "{}", ran.stderr);
+    place.expect(0, &["create", "tree", "--to", "plain"]);
+    place.expect(2, &["copy", "latest", "--from", "plain", "--to", "c"]);
+    let ran = place.expect(4, &["create", "tree", "--to", "c", "--to", "plain"]);
+    assert!(ran.stderr.contains("only encrypted backups"), "{}", ran.stderr);
+    assert_eq!(place.json(0, &["list", "--from", "c"])["backups"].as_array().unwrap().len(), 1);
+
+    // Where both are kept somebody has chosen so.
+    place.expect(0, &["create", "tree", "--to", "plain", "--recipient", &recipient]);
+    place.expect(0, &["create", "tree", "--to", "plain"]);
 }
 
 #[test]

@@ -28,6 +28,9 @@ pub(super) async fn run(args: &Init, session: &Session) -> Result<u8> {
             "leave --encrypt out, or name the archive by its place",
         ));
     }
+    if args.encrypt {
+        spec.refuse_new_keys().await?;
+    }
     if let Some(format) = args.format {
         spec = spec.format(format);
     }
@@ -39,10 +42,12 @@ pub(super) async fn run(args: &Init, session: &Session) -> Result<u8> {
     if !recipients.is_empty() {
         spec = spec.recipients(&recipients);
     }
-    let warnings = spec.open()?.preflight(None, &session.context()).await?;
     if let (Some(new), Some(file)) = (&new, &args.identity_file) {
+        // A place that cannot be used needs no key, and the key is kept before the place asks for it.
+        spec.open()?.preflight(None, &session.context()).await?;
         new.keep(file)?;
     }
+    let warnings = spec.init(&session.context()).await?;
     for warning in warnings {
         settings.output.warning(warning);
     }

@@ -425,6 +425,7 @@ impl Archive for PortableArchive {
     async fn preflight(&self, estimate: Option<u64>, _cx: &Context) -> Result<Vec<String>> {
         self.check_recipients().await?;
         self.destination.prepare().await?;
+        self.refuse_plain().await?;
         if let Some(exact) = &self.exact
             && (self.destination.list().await?.iter().any(|s| s.name == *exact) || self.is_taken())
         {

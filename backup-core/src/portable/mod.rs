@@ -4,6 +4,7 @@
 mod check;
 mod compression;
 mod convoy;
+mod encrypted_only;
 mod folder;
 mod frames;
 #[doc(hidden)]

@@ -2,7 +2,7 @@
 
 use super::ArchiveSpec;
 use backup_core::{
-    Error, ErrorKind, Result, Secret,
+    Archive, Context, Error, ErrorKind, Result, Secret,
     encryption::{Identities, Recipients},
     portable::PortableOptions,
 };
@@ -69,6 +69,22 @@ impl ArchiveSpec {
         self.encryption.passphrase = Some(Passphrase::File(file.into()));
         self.encryption.recipients.clear();
         self
+    }
+
+    /// Makes the place ready for backups. If they are encrypted, that is kept there, and from then on none is written there in plain
+    /// text because somebody forgot to say to whom it is encrypted. Returns warnings.
+    pub async fn init(&self, cx: &Context) -> Result<Vec<String>> {
+        let archive = self.open_portable()?;
+        let warnings = archive.preflight(None, cx).await?;
+        if self.is_encrypting() {
+            archive.keep_encrypted_only(&self.encryption.recipients).await?;
+        }
+        Ok(warnings)
+    }
+
+    /// Refuses new keys for a place whose backups are encrypted already: they would not read these.
+    pub async fn refuse_new_keys(&self) -> Result<()> {
+        self.open_portable()?.refuse_new_keys().await
     }
 
     /// Whether new backups are encrypted.
