@@ -137,7 +137,7 @@ fn contest(
     }
     report.line(format!(
         "{}: four tables, {megabytes} MB as text. The server is in a container, with the rivals' programs; its time counts \
-         for each side. The memory is that of the largest process outside of it.",
+         for each side. The memory is that of the largest process outside of it. No side reads its dump back.",
         store.title()
     ));
     let fingerprint = store.fingerprint(DATABASE)?;
@@ -184,8 +184,9 @@ impl Ours {
     }
 
     fn create(&self, track: &mut Track, database: &str) -> Job {
-        let mut line = self.line(database, &["create", "-m", MODULE, "--to"]);
-        line.insert(4, self.archive(database).into());
+        // The rivals read nothing back either.
+        let mut line = self.line(database, &["create", "-m", MODULE, "--read-back", "none", "--to"]);
+        line.insert(6, self.archive(database).into());
         job(track, &line)
     }
 

@@ -30,6 +30,9 @@ pub(crate) fn settings(major: u32, lock_timeout: u32) -> String {
 const BINARY_TYPES: &str = "16,17,18,19,20,21,23,25,114,600,601,602,603,604,628,650,700,701,718,774,829,869,1042,1043,1082,1083,\
     1114,1184,1186,1266,1560,1562,1700,2950,3802,3904,3906,3908,3910,3912,3926,4451,4532,4533,4534,4535,4536";
 
+/// An index over expressions, or of documents, lists or places, takes as long to build as reading so many times its table.
+const SLOW_INDEX: u32 = 8;
+
 /// How the rows of a table are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -63,6 +66,12 @@ pub(crate) struct Table {
     pub(crate) condition: Option<String>,
     /// Of an extension: its script may have put rows there already.
     pub(crate) of_extension: bool,
+    /// Numbers of its primary, unique and exclusion constraints.
+    pub(crate) keys: Vec<u32>,
+    /// Numbers of its other indexes.
+    pub(crate) indexes: Vec<u32>,
+    /// What building all of them takes, in bytes read and written, roughly.
+    pub(crate) work: u64,
     pub(crate) denied: Option<Denied>,
 }
 
@@ -153,6 +162,16 @@ pub(crate) async fn tables(session: &mut Session, sizes: Sizes) -> Result<Vec<Ta
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
               AND NOT (t.oid IN ({BINARY_TYPES}) OR t.typcategory = 'A' AND t.oid < 16384 AND t.typelem IN ({BINARY_TYPES}))),
           {pages}, {bytes}, e.condition, e.member,
+          (SELECT coalesce(json_agg(k.oid::int8 ORDER BY k.oid), '[]') FROM pg_catalog.pg_constraint k
+            WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')),
+          (SELECT coalesce(json_agg(i.indexrelid::int8 ORDER BY i.indexrelid), '[]') FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid
+            AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+              WHERE k.conrelid = c.oid AND k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))),
+          (SELECT coalesce(sum(greatest(x.relpages, 0) * pg_catalog.current_setting('block_size')::int8
+              + CASE WHEN i.indexprs IS NOT NULL OR m.amname NOT IN ('btree', 'hash', 'brin')
+                THEN {SLOW_INDEX} * ({bytes}) ELSE 0 END), 0)::int8
+            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+            JOIN pg_catalog.pg_am m ON m.oid = x.relam WHERE i.indrelid = c.oid),
           CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN 'usage'
             WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN 'select'
             WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid) THEN 'rows' END
@@ -186,13 +205,32 @@ fn table(row: Row) -> Result<Table, ClientError> {
     let (pages, bytes) = (number(next())?, number(next())?);
     let condition = next().filter(|c| !c.trim().is_empty());
     let of_extension = next().is_some();
+    let numbers = |text: Option<String>| {
+        let read = serde_json::from_str::<Vec<u32>>(&text.unwrap_or_default());
+        read.map_err(|e| ClientError::Protocol(format!("the indexes of a table: {e}")))
+    };
+    let (keys, indexes, work) = (numbers(next())?, numbers(next())?, number(next())?);
     let denied = next().map(|why| match &*why {
         "usage" => Denied::Usage,
         "select" => Denied::Select,
         _ => Denied::RowSecurity,
     });
     let oid = u32::try_from(oid).map_err(|e| ClientError::Protocol(format!("table number {oid}: {e}")))?;
-    Ok(Table { oid, schema, name, columns, format, pages, bytes, condition, of_extension, denied })
+    Ok(Table {
+        oid,
+        schema,
+        name,
+        columns,
+        format,
+        pages,
+        bytes,
+        condition,
+        of_extension,
+        keys,
+        indexes,
+        work,
+        denied,
+    })
 }
 
 /// The state of all sequences, as statements that set it. Read outside of any moment: a sequence is never behind the rows.
@@ -279,6 +317,33 @@ pub(crate) async fn refreshes(session: &mut Session) -> Result<String, ClientErr
     Ok(out)
 }
 
+/// Statements that gather statistics, the longest first. Where an index is over expressions the columns are named: the server then leaves
+/// the expressions, which can take longer than all columns, to its autovacuum, and that comes to a table of which not all was looked at.
+pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<String>, ClientError> {
+    let rows = session
+        .query(
+            "SELECT n.nspname, c.relname, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL)
+               THEN (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+             ORDER BY c.relpages DESC, 1, 2",
+        )
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let [Some(schema), Some(name), columns] = row.as_slice() else {
+                return Err(ClientError::Protocol(format!("a table without a name: {row:?}")));
+            };
+            let columns: Vec<String> = serde_json::from_str(columns.as_deref().unwrap_or("[]"))
+                .map_err(|e| ClientError::Protocol(format!("the columns of {schema}.{name}: {e}")))?;
+            let columns =
+                if columns.is_empty() { String::new() } else { format!(" ({})", column_list(&columns)) };
+            Ok(format!("ANALYZE {}.{}{columns}", ident_in_ascii(schema), ident_in_ascii(name)))
+        })
+        .collect()
+}
+
 /// How many large objects there are.
 pub(crate) async fn large_objects(session: &mut Session) -> Result<u64, ClientError> {
     session.number("SELECT count(*) FROM pg_catalog.pg_largeobject_metadata").await
@@ -310,6 +375,9 @@ mod tests {
             bytes: 0,
             condition: None,
             of_extension: false,
+            keys: vec![],
+            indexes: vec![],
+            work: 0,
             denied: None,
         }
     }

@@ -47,6 +47,14 @@ pub(crate) struct RowsOf {
     /// Its extension may have put rows there already.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) of_extension: bool,
+    /// Into how many entries its rows are cut; 0: that is not known.
+    #[serde(default)]
+    pub(crate) pieces: usize,
+    /// Numbers that its keys and its other indexes have in the definitions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) keys: Vec<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) indexes: Vec<u32>,
 }
 
 /// The path of a piece of a table.
@@ -58,14 +66,17 @@ pub(crate) fn rows_path(table: &Table, piece: usize) -> String {
     format!("{}/{piece:05}.{ending}", table.folder())
 }
 
-/// An entry with rows of a table.
-pub(crate) fn rows_entry(table: &Table, piece: usize) -> Entry {
+/// An entry with rows of a table, one of so many.
+pub(crate) fn rows_entry(table: &Table, piece: usize, pieces: usize) -> Entry {
     let of = RowsOf {
         schema: table.schema.clone(),
         table: table.name.clone(),
         columns: table.columns.clone(),
         format: table.format,
         of_extension: table.of_extension,
+        pieces,
+        keys: table.keys.clone(),
+        indexes: table.indexes.clone(),
     };
     // A struct of strings.
     let store = serde_json::to_value(of).ok();

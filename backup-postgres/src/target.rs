@@ -1,6 +1,7 @@
 //! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
 
 mod dump;
+mod indexes;
 mod publish;
 mod put;
 mod shadow;

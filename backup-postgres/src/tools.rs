@@ -7,9 +7,23 @@ use crate::{
 use backup_core::{
     CommandRunner, Content, Error, ErrorKind, HostRunner, Result, Secret, ToolCommand, output_of,
 };
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
+/// For listing an archive of definitions, and the longest list: a line for each of some hundred thousand objects.
+const LIST_LIMIT: Duration = Duration::from_secs(600);
+const LONGEST_LIST: usize = 64 << 20;
+
+/// The archive goes through the standard input into a file of the container, because parallel work needs one.
+const INSIDE: &str = "f=$(mktemp) && trap 'rm -f \"$f\"' EXIT && cat >\"$f\" && pg_restore \"$@\" \"$f\"";
+/// Before it comes the list of its items, up to an empty line: `read` takes no byte more than the line.
+const LISTED_INSIDE: &str = "f=$(mktemp) && l=$(mktemp) && trap 'rm -f \"$f\" \"$l\"' EXIT && \
+    while IFS= read -r item && [ -n \"$item\" ]; do echo \"$item\"; done >\"$l\" && cat >\"$f\" && pg_restore --use-list=\"$l\" \"$@\" \"$f\"";
 
 /// `pg_dump` and `pg_restore` of one version, in one place, for one server.
 #[derive(Clone)]
@@ -112,14 +126,15 @@ impl Tools {
         self.runner.run(call.env("PGDATABASE", Secret::new(database)))
     }
 
-    /// Lets `pg_restore` put `archive`, as `pg_dump -Fc` wrote it, into a database. `jobs` above one need it as a file.
+    /// Lets `pg_restore` put `archive`, as `pg_dump -Fc` wrote it, into a database: all that `arguments` choose, or only the items of
+    /// these numbers. `jobs` above one need it as a file.
     pub(crate) async fn restore(
         &self,
         database: &str,
-        archive: &std::path::Path,
+        archive: &Path,
         arguments: &[&str],
-        jobs: usize,
-        settings: &str,
+        items: Option<&[u32]>,
+        (jobs, settings): (usize, &str),
     ) -> Result<()> {
         let database = database_argument(database);
         let mut words: Vec<String> = arguments.iter().map(|a| (*a).to_owned()).collect();
@@ -127,20 +142,37 @@ impl Tools {
         if jobs > 1 {
             words.push(format!("--jobs={jobs}"));
         }
+        let list = items.map(|items| items.iter().map(|item| format!("{item};\n")).collect::<String>());
+        let mut list_file = None;
         let call = match self.in_container {
-            false => self.call("pg_restore").args(words).arg(archive.to_string_lossy()),
+            false => {
+                if let Some(list) = list {
+                    let file = written(list).await?;
+                    words.push(format!("--use-list={}", file.path().to_string_lossy()));
+                    list_file = Some(file);
+                }
+                self.call("pg_restore").args(words).arg(archive.to_string_lossy())
+            }
             true => {
-                // The archive goes through its standard input into a file of the container, because parallel work needs one.
-                let script =
-                    "f=$(mktemp) && trap 'rm -f \"$f\"' EXIT && cat >\"$f\" && pg_restore \"$@\" \"$f\"";
+                let script = if list.is_some() { LISTED_INSIDE } else { INSIDE };
                 let mut call = self.call("sh").args(["-c", script, "sh"]).args(words);
-                call.input = Some(file_content(archive).await?);
+                let list = list.map(|list| format!("{list}\n")).unwrap_or_default();
+                call.input = Some(file_content(list, archive).await?);
                 call
             }
         };
         let mut said = self.runner.run(call.env("PGOPTIONS", Secret::new(settings)));
         while said.next().await?.is_some() {}
+        drop(list_file);
         Ok(())
+    }
+
+    /// What is in an archive of `pg_dump -Fc`, of a section of it, as `pg_restore --list` says it.
+    pub(crate) async fn list(&self, archive: &Path, section: &str) -> Result<String> {
+        let call = self.call("pg_restore").args(["--list", section]);
+        let call = call.reading(file_content(String::new(), archive).await?);
+        let said = output_of(&*self.runner, call, LONGEST_LIST, LIST_LIMIT).await?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// The same of an archive that flows, by one session.
@@ -169,11 +201,28 @@ fn database_argument(database: &str) -> String {
     format!("dbname='{}'", database.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-async fn file_content(file: &std::path::Path) -> Result<Content> {
+/// This text, and the file after it.
+async fn file_content(text: String, file: &Path) -> Result<Content> {
     let file = file.to_owned();
-    let read = tokio::task::spawn_blocking(move || std::fs::read(file)).await;
+    let read = move || {
+        let mut all = text.into_bytes();
+        std::fs::File::open(file)?.read_to_end(&mut all)?;
+        Ok(all)
+    };
+    let read = tokio::task::spawn_blocking(read).await;
     let failed = |e: std::io::Error| Error::io(ErrorKind::Target, "read the definitions", e);
     read.map_err(|e| failed(std::io::Error::other(e)))?.map(Content::whole).map_err(failed)
+}
+
+async fn written(text: String) -> Result<tempfile::NamedTempFile> {
+    let write = move || {
+        let mut file = tempfile::NamedTempFile::new()?;
+        file.write_all(text.as_bytes())?;
+        Ok(file)
+    };
+    let written = tokio::task::spawn_blocking(write).await;
+    let failed = |e: std::io::Error| Error::io(ErrorKind::Target, "write a list of definitions", e);
+    written.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed)
 }
 
 /// In the container the server is next door: no certificate is looked at.

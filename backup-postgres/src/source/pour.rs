@@ -71,8 +71,9 @@ impl View for PostgresView {
 struct Piece {
     table: Arc<Table>,
     number: usize,
+    /// How many the table has.
+    of: usize,
     pages: Option<(u64, Option<u64>)>,
-    bytes: u64,
 }
 
 impl PostgresView {
@@ -238,7 +239,7 @@ enum From {
 }
 
 fn content(piece: Piece, from: From, counted: Arc<Mutex<Facts>>, gave_way: GaveWay) -> (Entry, Content) {
-    let entry = layout::rows_entry(&piece.table, piece.number);
+    let entry = layout::rows_entry(&piece.table, piece.number, piece.of);
     let content = Content::produce(move |feed| async move {
         let rows = match from {
             From::Worker(mut taken) => {
@@ -281,27 +282,44 @@ async fn copy(
     Ok(copy.rows())
 }
 
-/// The largest first, so that none is left alone at the end.
-fn pieces(tables: Vec<Table>, major: u32) -> Vec<Piece> {
+/// First the tables whose indexes take longest to build: a restore begins with them. Then the largest, so that none is left alone at
+/// the end. Neighbours are of different tables where that can be: rows that two sessions load into one table lie in no order.
+fn pieces(mut tables: Vec<Table>, major: u32) -> Vec<Piece> {
+    tables.sort_by_key(|table| std::cmp::Reverse((table.work, table.bytes)));
+    let mut queues: VecDeque<_> = tables.into_iter().map(|table| pieces_of(Arc::new(table), major)).collect();
     let mut out = Vec::new();
-    for table in tables {
-        let table = Arc::new(table);
-        let count =
-            if major < RANGES_SINCE { 1 } else { table.bytes.div_ceil(PIECE).clamp(1, table.pages.max(1)) };
-        let step = table.pages.div_ceil(count).max(1);
-        for number in 0..count {
-            let from = number * step;
-            if number > 0 && from >= table.pages {
-                break;
+    while let Some(mut first) = queues.pop_front() {
+        out.extend(first.pop_front());
+        if first.is_empty() {
+            continue;
+        }
+        if let Some(second) = queues.front_mut() {
+            out.extend(second.pop_front());
+            if second.is_empty() {
+                queues.pop_front();
             }
+        }
+        queues.push_front(first);
+    }
+    out
+}
+
+fn pieces_of(table: Arc<Table>, major: u32) -> VecDeque<Piece> {
+    let count =
+        if major < RANGES_SINCE { 1 } else { table.bytes.div_ceil(PIECE).clamp(1, table.pages.max(1)) };
+    let step = table.pages.div_ceil(count).max(1);
+    let mut out: VecDeque<_> = (0..count)
+        .map(|number| (number as usize, number * step))
+        .take_while(|(number, from)| *number == 0 || *from < table.pages)
+        .map(|(number, from)| {
             // The last piece has no end: what is beyond came later, and is not seen.
             let to = (from + step < table.pages).then_some(from + step);
             let pages = (count > 1).then_some((from, to));
-            let bytes = table.bytes / count;
-            out.push(Piece { table: table.clone(), number: number as usize, pages, bytes });
-        }
-    }
-    out.sort_by_key(|piece| std::cmp::Reverse(piece.bytes));
+            Piece { table: table.clone(), number, of: 0, pages }
+        })
+        .collect();
+    let of = out.len();
+    out.iter_mut().for_each(|piece| piece.of = of);
     out
 }
 
@@ -377,6 +395,9 @@ mod tests {
             bytes,
             condition: None,
             of_extension: false,
+            keys: vec![],
+            indexes: vec![],
+            work: 0,
             denied: None,
         }
     }
@@ -393,8 +414,18 @@ mod tests {
             ranges.sort_unstable();
             assert_eq!((ranges[0].0, ranges[ranges.len() - 1].1), (0, None));
             assert!(ranges.windows(2).all(|w| w[0].1 == Some(w[1].0)), "{ranges:?}");
+            assert!(pieces.iter().all(|p| p.of == pieces.len()));
         }
         assert_eq!(pieces(vec![table(PIECE * 3, 100_000)], 13).len(), 1);
+    }
+
+    #[test]
+    fn what_takes_longest_to_restore_comes_first_and_neighbours_are_of_different_tables() {
+        let indexed = Table { work: 1, ..table(1, 1) };
+        let all = pieces(vec![table(PIECE * 2, 100), table(8, 1), indexed, table(PIECE * 3, 100)], 17);
+        let names: Vec<_> = all.iter().map(|p| (p.table.bytes, p.number)).collect();
+        let (three, two) = (PIECE * 3, PIECE * 2);
+        assert_eq!(names, [(1, 0), (three, 0), (two, 0), (three, 1), (two, 1), (three, 2), (8, 0)]);
     }
 
     #[test]

@@ -32,6 +32,16 @@ pub(super) struct Received {
     pub(super) refresh: Option<String>,
 }
 
+/// What of a table has been loaded.
+#[derive(Clone, Default)]
+pub(super) struct Loaded {
+    pub(super) rows: u64,
+    /// Its extension may have put some there before.
+    pub(super) of_extension: bool,
+    bytes: u64,
+    pieces: usize,
+}
+
 impl Shadow {
     pub(super) async fn take(&self, entry: Entry, content: Content) -> Result<Put> {
         let mut content = content.hashed(&entry);
@@ -109,9 +119,19 @@ impl Shadow {
             })?;
         let (subject, measure) = layout::rows_fact(&of.schema, &of.table, path);
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, measure, Fact::Count(rows));
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let sum = loaded.entry((of.schema, of.table)).or_insert((0, of.of_extension));
-        sum.0 += rows;
+        let (whole, bytes) = {
+            let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+            let sum = loaded.entry((of.schema.clone(), of.table.clone())).or_default();
+            sum.of_extension = of.of_extension;
+            sum.rows += rows;
+            sum.bytes += content.delivered();
+            sum.pieces += 1;
+            (sum.pieces == of.pieces, sum.bytes)
+        };
+        let schema = self.received.lock().unwrap_or_else(PoisonError::into_inner).schema.clone();
+        if let Some(schema) = schema.filter(|_| whole && !of.of_extension) {
+            self.indexes.begin(&of, bytes, schema);
+        }
         Ok(())
     }
 }

@@ -1,6 +1,9 @@
 //! The database that is filled beside the old one.
 
-use super::put::Received;
+use super::{
+    indexes::Indexes,
+    put::{Loaded, Received},
+};
 use crate::{
     catalog,
     client::Session,
@@ -14,9 +17,11 @@ use async_trait::async_trait;
 use backup_core::{
     Content, Context, Entry, Error, ErrorKind, Fact, Facts, Proof, Put, Result, Severity, Sink, Tally,
 };
+use futures::StreamExt;
 use std::{
     collections::{BTreeMap, HashSet},
     fmt,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -46,8 +51,9 @@ pub(super) struct Shadow {
     permits: Arc<Semaphore>,
     pub(super) tally: Mutex<Tally>,
     pub(super) facts: Mutex<Facts>,
-    /// Rows loaded, by table: schema, name, and whether an extension may have put some there before.
-    pub(super) loaded: Mutex<BTreeMap<(String, String), (u64, bool)>>,
+    /// By schema and name of the table.
+    pub(super) loaded: Mutex<BTreeMap<(String, String), Loaded>>,
+    pub(super) indexes: Indexes,
     /// All of it came as one archive of pg_dump.
     pub(super) dumped: AtomicBool,
 }
@@ -82,7 +88,6 @@ impl Shadow {
             name: name.to_owned(),
             component: component.to_owned(),
             major,
-            tools,
             cx: cx.clone(),
             received: Mutex::default(),
             opened: OnceCell::new(),
@@ -91,7 +96,9 @@ impl Shadow {
             tally: Mutex::default(),
             facts: Mutex::default(),
             loaded: Mutex::default(),
+            indexes: Indexes::new(tools.clone(), name, server.config.no_owner, cx),
             dumped: AtomicBool::new(false),
+            tools,
             server,
         })
     }
@@ -147,7 +154,7 @@ impl Shadow {
         session.query_within(WORK, &create).await.map_err(failed())?;
         session.close().await;
         if let Some(schema) = schema {
-            self.vendor_restore(schema.path(), &["--section=pre-data"], 1).await?;
+            self.vendor_restore(schema.path(), &["--section=pre-data"], None, 1).await?;
         }
         let mut inside = self.session().await?;
         let tables = catalog::tables(&mut inside, catalog::Sizes::Estimated).await.map_err(failed())?;
@@ -156,12 +163,18 @@ impl Shadow {
         Ok(Opened { tables, properties })
     }
 
-    async fn vendor_restore(&self, archive: &std::path::Path, section: &[&str], jobs: usize) -> Result<()> {
+    async fn vendor_restore(
+        &self,
+        archive: &Path,
+        section: &[&str],
+        items: Option<&[u32]>,
+        jobs: usize,
+    ) -> Result<()> {
         let mut arguments = section.to_vec();
         if self.server.config.no_owner {
             arguments.extend(["--no-owner", "--no-privileges"]);
         }
-        let restoring = self.tools.restore(&self.name, archive, &arguments, jobs, MAINTENANCE);
+        let restoring = self.tools.restore(&self.name, archive, &arguments, items, (jobs, MAINTENANCE));
         let restored = tokio::select! {
             restored = restoring => restored,
             () = self.cx.cancel.cancelled() => return Err(Error::cancelled()),
@@ -220,6 +233,7 @@ impl Shadow {
     /// Ends all sessions: nobody may be in a database that is renamed or dropped.
     pub(super) async fn close(&self) {
         self.permits.close();
+        self.indexes.end().await;
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         futures::future::join_all(idle.into_iter().map(Session::close)).await;
     }
@@ -233,7 +247,7 @@ impl Shadow {
             self.run("set the sequences", &sql).await?;
         }
         if let Some(schema) = schema {
-            self.vendor_restore(schema.path(), &["--section=post-data"], self.cx.tasks).await?;
+            self.post_data(schema.path()).await?;
         }
         let mut facts = self.count().await?;
         if self.dumped.load(Relaxed) {
@@ -245,26 +259,64 @@ impl Shadow {
                 self.run("fill the materialized views", statement).await?;
             }
         }
-        self.run("gather statistics", "ANALYZE").await?;
+        self.gather_statistics().await?;
         facts.add_missing(self.set_properties(&opened.properties).await?);
         Ok(facts)
+    }
+
+    /// What belongs to full tables, as far as it was not built while others were loaded.
+    async fn post_data(&self, archive: &Path) -> Result<()> {
+        let (section, tasks) = (["--section=post-data"], self.cx.tasks);
+        let Some(keys) = self.indexes.not_begun() else {
+            return self.vendor_restore(archive, &section, None, tasks).await;
+        };
+        // Foreign keys need the keys of other tables: first all of those, beside those that are being built.
+        if !keys.is_empty() {
+            self.vendor_restore(archive, &section, Some(&keys), tasks).await?;
+        }
+        let rest = self.indexes.rest(&keys).await;
+        match rest.is_empty() {
+            true => Ok(()),
+            false => self.vendor_restore(archive, &section, Some(&rest), tasks).await,
+        }
+    }
+
+    /// What the planner of queries needs, so that the first queries after a restore are no slower than later ones.
+    async fn gather_statistics(&self) -> Result<()> {
+        let failed = || error::target("gather statistics", &self.server);
+        let mut session = self.session().await?;
+        let statements = catalog::analyses(&mut session).await.map_err(failed())?;
+        session.close().await;
+        let gathering = statements.into_iter().map(|sql| async move {
+            self.with_session(async |session| {
+                tokio::select! {
+                    done = session.query_within(WORK, &sql) => done.map(drop).map_err(failed()),
+                    () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
+                }
+            })
+            .await
+        });
+        let mut gathering = futures::stream::iter(gathering).buffer_unordered(self.cx.tasks);
+        while let Some(gathered) = gathering.next().await {
+            gathered?;
+        }
+        Ok(())
     }
 
     /// Counts on the server what was loaded: what a rule or a broken disk swallowed would be missing here.
     async fn count(&self) -> Result<Facts> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let counting = loaded.iter().filter(|(_, (_, of_extension))| !of_extension).map(
-            |((schema, name), (rows, _))| async move {
-                let counted = self.count_of(schema, name).await?;
-                if counted == *rows {
-                    return Ok(());
-                }
-                let message = format!("{rows} rows were loaded, and {counted} are there");
-                Err(Error::damaged("count the rows", message).on(qualified(schema, name)))
-            },
-        );
+        let of_user = loaded.iter().filter(|(_, loaded)| !loaded.of_extension);
+        let counting = of_user.map(|((schema, name), Loaded { rows, .. })| async move {
+            let counted = self.count_of(schema, name).await?;
+            if counted == *rows {
+                return Ok(());
+            }
+            let message = format!("{rows} rows were loaded, and {counted} are there");
+            Err(Error::damaged("count the rows", message).on(qualified(schema, name)))
+        });
         let mut counting = futures::stream::FuturesUnordered::from_iter(counting);
-        while let Some(counted) = futures::StreamExt::next(&mut counting).await {
+        while let Some(counted) = counting.next().await {
             counted?;
         }
         drop(counting);
