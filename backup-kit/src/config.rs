@@ -179,55 +179,18 @@ impl Config {
             ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut modules = BTreeMap::new();
+        let mut mistakes = Vec::new();
         for (name, module) in raw.modules {
-            if !is_component_name(&name) {
-                return Err(text.error_at(&["modules", &name], bad_name(&name)));
+            if let Some(read) = read_module(&name, module, folder, &text, registry, &mut mistakes) {
+                modules.insert(name, read);
             }
-            let mut read = Module::new(&name).registry(registry.clone()).app(module.app);
-            for (component, source) in module.sources {
-                let path = ["modules", &name, "sources", &component];
-                if !is_component_name(&component) {
-                    return Err(text.error_at(&path, bad_name(&component)));
-                }
-                let spec = source_spec(&path, source, folder, &text, registry)?;
-                read = read.source(component, spec);
-            }
-            if read.components().next().is_none() {
-                return Err(text.error_at(&["modules", &name], format!("the module `{name}` has no sources")));
-            }
-            if let Some(health) = module.health {
-                let health = health_check(&health)
-                    .map_err(|e| text.error_at(&["modules", &name, "health"], e.message()))?;
-                read = read.health(health);
-            }
-            modules.insert(name, read);
         }
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
-            PortableArchive::check_place(&archive.url).map_err(|e| {
-                text.error_at(&["archives", name, "url"], format!("{}: {}", archive.url, e.message()))
-            })?;
-            archive.url = from_folder(folder, &archive.url);
-            credentials::complete(name, archive, folder, var)
-                .map_err(|e| text.error_at(&["archives", name], e.message()))?;
-            let own_path = |path: &Path| PathBuf::from(from_folder(folder, &path.to_string_lossy()));
-            archive.identity = archive.identity.as_deref().map(own_path);
-            match &mut archive.encrypt {
-                Some(EncryptConfig::Recipients(keys)) if keys.is_empty() => {
-                    let path = ["archives", name, "encrypt"];
-                    return Err(text.error_at(&path, "`recipients` is empty: nobody could read the backups"));
-                }
-                Some(EncryptConfig::Recipients(keys)) => {
-                    for key in keys.iter_mut().filter(|key| !Recipients::is_key(key)) {
-                        *key = from_folder(folder, key);
-                    }
-                }
-                Some(EncryptConfig::PassphraseFile(file)) => *file = own_path(file),
-                None => {}
-            }
-            crate::archive::configured(&archive.as_if_asked()).open().map_err(|e| {
-                text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message()))
-            })?;
+            mistakes.extend(complete_archive(name, archive, folder, &text, var).err());
+        }
+        if let Some(e) = all_of(mistakes, file) {
+            return Err(e);
         }
         Ok(Config { file: file.to_owned(), modules, archives })
     }
@@ -274,6 +237,87 @@ impl Config {
         };
         Error::new(ErrorKind::Usage, "use the configuration", message).on(self.file.display())
     }
+}
+
+/// Every mistake with its line; what is alone speaks for itself.
+fn all_of(mut mistakes: Vec<Error>, file: &Path) -> Option<Error> {
+    if mistakes.len() < 2 {
+        return mistakes.pop();
+    }
+    let line = |e: &Error| format!("{}: {}", e.subject().unwrap_or_default(), e.message());
+    let lines: Vec<String> = mistakes.iter().map(line).collect();
+    let message = format!("it has {} mistakes\n{}", lines.len(), lines.join("\n"));
+    Some(Error::new(ErrorKind::Usage, "read the configuration", message).on(file.display()))
+}
+
+/// A module with all its sources; `None` if it cannot be one.
+fn read_module(
+    name: &str,
+    module: ModuleConfig,
+    folder: &Path,
+    text: &Text<'_>,
+    registry: &Registry,
+    mistakes: &mut Vec<Error>,
+) -> Option<Module> {
+    let before = mistakes.len();
+    if !is_component_name(name) {
+        mistakes.push(text.error_at(&["modules", name], bad_name(name)));
+    }
+    if module.sources.is_empty() {
+        mistakes.push(text.error_at(&["modules", name], format!("the module `{name}` has no sources")));
+    }
+    let mut read = Module::new(name).registry(registry.clone()).app(module.app);
+    for (component, source) in module.sources {
+        let path = ["modules", name, "sources", &component];
+        if !is_component_name(&component) {
+            mistakes.push(text.error_at(&path, bad_name(&component)));
+        }
+        match source_spec(&path, source, folder, text, registry) {
+            Ok(spec) => read = read.source(component, spec),
+            Err(e) => mistakes.push(e),
+        }
+    }
+    match module.health.as_ref().map(health_check) {
+        Some(Ok(health)) => read = read.health(health),
+        Some(Err(e)) => mistakes.push(text.error_at(&["modules", name, "health"], e.message())),
+        None => {}
+    }
+    (mistakes.len() == before).then_some(read)
+}
+
+/// Completes an archive by what the environment and the folder of the file say, and tries whether it could be used.
+fn complete_archive(
+    name: &str,
+    archive: &mut ArchiveConfig,
+    folder: &Path,
+    text: &Text<'_>,
+    var: &dyn Fn(&str) -> Option<String>,
+) -> Result<()> {
+    PortableArchive::check_place(&archive.url).map_err(|e| {
+        text.error_at(&["archives", name, "url"], format!("{}: {}", archive.url, e.message()))
+    })?;
+    archive.url = from_folder(folder, &archive.url);
+    credentials::complete(name, archive, folder, var)
+        .map_err(|e| text.error_at(&["archives", name], e.message()))?;
+    let own_path = |path: &Path| PathBuf::from(from_folder(folder, &path.to_string_lossy()));
+    archive.identity = archive.identity.as_deref().map(own_path);
+    match &mut archive.encrypt {
+        Some(EncryptConfig::Recipients(keys)) if keys.is_empty() => {
+            let path = ["archives", name, "encrypt"];
+            return Err(text.error_at(&path, "`recipients` is empty: nobody could read the backups"));
+        }
+        Some(EncryptConfig::Recipients(keys)) => {
+            for key in keys.iter_mut().filter(|key| !Recipients::is_key(key)) {
+                *key = from_folder(folder, key);
+            }
+        }
+        Some(EncryptConfig::PassphraseFile(file)) => *file = own_path(file),
+        None => {}
+    }
+    crate::archive::configured(&archive.as_if_asked())
+        .open()
+        .map_err(|e| text.error_at(&["archives", name], format!("{}: {}", archive.url, e.message())))?;
+    Ok(())
 }
 
 fn health_check(config: &HealthConfig) -> Result<Health> {
