@@ -359,7 +359,7 @@ fn damage_is_found_and_named() {
     fs::write(place.path("x.tar"), bytes).unwrap();
     let ran = place.expect(7, &["verify", "x.tar"]);
     assert!(ran.stdout.contains("tree/large"), "{}", ran.stdout);
-    place.expect(1, &["restore", "x.tar", "--to", "c"]);
+    place.expect(7, &["restore", "x.tar", "--to", "c"]);
     assert!(!place.path("c").exists(), "a damaged backup leaves nothing behind");
     let whole = fs::read(place.path("x.tar")).unwrap();
     fs::write(place.path("x.tar"), &whole[..whole.len() - 3000]).unwrap();
