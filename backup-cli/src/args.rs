@@ -282,6 +282,12 @@ pub(crate) struct Restore {
     /// What the backup lacks stays; of both, the backup's
     #[arg(long)]
     pub(crate) merge: bool,
+    /// Definitions without data: tables without rows
+    #[arg(long, conflicts_with = "data_only")]
+    pub(crate) schema_only: bool,
+    /// Data without definitions: those that are there stay, their data is replaced
+    #[arg(long)]
+    pub(crate) data_only: bool,
     /// Also users, roles and their grants, if the backup has them; those that are there stay as they are
     #[arg(long)]
     pub(crate) globals: bool,
@@ -292,7 +298,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) salvage: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "globals", "accept", "salvage"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "schema_only", "data_only", "globals", "accept", "salvage"])]
     pub(crate) undo: bool,
 }
 

@@ -117,13 +117,16 @@ pub enum Selection {
     /// Those whose path, or one of whose parents, matches; with the directories above them. The argument is the path
     /// inside the component.
     Matching(PathMatcher),
+    /// Those whose path matches, whatever their parents are; with the directories above them.
+    Exactly(PathMatcher),
 }
 
 impl Selection {
-    /// Whether this path, or one of its parents, matches.
+    /// Whether this path is selected.
     pub fn covers(&self, path: &[u8]) -> bool {
         match self {
             Selection::All => true,
+            Selection::Exactly(matches) => matches(path),
             Selection::Matching(matches) => {
                 matches(path)
                     || path
@@ -144,7 +147,11 @@ impl Selection {
 
 impl fmt::Debug for Selection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_all() { "All" } else { "Matching" })
+        f.write_str(match self {
+            Selection::All => "All",
+            Selection::Matching(_) => "Matching",
+            Selection::Exactly(_) => "Exactly",
+        })
     }
 }
 

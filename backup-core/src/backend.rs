@@ -32,6 +32,21 @@ pub trait Backend: Send + Sync {
     fn recognise(&self, _container: &ContainerFacts, _inside: Option<&str>) -> Option<Named> {
         None
     }
+
+    /// How its entries are told apart where a part of a backup is restored; `None`: every entry stands for itself, and definitions
+    /// are not apart from data.
+    fn parts(&self) -> Option<Parts> {
+        None
+    }
+}
+
+/// What the path of an entry says of it, for restores of a part.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts {
+    /// It holds data and no definitions: a restore with `schema_only` leaves it out. Asked of paths of files.
+    pub is_data: fn(&[u8]) -> bool,
+    /// It is read for whatever part is restored, because that means nothing without it.
+    pub goes_along: fn(&[u8]) -> bool,
 }
 
 /// A source or target that was named in one text.

@@ -39,7 +39,7 @@ mod target;
 pub use archive::{
     Archive, BackupReader, BackupWriter, Conclusion, Depth, Listed, PathMatcher, RunLock, Selection,
 };
-pub use backend::{Backend, Named};
+pub use backend::{Backend, Named, Parts};
 pub use budget::{Budget, Reservation};
 pub use command::{CommandRunner, HostRunner, OutputWatch, ToolCommand, feed_input, not_found, output_of};
 pub use container::{ContainerEngine, ContainerFacts, ContainerMount, NoContainers};

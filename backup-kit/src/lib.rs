@@ -28,8 +28,8 @@ pub use backup_core::encryption::{Identities, NewIdentity};
 pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
     Content, Context, Depth, Entry, ErrorKind, Event, Fact, Healed, Kind, Listed, Manifest, Named, Note,
-    Notes, Observer, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal, Posix, ReadBack,
-    Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path, met_damage,
+    Notes, Observer, Parts, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal, Posix,
+    ReadBack, Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path, met_damage,
     without_secrets,
 };
 pub use choose::{Which, choose};

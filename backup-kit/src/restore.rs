@@ -33,6 +33,8 @@ pub struct Restore {
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
     merge: bool,
+    schema_only: bool,
+    data_only: bool,
     globals: bool,
     accept: Vec<String>,
     salvage: bool,
@@ -55,6 +57,8 @@ impl Restore {
             to: Vec::new(),
             no_owner: false,
             merge: false,
+            schema_only: false,
+            data_only: false,
             globals: false,
             accept: Vec::new(),
             salvage: false,
@@ -145,6 +149,18 @@ impl Restore {
         self
     }
 
+    /// Definitions without data: tables without rows.
+    pub fn schema_only(mut self, yes: bool) -> Self {
+        self.schema_only = yes;
+        self
+    }
+
+    /// Data without definitions: those that are there stay, and the data that is there is replaced by the backup's.
+    pub fn data_only(mut self, yes: bool) -> Self {
+        self.data_only = yes;
+        self
+    }
+
     /// Also what belongs to a whole server and not to a database, where the backup has it: users, roles and their grants. Those that
     /// are there already stay as they are.
     pub fn globals(mut self, yes: bool) -> Self {
@@ -220,6 +236,9 @@ impl Restore {
         which: &Which,
         cx: backup_core::Context,
     ) -> Result<RestorePlan> {
+        if self.schema_only && self.data_only {
+            return Err(usage("definitions alone and data alone exclude each other").into());
+        }
         let manifest = reader.manifest().clone();
         let selections = Selections::of(&self.only, &manifest)?;
         let mut members = Vec::new();
@@ -307,25 +326,33 @@ impl Restore {
                 config.insert(key.into(), Value::Bool(true));
             }
         }
-        if self.merge {
-            match config.as_object_mut().filter(|_| knows("merge")) {
-                Some(config) => drop(config.insert("merge".into(), Value::Bool(true))),
+        let apart = "has no definitions apart from its data";
+        for (key, wanted, cannot) in [
+            ("merge", self.merge, "cannot be merged"),
+            ("schema_only", self.schema_only, apart),
+            ("data_only", self.data_only, apart),
+        ] {
+            if !wanted {
+                continue;
+            }
+            match config.as_object_mut().filter(|_| knows(key)) {
+                Some(config) => drop(config.insert(key.into(), Value::Bool(true))),
                 None => {
-                    let message = format!("a store of the kind {} cannot be merged", component.header.kind);
-                    return Err(usage(message)
-                        .on(name)
-                        .hint("leave --merge out, or this component (--only)")
-                        .into());
+                    let message = format!("a store of the kind {} {cannot}", component.header.kind);
+                    let option = key.replace('_', "-");
+                    let hint = format!("leave --{option} out, or this component (--only)");
+                    return Err(usage(message).on(name).hint(hint).into());
                 }
             }
         }
         guard::archive_not_replaced(self.archive.local_path(), backend.kind(), &config)
             .map_err(|e| e.on(name))?;
         let target = backend.target(name, config).map_err(|e| e.on(name))?;
+        let selection = only::completed(selections.selection(name), backend.parts(), self.schema_only);
         let member = RestoreMember {
             component: name.clone(),
             kind: component.header.kind.clone(),
-            selection: selections.selection(name),
+            selection,
             target,
             disposable,
         };

@@ -1,7 +1,9 @@
 //! How sources and targets of PostgreSQL are made.
 
-use crate::{PostgresConfig, address::Address, source::PostgresSource, target::PostgresTarget};
-use backup_core::{Backend, ContainerEngine, ContainerFacts, Named, NoContainers, Result, Source, Target};
+use crate::{PostgresConfig, address::Address, layout, source::PostgresSource, target::PostgresTarget};
+use backup_core::{
+    Backend, ContainerEngine, ContainerFacts, Named, NoContainers, Parts, Result, Source, Target,
+};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -50,6 +52,10 @@ impl Backend for PostgresBackend {
 
     fn recover(&self, undo: Value) -> Result<Box<dyn Target>> {
         Ok(Box::new(PostgresTarget::recover(undo, self.engine.clone())?))
+    }
+
+    fn parts(&self) -> Option<Parts> {
+        Some(Parts { is_data: layout::is_data, goes_along: layout::goes_along })
     }
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {

@@ -233,8 +233,8 @@ fn table(row: Row) -> Result<Table, ClientError> {
     })
 }
 
-/// The state of all sequences, as statements that set it. Read outside of any moment: a sequence is never behind the rows.
-pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientError> {
+/// `"schema"."name"` of all sequences of the user.
+pub(crate) async fn sequence_names(session: &mut Session) -> Result<Vec<String>, ClientError> {
     let names = session
         .query(
             "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -246,13 +246,21 @@ pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientErr
              ORDER BY 1, 2",
         )
         .await?;
-    let names: Vec<String> = names
-        .into_iter()
-        .filter_map(|row| {
-            let mut row = row.into_iter();
-            Some(qualified(&row.next()??, &row.next()??))
-        })
-        .collect();
+    let names = names.into_iter().filter_map(|row| {
+        let mut row = row.into_iter();
+        Some(qualified(&row.next()??, &row.next()??))
+    });
+    Ok(names.collect())
+}
+
+/// How a statement begins that sets this sequence.
+pub(crate) fn setting_of(sequence: &str) -> String {
+    format!("SELECT pg_catalog.setval({}, ", literal(sequence))
+}
+
+/// The state of all sequences, as statements that set it. Read outside of any moment: a sequence is never behind the rows.
+pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientError> {
+    let names = sequence_names(session).await?;
     let mut out = String::new();
     for some in names.chunks(200) {
         let each =
@@ -262,14 +270,14 @@ pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientErr
                 return Err(ClientError::Protocol(format!("a sequence without its state: {row:?}")));
             };
             let called = called == "t";
-            out.push_str(&format!("SELECT pg_catalog.setval({}, {value}, {called});\n", literal(name)));
+            out.push_str(&format!("{}{value}, {called});\n", setting_of(name)));
         }
     }
     Ok(out)
 }
 
-/// Statements that fill the materialized views that are filled, in an order in which each finds what it needs.
-pub(crate) async fn refreshes(session: &mut Session) -> Result<String, ClientError> {
+/// Statements that fill the materialized views, or those that are filled, in an order in which each finds what it needs.
+pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Result<String, ClientError> {
     let views = session
         .query(
             "SELECT c.oid, n.nspname, c.relname, c.relkind, c.relispopulated FROM pg_catalog.pg_class c
@@ -294,7 +302,7 @@ pub(crate) async fn refreshes(session: &mut Session) -> Result<String, ClientErr
     let (mut filled, mut names) = (BTreeSet::new(), Vec::new());
     for row in views {
         if let [Some(oid), Some(schema), Some(name), Some(kind), Some(populated)] = row.as_slice() {
-            let name = (kind == "m" && populated == "t").then(|| qualified(schema, name));
+            let name = (kind == "m" && (populated == "t" || !filled_only)).then(|| qualified(schema, name));
             names.push((oid.clone(), name));
         }
     }

@@ -50,6 +50,12 @@ pub struct PostgresConfig {
     /// Restore: owners and privileges are not set; everything belongs to the user that restores.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_owner: bool,
+    /// Restore: definitions alone, without rows.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub schema_only: bool,
+    /// Restore: rows alone. The definitions that are there stay, and their rows are replaced by the backup's.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub data_only: bool,
     /// Restore: database to connect to while the other one is replaced; `postgres` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_database: Option<String>,

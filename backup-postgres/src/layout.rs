@@ -28,6 +28,17 @@ pub(crate) fn is_dump(path: &str) -> bool {
     !path.contains('/') && path.ends_with(".dump")
 }
 
+/// What a part of a database means nothing without.
+pub(crate) fn goes_along(path: &[u8]) -> bool {
+    [PROPERTIES, SCHEMA, SEQUENCES].iter().any(|p| p.as_bytes() == path)
+}
+
+/// Rows, large objects and what they have made of the database, but not the dump that has all in one file.
+pub(crate) fn is_data(path: &[u8]) -> bool {
+    let states = [LARGE_OBJECTS, SEQUENCES, REFRESH].iter().any(|p| p.as_bytes() == path);
+    states || path.ends_with(b".copy") || path.ends_with(b".copybin")
+}
+
 /// The subject and measure of the rows of a table in a dump.
 pub(crate) fn dumped_rows_fact(schema: &str, table: &str) -> (String, &'static str) {
     (format!("table {schema}.{table}"), "rows")

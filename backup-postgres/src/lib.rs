@@ -14,6 +14,7 @@ mod quote;
 mod server;
 mod source;
 mod target;
+mod toc;
 mod tools;
 
 pub use backend::PostgresBackend;

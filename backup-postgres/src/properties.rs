@@ -83,6 +83,7 @@ impl Properties {
             list.sort();
         }
         read.settings.sort();
+        read.comment = read.comment.and_then(without_mark);
         Ok(Some(read))
     }
 
@@ -170,6 +171,17 @@ impl Properties {
     }
 }
 
+/// How the last line of the comment of a restored database begins, until it is settled: no property of the database.
+pub(crate) const MARK: &str = "[backup restore ";
+
+fn without_mark(comment: String) -> Option<String> {
+    match comment.rsplit_once('\n') {
+        Some((text, last)) if last.starts_with(MARK) => Some(text.to_owned()),
+        None if comment.starts_with(MARK) => None,
+        _ => Some(comment),
+    }
+}
+
 /// A privilege is a word of SQL: nothing else of an archive gets between the words.
 fn keyword(word: &str) -> String {
     word.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').collect()
@@ -242,6 +254,13 @@ mod tests {
         assert_eq!(setting_value("search_path", ""), "''");
         assert_eq!(setting_value("work_mem", "64MB"), "'64MB'");
         assert_eq!(setting_name("app.Key"), "\"app\".\"Key\"");
+    }
+
+    #[test]
+    fn the_mark_of_a_restore_is_no_comment() {
+        assert_eq!(without_mark("[backup restore x]".into()), None);
+        assert_eq!(without_mark("a\nb\n[backup restore x]".into()).as_deref(), Some("a\nb"));
+        assert_eq!(without_mark("[backup restore x]\nb".into()).as_deref(), Some("[backup restore x]\nb"));
     }
 
     #[test]

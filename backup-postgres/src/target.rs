@@ -2,6 +2,8 @@
 
 mod dump;
 mod indexes;
+mod part;
+mod present;
 mod publish;
 mod put;
 mod shadow;
@@ -10,6 +12,7 @@ mod survey;
 use crate::{PostgresConfig, client::Session, error, server::Server};
 use async_trait::async_trait;
 use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
+use part::Part;
 use publish::Swap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -43,6 +46,15 @@ impl Names {
     }
 }
 
+/// What of a backup is restored.
+#[derive(Clone, Debug, Default)]
+struct Choice {
+    /// Not all that the component has.
+    selective: bool,
+    /// Of its definitions only these.
+    part: Option<Part>,
+}
+
 pub(crate) struct PostgresTarget {
     undo: Undo,
     names: Names,
@@ -50,6 +62,7 @@ pub(crate) struct PostgresTarget {
     server: Option<Server>,
     /// Number of the database that the plan replaces; 0: none is there.
     surveyed: Option<u64>,
+    choice: Choice,
     shadow: Option<Arc<Shadow>>,
 }
 
@@ -71,7 +84,15 @@ impl PostgresTarget {
 
     fn of(undo: Undo, engine: Arc<dyn ContainerEngine>) -> Self {
         let names = Names::new(&undo.id);
-        PostgresTarget { undo, names, engine, server: None, surveyed: None, shadow: None }
+        PostgresTarget {
+            undo,
+            names,
+            engine,
+            server: None,
+            surveyed: None,
+            choice: Choice::default(),
+            shadow: None,
+        }
     }
 
     /// The server, found out once.
@@ -110,9 +131,10 @@ impl fmt::Display for PostgresTarget {
 
 #[async_trait]
 impl Target for PostgresTarget {
-    async fn survey(&mut self, incoming: &Incoming, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         let server = self.server().await?;
-        let (survey, oid) = survey::survey(&server, incoming).await?;
+        self.choice = survey::choice(incoming, cx).await?;
+        let (survey, oid) = survey::survey(&server, incoming, &self.choice).await?;
         self.surveyed = Some(oid);
         Ok(survey)
     }
@@ -124,7 +146,9 @@ impl Target for PostgresTarget {
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let server = self.server().await?;
-        let shadow = Arc::new(Shadow::new(server, &self.names.shadow, &self.undo.component, cx).await?);
+        let choice = self.choice.clone();
+        let shadow = Shadow::new(server, &self.names.shadow, &self.undo.component, choice, cx).await?;
+        let shadow = Arc::new(shadow);
         self.shadow = Some(shadow.clone());
         Ok(shadow)
     }

@@ -97,6 +97,8 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .settle(args.settle)
         .no_owner(args.no_owner)
         .merge(args.merge)
+        .schema_only(args.schema_only)
+        .data_only(args.data_only)
         .globals(args.globals)
         .salvage(args.salvage)
         .cancel(session.cancel.clone())

@@ -1,6 +1,6 @@
 //! What of a backup is restored: components, and globs inside them.
 
-use backup_core::{Error, ErrorKind, Manifest, Result, Selection};
+use backup_core::{Error, ErrorKind, Manifest, Parts, Result, Selection};
 use globset::{GlobBuilder, GlobMatcher};
 use std::{
     fmt,
@@ -134,6 +134,16 @@ impl Selections {
     }
 }
 
+/// What is selected, less what `schema_only` leaves out, and with what the store needs for any part.
+pub(super) fn completed(selection: Selection, parts: Option<Parts>, schema_only: bool) -> Selection {
+    let Some(parts) = parts.filter(|_| schema_only || !selection.is_all()) else { return selection };
+    Selection::Exactly(Arc::new(move |path| {
+        // Asked of every path: it keeps what has matched.
+        let covered = selection.covers(path);
+        covered && !(schema_only && (parts.is_data)(path)) || (parts.goes_along)(path)
+    }))
+}
+
 #[cfg(unix)]
 fn matches(glob: &GlobMatcher, path: &[u8]) -> bool {
     use std::os::unix::ffi::OsStrExt;
@@ -153,12 +163,29 @@ fn usage(message: impl fmt::Display) -> Error {
 mod tests {
     use super::*;
 
+    type PathGlob = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
     #[test]
     fn a_component_and_a_glob_are_parted_at_the_first_slash() {
         assert_eq!("db".parse::<Only>().unwrap(), Only::component("db"));
         assert_eq!("db/".parse::<Only>().unwrap(), Only::component("db"));
         assert_eq!("files/a/*.txt".parse::<Only>().unwrap(), Only::matching("files", "a/*.txt"));
         assert!("/a".parse::<Only>().is_err());
+    }
+
+    #[test]
+    fn definitions_alone_leave_data_out_and_what_a_part_needs_goes_along() {
+        let parts = Parts { is_data: |path| path.ends_with(b".rows"), goes_along: |path| path == b"schema" };
+        let all = completed(Selection::All, Some(parts), false);
+        assert!(all.is_all());
+        let definitions = completed(Selection::All, Some(parts), true);
+        assert!(definitions.covers(b"t/keys") && !definitions.covers(b"t/a.rows") && !definitions.is_all());
+        let table: PathGlob = Arc::new(|path: &[u8]| path == b"t");
+        let part = completed(Selection::Matching(table.clone()), Some(parts), false);
+        assert!(part.covers(b"t/a.rows") && part.covers(b"schema") && !part.covers(b"u/a.rows"));
+        let both = completed(Selection::Matching(table.clone()), Some(parts), true);
+        assert!(both.covers(b"t/keys") && both.covers(b"schema") && !both.covers(b"t/a.rows"));
+        assert!(!completed(Selection::Matching(table), None, true).covers(b"schema"));
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl PostgresView {
             (
                 properties.map_err(failed())?.ok_or_else(renamed)?,
                 catalog::sequences(&mut leader).await.map_err(failed())?,
-                catalog::refreshes(&mut leader).await.map_err(failed())?,
+                catalog::refreshes(&mut leader, true).await.map_err(failed())?,
                 catalog::large_objects(&mut leader).await.map_err(failed())?,
             )
         };

@@ -25,12 +25,18 @@ impl Shadow {
 
     /// Definitions and rows of all that there is. What came before a failure is in a database that is dropped.
     pub(super) async fn whole_dump(&self, content: &mut Content) -> Result<(), Taking> {
-        if self.opened_for_dump().await?.is_none() {
+        let how = &self.server.config;
+        let (opened, arguments): (_, &[&str]) = match (how.data_only, how.schema_only) {
+            (true, _) => (self.opened().await?, &["--data-only"]),
+            (_, true) => (self.opened_for_dump().await?, &["--schema-only"]),
+            _ => (self.opened_for_dump().await?, &[]),
+        };
+        if opened.is_none() {
             drain(content).await?;
             let message = format!("{} is not restored with it", layout::PROPERTIES);
             return Err(Taking::Target(Error::damaged("restore the dump", message)));
         }
-        self.restore_flowing("restore the dump", &[], content).await?;
+        self.restore_flowing("restore the dump", arguments, content).await?;
         self.dumped.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }

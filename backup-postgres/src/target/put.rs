@@ -1,6 +1,6 @@
 //! What is done with each entry of a component.
 
-use super::shadow::Shadow;
+use super::{present, shadow::Shadow};
 use crate::{
     catalog,
     client::ClientError,
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Definitions and statements are not data: a database with more of them than this is none that was ever seen.
-const MOST_STATEMENTS: usize = 256 << 20;
+pub(super) const MOST_STATEMENTS: usize = 256 << 20;
 
 const DISK_FULL: &str = "53100";
 
@@ -30,6 +30,8 @@ pub(super) struct Received {
     pub(super) schema: Option<Arc<tempfile::NamedTempFile>>,
     pub(super) sequences: Option<String>,
     pub(super) refresh: Option<String>,
+    /// Statements for all views of the database whose definitions are kept.
+    pub(super) views: String,
 }
 
 /// What of a table has been loaded.
@@ -61,7 +63,13 @@ impl Shadow {
         let keep = |change: &mut dyn FnMut(&mut Received)| {
             change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
         };
+        let how = &self.server.config;
+        let stays = [layout::PROPERTIES, layout::SCHEMA].contains(&path);
         match path {
+            // Those that are there stay.
+            _ if how.data_only && stays => drain(content).await?,
+            // It goes along with every part.
+            layout::SEQUENCES if how.schema_only => drain(content).await?,
             layout::PROPERTIES => {
                 let read: Properties = serde_json::from_str(&text(content).await?)
                     .map_err(|e| Taking::Target(Error::damaged("read the properties", e).on(path)))?;
@@ -73,11 +81,17 @@ impl Shadow {
             }
             layout::SEQUENCES => {
                 let sql = text(content).await?;
+                let sql = self.choice.part.as_ref().map_or_else(|| sql.clone(), |p| p.own_sequences(&sql));
                 keep(&mut |received| received.sequences = Some(sql.clone()));
             }
             layout::REFRESH => {
                 let sql = text(content).await?;
-                keep(&mut |received| received.refresh = Some(sql.clone()));
+                let kept = how.data_only;
+                keep(&mut |received| {
+                    let here = received.refresh.take().filter(|_| kept).unwrap_or_default();
+                    let sql = if kept { present::to_fill(&received.views, &here, &sql) } else { sql.clone() };
+                    received.refresh = Some(sql);
+                });
             }
             // For people only.
             layout::LOAD | layout::GUIDE => drain(content).await?,
@@ -129,7 +143,9 @@ impl Shadow {
             (sum.pieces == of.pieces, sum.bytes)
         };
         let schema = self.received.lock().unwrap_or_else(PoisonError::into_inner).schema.clone();
-        if let Some(schema) = schema.filter(|_| whole && !of.of_extension) {
+        // Of a part they are few; of another database they have other numbers.
+        let in_time = self.choice.part.is_none() && !self.server.config.data_only;
+        if let Some(schema) = schema.filter(|_| whole && in_time && !of.of_extension) {
             self.indexes.begin(&of, bytes, schema);
         }
         Ok(())

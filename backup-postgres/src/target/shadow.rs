@@ -1,7 +1,9 @@
 //! The database that is filled beside the old one.
 
 use super::{
+    Choice,
     indexes::Indexes,
+    present,
     put::{Loaded, Received},
 };
 use crate::{
@@ -44,6 +46,7 @@ pub(super) struct Shadow {
     component: String,
     major: u32,
     pub(super) tools: Tools,
+    pub(super) choice: Choice,
     pub(super) cx: Context,
     pub(super) received: Mutex<Received>,
     opened: OnceCell<Opened>,
@@ -71,7 +74,13 @@ impl Opened {
 }
 
 impl Shadow {
-    pub(super) async fn new(server: Server, name: &str, component: &str, cx: &Context) -> Result<Self> {
+    pub(super) async fn new(
+        server: Server,
+        name: &str,
+        component: &str,
+        choice: Choice,
+        cx: &Context,
+    ) -> Result<Self> {
         let failed = || error::target("prepare the restore", &server);
         let mut session = server.maintenance_session().await.map_err(failed())?;
         let (major, _) = major_version(&mut session).await.map_err(failed())?;
@@ -84,12 +93,17 @@ impl Shadow {
             let e = Error::new(ErrorKind::Usage, "find pg_restore", message).on(server.place());
             return Err(e.hint(format!("install postgresql-client-{major}, or name the server's container")));
         }
+        let received = match server.config.data_only {
+            true => present::definitions(&server, &tools, major).await?,
+            false => Received::default(),
+        };
         Ok(Shadow {
             name: name.to_owned(),
             component: component.to_owned(),
             major,
+            choice,
             cx: cx.clone(),
-            received: Mutex::default(),
+            received: Mutex::new(received),
             opened: OnceCell::new(),
             idle: Mutex::default(),
             permits: Arc::new(Semaphore::new(cx.tasks)),
@@ -154,7 +168,8 @@ impl Shadow {
         session.query_within(WORK, &create).await.map_err(failed())?;
         session.close().await;
         if let Some(schema) = schema {
-            self.vendor_restore(schema.path(), &["--section=pre-data"], None, 1).await?;
+            let items = self.choice.part.as_ref().map(|part| &*part.before);
+            self.vendor_restore(schema.path(), &["--section=pre-data"], items, 1).await?;
         }
         let mut inside = self.session().await?;
         let tables = catalog::tables(&mut inside, catalog::Sizes::Estimated).await.map_err(failed())?;
@@ -244,6 +259,7 @@ impl Shadow {
             (received.schema.clone(), received.sequences.clone(), received.refresh.clone())
         };
         if let Some(sql) = sequences {
+            let sql = if self.server.config.data_only { self.known_sequences(&sql).await? } else { sql };
             self.run("set the sequences", &sql).await?;
         }
         if let Some(schema) = schema {
@@ -253,20 +269,45 @@ impl Shadow {
         if self.dumped.load(Relaxed) {
             facts.add_missing(self.count_dumped().await?);
         }
-        if let Some(sql) = refresh {
+        if let Some(sql) = refresh.filter(|_| self.choice.part.is_none()) {
             // One by one: each is a transaction of its own.
             for statement in sql.lines().filter(|line| !line.is_empty()) {
                 self.run("fill the materialized views", statement).await?;
             }
         }
         self.gather_statistics().await?;
-        facts.add_missing(self.set_properties(&opened.properties).await?);
-        Ok(facts)
+        if self.choice.part.is_none() {
+            facts.add_missing(self.set_properties(&opened.properties).await?);
+        }
+        // What a backup counts as a whole is not counted of a part of it.
+        Ok(if self.choice.selective { Facts::new() } else { facts })
+    }
+
+    /// Of statements that set sequences, those whose sequence is there.
+    async fn known_sequences(&self, sql: &str) -> Result<String> {
+        let failed = || error::target("look for the sequences", &self.server);
+        let mut session = self.session().await?;
+        let there = catalog::sequence_names(&mut session).await.map_err(failed())?;
+        session.close().await;
+        let there: Vec<String> = there.iter().map(|name| catalog::setting_of(name)).collect();
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
+            sql.lines().partition(|line| there.iter().any(|setting| line.starts_with(setting)));
+        if !unknown.is_empty() {
+            let text = format!("{} sequences of the backup are not there, and are left out", unknown.len());
+            self.cx.note(Severity::Warning, &self.component, "", text);
+        }
+        Ok(known.join("\n"))
     }
 
     /// What belongs to full tables, as far as it was not built while others were loaded.
     async fn post_data(&self, archive: &Path) -> Result<()> {
         let (section, tasks) = (["--section=post-data"], self.cx.tasks);
+        if let Some(part) = &self.choice.part {
+            return match part.after.is_empty() {
+                true => Ok(()),
+                false => self.vendor_restore(archive, &section, Some(&part.after), tasks).await,
+            };
+        }
         let Some(keys) = self.indexes.not_begun() else {
             return self.vendor_restore(archive, &section, None, tasks).await;
         };
@@ -355,6 +396,7 @@ impl Shadow {
         let there = Properties::read(&mut session, &self.name, self.major).await.map_err(failed())?;
         session.close().await;
         let fact = match (there, with_owner) {
+            _ if self.server.config.data_only => Fact::Unsupported("those that are there stay".into()),
             (_, false) => Fact::Unsupported("no_owner leaves out owner and privileges".into()),
             // A server that is newer has properties of its own, which the backup does not know.
             (Some(there), true) => Fact::Digest(there.digest()?),

@@ -1,16 +1,32 @@
 //! What is there before a restore, and what stands in its way. Reads only.
 
+use super::{Choice, part::Part, present, put::MOST_STATEMENTS};
 use crate::{
     catalog,
     client::{ClientError, Session},
-    error,
+    error, layout,
     quote::literal,
     server::{Server, major_version},
+    toc,
 };
-use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
+use backup_core::{Context, Error, ErrorKind, Incoming, Refusal, Result, Survey};
+
+/// What a selection means.
+pub(super) async fn choice(incoming: &Incoming, cx: &Context) -> Result<Choice> {
+    if incoming.selection.is_all() {
+        return Ok(Choice::default());
+    }
+    // A dump has its definitions in itself.
+    let schema = incoming.read(layout::SCHEMA.as_bytes(), MOST_STATEMENTS, cx).await?;
+    let part = match schema {
+        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?),
+        None => None,
+    };
+    Ok(Choice { selective: true, part })
+}
 
 /// The survey, and the number of the database (0: it is not there).
-pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Survey, u64)> {
+pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice) -> Result<(Survey, u64)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.maintenance_session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut session).await.map_err(failed())?;
@@ -21,6 +37,17 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Surv
     );
     let oid = session.number(&oid).await.map_err(failed())?;
     let mut refusals = Vec::from_iter(newer(incoming, major));
+    let mut notes = Vec::new();
+    if server.config.data_only {
+        match present::tables(server, oid != 0).await? {
+            Some(there) => {
+                let (refused, said) = present::compared(incoming, choice, &there);
+                refusals.extend(refused);
+                notes.extend(said);
+            }
+            None => refusals.push(present::nothing_there()),
+        }
+    }
     let (mut present, mut replaces) = ("no database of this name".to_owned(), false);
     if oid != 0 {
         refusals.extend(of_server(&mut session, &server.database).await.map_err(failed())?);
@@ -45,8 +72,9 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Surv
         inside.close().await;
     }
     session.close().await;
-    let mut notes: Vec<String> = untested.into_iter().collect();
-    if server.config.no_owner {
+    notes.extend(untested);
+    notes.extend(choice.part.iter().flat_map(|part| part.notes.clone()));
+    if server.config.no_owner && !server.config.data_only {
         notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
     }
     let publish = match oid {

@@ -1,0 +1,214 @@
+//! Parts of a PostgreSQL database: single tables, definitions alone, rows alone.
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
+use backup_kit::{Confirmation, ErrorKind, Module, Only, Restore, RestorePlan, Result, archive, postgres};
+use backup_testkit::{run, services, services::Postgres};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering::Relaxed},
+};
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+const SHOP: &str = "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE SCHEMA audit;
+    CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note = upper(NEW.note); RETURN NEW; END';
+    CREATE TABLE users (id int PRIMARY KEY, name text); INSERT INTO users VALUES (1, 'a'), (2, 'b');
+    CREATE TABLE events (id serial PRIMARY KEY, by int REFERENCES users, m mood DEFAULT 'good', note text CHECK (note <> ''), n int GENERATED ALWAYS AS (by * 2) STORED);
+    INSERT INTO events (by, note) SELECT 1 + i % 2, 'n' || i FROM generate_series(1, 1000) i;
+    CREATE INDEX by_note ON events (note, by); CREATE TRIGGER stamped BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION stamp();
+    COMMENT ON TABLE events IS 'what happened'; COMMENT ON COLUMN events.note IS 'loud';
+    CREATE VIEW loud AS SELECT id, note FROM events; CREATE MATERIALIZED VIEW many AS SELECT count(*) n FROM events;
+    CREATE TABLE audit.log AS SELECT i FROM generate_series(1, 10) i; CREATE SEQUENCE free; SELECT setval('free', 77); SELECT lo_from_bytea(0, 'large');";
+
+struct World {
+    server: Arc<Postgres>,
+    dir: tempfile::TempDir,
+    /// Databases of this test have names that begin with it.
+    prefix: String,
+}
+
+impl World {
+    async fn new(version: u32) -> Self {
+        let (server, dir) = (services::postgres(version).await, tempfile::tempdir().unwrap());
+        let prefix = format!("part_{}_{}_", std::process::id(), NUMBER.fetch_add(1, Relaxed));
+        let w = World { server, dir, prefix };
+        w.make("shop", SHOP);
+        w
+    }
+
+    fn name(&self, database: &str) -> String {
+        if database == "postgres" { database.to_owned() } else { format!("{}{database}", self.prefix) }
+    }
+
+    fn try_sql(&self, database: &str, sql: &str) -> std::result::Result<String, String> {
+        let out = std::process::Command::new("psql")
+            .args(["-qAtX", "-v", "ON_ERROR_STOP=1", "-c", sql, &self.server.url(&self.name(database))])
+            .env("PGPASSWORD", self.server.password())
+            .output()
+            .unwrap();
+        match out.status.success() {
+            true => Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned()),
+            false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),
+        }
+    }
+
+    fn sql(&self, database: &str, sql: &str) -> String {
+        self.try_sql(database, sql).unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    fn make(&self, database: &str, sql: &str) {
+        self.sql("postgres", &format!("CREATE DATABASE {}", self.name(database)));
+        if !sql.is_empty() {
+            self.sql(database, sql);
+        }
+    }
+
+    fn module(&self) -> Module {
+        let source = postgres::container(self.server.container().id()).database(self.name("shop"));
+        Module::new("shop").source("db", source)
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.dir.path().join("shop.tar.zst")
+    }
+
+    async fn back_up(&self) {
+        self.module().backup().to(archive::file(self.file())).run().await.unwrap();
+    }
+
+    fn restore(&self) -> Restore {
+        self.module().restore(archive::file(self.file())).latest().state_dir(self.dir.path())
+    }
+
+    fn to(&self, database: &str) -> Restore {
+        let place = format!("container://{}/{}", self.server.container().id(), self.name(database));
+        self.restore().to("db", place)
+    }
+
+    fn tables(&self, database: &str) -> String {
+        let sql = "SELECT string_agg(format('%I.%I', n.nspname, c.relname), ' ' ORDER BY 1) FROM (SELECT 1) x, pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            WHERE c.relkind IN ('r', 'v', 'm', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'";
+        self.sql(database, &sql.replace("ORDER BY 1", "ORDER BY n.nspname, c.relname"))
+    }
+
+    /// Definitions of a table as the server says them.
+    fn definition(&self, database: &str, table: &str) -> String {
+        let args = ["pg_dump", "-U", "postgres", "-s", "-t", table, &self.name(database)];
+        let out = std::process::Command::new("docker")
+            .args(["exec", self.server.container().id()])
+            .args(args)
+            .output()
+            .unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        let lines = text.lines().filter(|l| !l.starts_with("--") && !l.is_empty() && !l.starts_with('\\'));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let list = format!("SELECT datname FROM pg_database WHERE datname LIKE '{}%'", self.prefix);
+        for database in self.try_sql("postgres", &list).unwrap_or_default().lines() {
+            let _ = self.try_sql("postgres", &format!("DROP DATABASE {database} WITH (FORCE)"));
+        }
+    }
+}
+
+async fn apply(plan: Result<RestorePlan>) -> Result<backup_kit::RestoreReport> {
+    let plan = plan?;
+    let consent = Confirmation::of(plan.id());
+    plan.apply(consent).await
+}
+
+#[test]
+fn one_table_comes_back_with_all_that_is_its_own_and_nothing_else() {
+    run("one_table_comes_back_with_all_that_is_its_own_and_nothing_else", async {
+        for version in [15, 17] {
+            let w = World::new(version).await;
+            w.back_up().await;
+            let plan = w.to("one").only(Only::matching("db", "public.events")).plan().await.unwrap();
+            let said = plan.plan().notes.join("\n");
+            assert!(said.contains("fk constraint public.events events_by_fkey is left out"), "{said}");
+            plan.apply(None).await.unwrap();
+            assert_eq!(w.tables("one"), "public.events public.events_id_seq");
+            let mut expected = w.definition("shop", "events");
+            let foreign = expected.find("ALTER TABLE ONLY public.events\n    ADD CONSTRAINT events_by_fkey");
+            let foreign = foreign.unwrap_or_else(|| panic!("{expected}"));
+            let end = foreign + expected[foreign..].find(';').unwrap() + 2;
+            expected.replace_range((foreign - 1)..(end - 1), "");
+            assert_eq!(w.definition("one", "events").trim(), expected.trim(), "PostgreSQL {version}");
+            let rows =
+                "SELECT md5(string_agg(e::text, ',' ORDER BY id)), nextval('events_id_seq') FROM events e";
+            assert_eq!(w.sql("one", rows), w.sql("shop", rows));
+            let inserted = "INSERT INTO events (by, note) VALUES (1, 'quiet') RETURNING note";
+            assert_eq!(w.sql("one", inserted), "QUIET", "its trigger and the function that it calls");
+
+            // Both tables: the foreign key is there, too. A name that is none is an error.
+            apply(w.to("two").only(Only::matching("db", "public.*")).plan().await).await.unwrap();
+            assert_eq!(w.tables("two"), "public.events public.events_id_seq public.users");
+            assert_eq!(
+                w.sql("two", "SELECT count(*) FROM pg_constraint WHERE conname = 'events_by_fkey'"),
+                "1"
+            );
+            let e = w.to("no").only(Only::matching("db", "public.typo")).plan().await.unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+            // Beside other tables it would take their place.
+            let e = w.restore().only(Only::matching("db", "public.events")).plan().await.unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+        }
+    });
+}
+
+#[test]
+fn definitions_are_restored_without_rows_and_rows_into_the_definitions_that_are_there() {
+    run("definitions_are_restored_without_rows_and_rows_into_the_definitions_that_are_there", async {
+        for (version, dump) in [(15, false), (17, true), (17, false)] {
+            let w = World::new(version).await;
+            let mut module = w.module();
+            if dump {
+                let mut config = backup_postgres::PostgresConfig::container(w.server.container().id());
+                config.database = Some(w.name("shop"));
+                config.method = Some(backup_postgres::Method::Dump);
+                module = Module::new("shop").source("db", postgres::Postgres::from(config));
+            }
+            module.backup().to(archive::file(w.file())).run().await.unwrap();
+
+            apply(w.to("empty").schema_only(true).plan().await).await.unwrap();
+            assert_eq!(w.definition("empty", "*.*"), w.definition("shop", "*.*"));
+            let counts = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM audit.log), (SELECT count(*) FROM pg_largeobject_metadata)";
+            assert_eq!(w.sql("empty", counts), "0|0|0");
+            assert_eq!(w.sql("empty", "SELECT last_value FROM free"), "1");
+            if !dump {
+                let one = w.to("def").only(Only::matching("db", "public.users")).schema_only(true);
+                apply(one.plan().await).await.unwrap();
+                assert_eq!(
+                    (w.tables("def"), w.sql("def", "SELECT count(*) FROM users")),
+                    ("public.users".into(), "0".into())
+                );
+            }
+
+            // Into the definitions that are there, which are newer, and over the rows that are there.
+            w.sql("empty", "ALTER TABLE events ADD later text DEFAULT 'x'; CREATE INDEX later ON events (later); CREATE TABLE added AS SELECT 1 i; INSERT INTO users VALUES (9, 'z')");
+            let newer = w.definition("empty", "*.*");
+            let plan = w.to("empty").data_only(true).plan().await.unwrap();
+            let said = plan.plan().notes.join("\n");
+            assert!(said.contains("will be empty: public.added") && plan.needs_consent(), "{said}");
+            apply(Ok(plan)).await.unwrap();
+            assert_eq!(w.definition("empty", "*.*"), newer);
+            assert_eq!(w.sql("empty", counts), "1000|10|1");
+            let rows = "SELECT count(*), min(later), (SELECT string_agg(name, ',' ORDER BY id) FROM users), (SELECT n FROM many), (SELECT last_value FROM free) FROM events";
+            assert_eq!(w.sql("empty", rows), "1000|x|a,b|1000|77");
+            assert_eq!(w.sql("empty", "SELECT nextval('events_id_seq')"), "1001");
+
+            // Nowhere to go: refused by the plan.
+            let refused = |plan: RestorePlan| plan.refused().unwrap().to_string();
+            w.sql("empty", "DROP TABLE audit.log");
+            let e = refused(w.to("empty").data_only(true).plan().await.unwrap());
+            assert!(e.contains("audit.log"), "{e}");
+            let e = refused(w.to("absent").data_only(true).plan().await.unwrap());
+            assert!(e.contains("no database"), "{e}");
+            let e = w.restore().schema_only(true).data_only(true).plan().await.unwrap_err();
+            assert_eq!(e.kind(), ErrorKind::Usage);
+        }
+    });
+}

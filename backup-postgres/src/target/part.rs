@@ -1,0 +1,214 @@
+//! A part of a database: tables, with all that they are made of and all that is theirs.
+
+use crate::{
+    catalog, layout, quote,
+    toc::{Item, Section},
+};
+use backup_core::Selection;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What belongs to a table and is made with it, once all else that it needs is there.
+const OF_A_TABLE: [&str; 17] = [
+    "DEFAULT",
+    "SEQUENCE",
+    "SEQUENCE OWNED BY",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "TABLE ATTACH",
+    "STATISTICS",
+    "TRIGGER",
+    "RULE",
+    "POLICY",
+    "ROW SECURITY",
+    "COMMENT",
+    "ACL",
+    "SECURITY LABEL",
+];
+/// What is never made because something that belongs to a table needs it.
+const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
+/// What is told if it is not made.
+const TOLD: &str = "PUBLICATION TABLE";
+
+/// What of a database is restored.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Part {
+    /// Those that were asked for.
+    pub(super) tables: Vec<(String, String)>,
+    /// Numbers of items, in the order in which they are made.
+    pub(super) before: Vec<u32>,
+    pub(super) after: Vec<u32>,
+    /// `"schema"."name"` of the sequences among them.
+    pub(super) sequences: BTreeSet<String>,
+    /// What is not as it was, for people.
+    pub(super) notes: Vec<String>,
+}
+
+impl Part {
+    /// What a selection means; `None`: all definitions.
+    pub(super) fn of(selection: &Selection, items: &[Item]) -> Option<Self> {
+        // It is no part of any table: who has it has all.
+        if selection.is_all() || selection.covers(layout::GUIDE.as_bytes()) {
+            return None;
+        }
+        let wanted = |item: &Item| {
+            let folder =
+                quote::table_folder(item.schema.as_deref().unwrap_or_default(), &item.name, item.oid);
+            let paths = [folder.clone(), format!("{folder}/00000.copy"), format!("{folder}/00000.copybin")];
+            item.kind == "TABLE" && paths.iter().any(|path| selection.covers(path.as_bytes()))
+        };
+        let tables: Vec<&Item> = items.iter().filter(|item| wanted(item)).collect();
+        Some(Self::with(&tables, items))
+    }
+
+    fn with(tables: &[&Item], items: &[Item]) -> Self {
+        let known: BTreeMap<u32, &Item> = items.iter().map(|item| (item.number, item)).collect();
+        let mut chosen = BTreeSet::new();
+        let mut part = Part::default();
+        for table in tables {
+            chosen.extend(needed(table, &known, &chosen));
+        }
+        let asked: BTreeSet<u32> = tables.iter().map(|table| table.number).collect();
+        let more = items.iter().filter(|i| chosen.contains(&i.number) && !asked.contains(&i.number));
+        for item in more.filter(|item| RELATIONS.contains(&&*item.kind)) {
+            part.notes.push(format!("{} is made, too, because it is needed; without rows", item.display()));
+        }
+        // They stand in an order in which each comes after all that it needs.
+        for item in items {
+            let is_theirs = item.needs.iter().any(|need| chosen.contains(need));
+            if !is_theirs || chosen.contains(&item.number) {
+                continue;
+            }
+            let its = needed(item, &known, &chosen);
+            let missing = its.iter().filter_map(|n| known.get(n)).find(|i| RELATIONS.contains(&&*i.kind));
+            match missing {
+                None if OF_A_TABLE.contains(&&*item.kind) => chosen.extend(its),
+                Some(missing) if OF_A_TABLE.contains(&&*item.kind) => {
+                    part.notes.push(format!(
+                        "{} is left out: it needs {}, which is not restored",
+                        item.display(),
+                        missing.display()
+                    ));
+                }
+                _ if item.kind == TOLD => part.notes.push(format!("{} is left out", item.display())),
+                _ => {}
+            }
+        }
+        let mut section = Section::Before;
+        for item in items {
+            // Comments and privileges are made where what they are of is made.
+            section = if item.section == Section::None { section } else { item.section };
+            if !chosen.contains(&item.number) {
+                continue;
+            }
+            let name = |item: &Item| (item.schema.clone().unwrap_or_default(), item.name.clone());
+            if asked.contains(&item.number) {
+                part.tables.push(name(item));
+            }
+            if item.kind == "SEQUENCE" {
+                let (schema, name) = name(item);
+                part.sequences.insert(quote::qualified(&schema, &name));
+            }
+            match section {
+                Section::Before | Section::None => part.before.push(item.number),
+                Section::After | Section::Rows => part.after.push(item.number),
+            }
+        }
+        part
+    }
+
+    /// Of statements that set sequences, those of its own.
+    pub(super) fn own_sequences(&self, sql: &str) -> String {
+        let names: Vec<String> = self.sequences.iter().map(|name| catalog::setting_of(name)).collect();
+        let own = sql.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        own.map(|line| format!("{line}\n")).collect()
+    }
+}
+
+/// An item and what it needs, as far as that is not chosen yet.
+fn needed(item: &Item, known: &BTreeMap<u32, &Item>, chosen: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let mut found = BTreeSet::new();
+    let mut left = vec![item];
+    while let Some(item) = left.pop() {
+        if chosen.contains(&item.number) || !found.insert(item.number) {
+            continue;
+        }
+        left.extend(item.needs.iter().filter_map(|need| known.get(need).copied()));
+        let schema = item.schema.as_deref();
+        let of = known.values().copied().filter(|i| i.kind == "SCHEMA" && Some(&*i.name) == schema);
+        left.extend(of);
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn item(number: u32, kind: &str, name: &str, needs: &[u32]) -> Item {
+        let section = match kind {
+            "COMMENT" => Section::None,
+            "CONSTRAINT" | "FK CONSTRAINT" | "INDEX" | "TRIGGER" => Section::After,
+            _ => Section::Before,
+        };
+        Item {
+            number,
+            oid: number,
+            kind: kind.into(),
+            name: name.into(),
+            schema: (kind != "SCHEMA").then(|| "s".into()),
+            section,
+            needs: needs.to_vec(),
+        }
+    }
+
+    fn items() -> Vec<Item> {
+        vec![
+            item(1, "SCHEMA", "s", &[]),
+            item(2, "TYPE", "mood", &[1]),
+            item(3, "FUNCTION", "f()", &[1]),
+            item(4, "TABLE", "users", &[1]),
+            item(5, "TABLE", "events", &[1, 2]),
+            item(6, "VIEW", "v", &[5]),
+            item(7, "SEQUENCE", "events_id_seq", &[5]),
+            item(8, "SEQUENCE OWNED BY", "events_id_seq", &[5, 7]),
+            item(9, "DEFAULT", "events id", &[5, 7]),
+            item(10, "TYPE", "other", &[1]),
+            item(11, "CONSTRAINT", "users users_pkey", &[4]),
+            item(12, "CONSTRAINT", "events events_pkey", &[5]),
+            item(13, "COMMENT", "CONSTRAINT events_pkey", &[12]),
+            item(14, "FK CONSTRAINT", "events events_by", &[5, 11]),
+            item(15, "TRIGGER", "events t", &[5, 3]),
+        ]
+    }
+
+    fn only(name: &'static str) -> Part {
+        let selection = Selection::Matching(Arc::new(move |path| path == name.as_bytes()));
+        Part::of(&selection, &items()).unwrap()
+    }
+
+    #[test]
+    fn a_table_comes_with_what_it_is_made_of_and_what_is_its_own() {
+        let part = only("s.events");
+        assert_eq!(part.tables, [("s".to_owned(), "events".to_owned())]);
+        assert_eq!(part.before, [1, 2, 3, 5, 7, 8, 9]);
+        assert_eq!(part.after, [12, 13, 15]);
+        assert_eq!(part.notes.len(), 1);
+        assert!(part.notes[0].contains("events_by") && part.notes[0].contains("s.users"), "{:?}", part.notes);
+        let set = "SELECT pg_catalog.setval('\"s\".\"events_id_seq\"', 5, true);\nSELECT pg_catalog.setval('\"s\".\"x\"', 1, true);\n";
+        assert_eq!(part.own_sequences(set).lines().count(), 1);
+    }
+
+    #[test]
+    fn a_foreign_key_comes_with_both_of_its_tables_and_all_definitions_are_no_part() {
+        let selection = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"s.")));
+        let part = Part::of(&selection, &items()).unwrap();
+        assert!(part.after.contains(&14) && part.notes.is_empty() && !part.before.contains(&6));
+        assert!(Part::of(&Selection::All, &items()).is_none());
+        let definitions = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"database/")));
+        assert!(Part::of(&definitions, &items()).is_none());
+    }
+}
