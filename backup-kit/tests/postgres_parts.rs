@@ -1,7 +1,9 @@
 //! Parts of a PostgreSQL database: single tables, definitions alone, rows alone.
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
-use backup_kit::{Confirmation, ErrorKind, Module, Only, Restore, RestorePlan, Result, archive, postgres};
+use backup_kit::{
+    Confirmation, ErrorKind, Module, Old, Only, Restore, RestorePlan, Result, archive, conclude, postgres,
+};
 use backup_testkit::{run, services, services::Postgres};
 use std::sync::{
     Arc,
@@ -209,6 +211,78 @@ fn definitions_are_restored_without_rows_and_rows_into_the_definitions_that_are_
             assert!(e.contains("no database"), "{e}");
             let e = w.restore().schema_only(true).data_only(true).plan().await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Usage);
+        }
+    });
+}
+
+const LEFT: &str = "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'backup\\_%'";
+
+#[test]
+fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay() {
+    run("a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay", async {
+        for version in [15, 17] {
+            let w = World::new(version).await;
+            w.sql("shop", "CREATE STATISTICS pair (dependencies) ON by, n FROM events; GRANT SELECT ON events TO PUBLIC");
+            w.back_up().await;
+            let one = || w.restore().only(Only::matching("db", "public.events")).merge(true);
+            let e = one().plan().await.unwrap().refused().unwrap();
+            assert!(e.to_string().contains("materialized view public.many"), "{e}");
+            let e = w.restore().merge(true).plan().await.unwrap().refused().unwrap();
+            assert!(e.to_string().contains("table by table"), "{e}");
+
+            let before = w.definition("shop", "events");
+            w.sql("shop", "DROP MATERIALIZED VIEW many; UPDATE users SET name = 'later'; DELETE FROM events WHERE id > 500; UPDATE events SET note = 'changed'; ALTER TABLE events ADD added int;
+                CREATE TABLE orders (id int PRIMARY KEY, event int CONSTRAINT leads REFERENCES events); INSERT INTO orders VALUES (1, 7); COMMENT ON CONSTRAINT leads ON orders IS 'kept'");
+            let changed = w.definition("shop", "*.*");
+            let state = "SELECT (SELECT count(*) FROM events), (SELECT count(*) FROM loud WHERE note = 'changed'), (SELECT string_agg(name, ',') FROM users),
+                (SELECT confrelid::regclass || ' ' || obj_description(oid, 'pg_constraint') FROM pg_constraint WHERE conname = 'leads')";
+            let old = "500|500|later,later|events kept";
+            assert_eq!(w.sql("shop", state), old);
+            let plan = one().plan().await.unwrap();
+            let said = plan.plan().notes.join("\n");
+            assert!(
+                said.contains("view public.loud") && said.contains("foreign key leads of public.orders"),
+                "{said}"
+            );
+            assert!(plan.needs_consent() && plan.plan().members[0].survey.merges);
+            let report = apply(Ok(plan)).await.unwrap();
+            assert_eq!(w.sql("shop", state), "1000|0|later,later|events kept");
+            assert_eq!(w.definition("shop", "events"), before);
+            assert!(w.try_sql("shop", "INSERT INTO orders VALUES (2, 5000)").unwrap_err().contains("leads"));
+            w.sql(
+                "shop",
+                "DELETE FROM events WHERE id = 9; DELETE FROM users WHERE id NOT IN (SELECT by FROM events)",
+            );
+            let inserted = "INSERT INTO events (by, note) VALUES (1, 'quiet') RETURNING id || note";
+            assert_eq!(w.sql("shop", inserted), "1001QUIET");
+
+            let (cx, id) = (backup_kit::Context::default(), report.id.to_string());
+            let registry = backup_kit::Registry::default();
+            let end = async |how, id: &str| {
+                conclude(how, Some(id), None, w.dir.path(), &registry, &cx).await.unwrap()
+            };
+            end(Old::BringBack, &id).await;
+            assert_eq!(w.sql("shop", state), old);
+            assert_eq!(w.definition("shop", "*.*"), changed);
+            assert_eq!(w.sql("shop", LEFT), "0");
+
+            // What does not fit the tables that stay changes nothing.
+            w.sql("shop", "INSERT INTO events (id, by, note) VALUES (7000, 1, 'new'); INSERT INTO orders VALUES (3, 7000)");
+            let e = apply(one().plan().await).await.unwrap_err();
+            assert!(e.kind() == ErrorKind::RolledBack && e.to_string().contains("leads"), "{e}");
+            assert_eq!((w.definition("shop", "*.*"), w.sql("shop", LEFT)), (changed, "0".into()));
+
+            // One that is not there appears; settled, nothing is left of the restore.
+            w.sql("shop", "DROP TABLE events CASCADE; UPDATE users SET name = 'x'");
+            let report = apply(one().plan().await).await.unwrap();
+            assert_eq!(w.sql("shop", "SELECT count(*) FROM events"), "1000");
+            assert_eq!((report.settled, w.sql("shop", LEFT)), (true, "0".into()));
+            w.sql("shop", "UPDATE events SET note = 'again'");
+            let report = apply(one().plan().await).await.unwrap();
+            assert_ne!(w.sql("shop", LEFT), "0");
+            end(Old::LetGo, &report.id.to_string()).await;
+            let last = "SELECT (SELECT count(*) FROM events WHERE note = 'again'), (SELECT count(*) FROM users WHERE name = 'x')";
+            assert_eq!((w.sql("shop", last), w.sql("shop", LEFT)), ("0|2".into(), "0".into()));
         }
     });
 }

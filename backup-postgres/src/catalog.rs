@@ -253,6 +253,21 @@ pub(crate) async fn sequence_names(session: &mut Session) -> Result<Vec<String>,
     Ok(names.collect())
 }
 
+/// Schemas and names of all relations of the user that hold rows or show them.
+pub(crate) async fn relations(session: &mut Session) -> Result<BTreeSet<(String, String)>, ClientError> {
+    let rows = session
+        .query(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'",
+        )
+        .await?;
+    let names = rows.into_iter().filter_map(|row| {
+        let mut row = row.into_iter();
+        Some((row.next()??, row.next()??))
+    });
+    Ok(names.collect())
+}
+
 /// How a statement begins that sets this sequence.
 pub(crate) fn setting_of(sequence: &str) -> String {
     format!("SELECT pg_catalog.setval({}, ", literal(sequence))

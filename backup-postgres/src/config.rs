@@ -56,6 +56,9 @@ pub struct PostgresConfig {
     /// Restore: rows alone. The definitions that are there stay, and their rows are replaced by the backup's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub data_only: bool,
+    /// Restore: single tables go into the database that is there, whose other tables stay.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub merge: bool,
     /// Restore: database to connect to while the other one is replaced; `postgres` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_database: Option<String>,

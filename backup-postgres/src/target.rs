@@ -1,7 +1,10 @@
 //! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
 
+mod beside;
 mod dump;
+mod exchange;
 mod indexes;
+mod merging;
 mod part;
 mod present;
 mod publish;
@@ -12,6 +15,8 @@ mod survey;
 use crate::{PostgresConfig, client::Session, error, server::Server};
 use async_trait::async_trait;
 use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
+use beside::Schemas;
+use exchange::{Exchange, Published};
 use part::Part;
 use publish::Swap;
 use serde::{Deserialize, Serialize};
@@ -53,6 +58,8 @@ struct Choice {
     selective: bool,
     /// Of its definitions only these.
     part: Option<Part>,
+    /// They go into the database that is there, whose other tables stay.
+    merge: bool,
 }
 
 pub(crate) struct PostgresTarget {
@@ -114,6 +121,34 @@ impl PostgresTarget {
     }
 }
 
+impl PostgresTarget {
+    /// For tables in the database that is there; `None`: this is no merge, or there is no database.
+    async fn exchange<'a>(&self, server: &'a Server) -> Result<Option<Exchange<'a>>> {
+        if !self.undo.config.merge {
+            return Ok(None);
+        }
+        let session = match server.session().await {
+            Err(e) if e.code() == Some("3D000") => return Ok(None),
+            session => session.map_err(error::target("look for the tables", server))?,
+        };
+        Ok(Some(Exchange { server, schemas: Schemas::new(&self.names.id), session }))
+    }
+
+    async fn exchange_tables(&mut self) -> Result<()> {
+        let server = self.server().await?;
+        let (Some(shadow), Some(part)) = (self.shadow.clone(), self.choice.part.clone()) else {
+            let message = "there is nothing beside the old tables";
+            return Err(Error::new(ErrorKind::Target, "exchange the tables", message).on(server.place()));
+        };
+        let gone = || Error::new(ErrorKind::Target, "exchange the tables", "the database is gone");
+        let mut exchange = self.exchange(&server).await?.ok_or_else(gone)?;
+        let (last, sequences) = shadow.finishing_statements();
+        let done = exchange.publish(&Published { part: &part, last: &last, sequences: &sequences }).await;
+        exchange.session.close().await;
+        done
+    }
+}
+
 async fn maintenance(server: &Server, operation: &'static str) -> Result<Session> {
     server.maintenance_session().await.map_err(error::target(operation, server))
 }
@@ -133,8 +168,14 @@ impl fmt::Display for PostgresTarget {
 impl Target for PostgresTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         let server = self.server().await?;
-        self.choice = survey::choice(incoming, cx).await?;
-        let (survey, oid) = survey::survey(&server, incoming, &self.choice).await?;
+        self.choice = survey::choice(&server, incoming, cx).await?;
+        let merged = self.choice.part.as_ref().filter(|_| self.choice.merge);
+        let (mut survey, oid) = match merged {
+            Some(part) => merging::survey(&server, incoming, part).await?,
+            None => survey::survey(&server, incoming, &self.choice).await?,
+        };
+        let choice = &self.choice;
+        survey.refusals.extend(merging::impossible(&server, choice.selective, choice.part.as_ref()));
         self.surveyed = Some(oid);
         Ok(survey)
     }
@@ -147,7 +188,11 @@ impl Target for PostgresTarget {
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let server = self.server().await?;
         let choice = self.choice.clone();
-        let shadow = Shadow::new(server, &self.names.shadow, &self.undo.component, choice, cx).await?;
+        let (name, beside) = match choice.merge {
+            true => (server.database.clone(), Some(Schemas::new(&self.names.id))),
+            false => (self.names.shadow.clone(), None),
+        };
+        let shadow = Shadow::new(server, &name, &self.undo.component, (choice, beside), cx).await?;
         let shadow = Arc::new(shadow);
         self.shadow = Some(shadow.clone());
         Ok(shadow)
@@ -157,6 +202,9 @@ impl Target for PostgresTarget {
         if let Some(shadow) = &self.shadow {
             shadow.close().await;
         }
+        if self.choice.merge {
+            return self.exchange_tables().await;
+        }
         let surveyed = self.surveyed.unwrap_or(0);
         let mut swap = self.swap("publish the restored database").await?;
         let done = swap.publish(surveyed).await;
@@ -165,16 +213,30 @@ impl Target for PostgresTarget {
     }
 
     async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
+        let server = self.server().await?;
+        if let Some(mut exchange) = self.exchange(&server).await? {
+            let published = exchange.is_published().await;
+            exchange.session.close().await;
+            if published? {
+                return Ok(());
+            }
+        }
         self.swap("look for the previous database").await?.check_revert().await
     }
 
-    async fn revert(&mut self, _cx: &Context) -> Result<()> {
+    async fn revert(&mut self, cx: &Context) -> Result<()> {
         if let Some(shadow) = self.shadow.take() {
             shadow.close().await;
         }
         let mut swap = self.swap("bring the previous database back").await?;
+        // It also ends the sessions of a killed process.
         let done = swap.revert().await;
         swap.session.close().await;
+        done?;
+        let server = self.server().await?;
+        let Some(mut exchange) = self.exchange(&server).await? else { return Ok(()) };
+        let done = exchange.revert(cx, &self.undo.component).await;
+        exchange.session.close().await;
         done
     }
 
@@ -185,6 +247,11 @@ impl Target for PostgresTarget {
         let mut swap = self.swap("drop the previous database").await?;
         let done = swap.settle().await;
         swap.session.close().await;
+        done?;
+        let server = self.server().await?;
+        let Some(mut exchange) = self.exchange(&server).await? else { return Ok(()) };
+        let done = exchange.settle().await;
+        exchange.session.close().await;
         done
     }
 }

@@ -142,29 +142,50 @@ impl Tools {
         if jobs > 1 {
             words.push(format!("--jobs={jobs}"));
         }
-        let list = items.map(|items| items.iter().map(|item| format!("{item};\n")).collect::<String>());
-        let mut list_file = None;
-        let call = match self.in_container {
-            false => {
-                if let Some(list) = list {
-                    let file = written(list).await?;
-                    words.push(format!("--use-list={}", file.path().to_string_lossy()));
-                    list_file = Some(file);
-                }
-                self.call("pg_restore").args(words).arg(archive.to_string_lossy())
-            }
-            true => {
-                let script = if list.is_some() { LISTED_INSIDE } else { INSIDE };
-                let mut call = self.call("sh").args(["-c", script, "sh"]).args(words);
-                let list = list.map(|list| format!("{list}\n")).unwrap_or_default();
-                call.input = Some(file_content(list, archive).await?);
-                call
-            }
-        };
+        let (call, list_file) = self.reading(archive, words, items).await?;
         let mut said = self.runner.run(call.env("PGOPTIONS", Secret::new(settings)));
         while said.next().await?.is_some() {}
         drop(list_file);
         Ok(())
+    }
+
+    /// A call of `pg_restore` with these arguments on an archive, or on these items of it; and the file that lists them.
+    async fn reading(
+        &self,
+        archive: &Path,
+        mut words: Vec<String>,
+        items: Option<&[u32]>,
+    ) -> Result<(ToolCommand, Option<tempfile::NamedTempFile>)> {
+        let list = items.map(|items| items.iter().map(|item| format!("{item};\n")).collect::<String>());
+        if self.in_container {
+            let script = if list.is_some() { LISTED_INSIDE } else { INSIDE };
+            let mut call = self.call("sh").args(["-c", script, "sh"]).args(words);
+            let list = list.map(|list| format!("{list}\n")).unwrap_or_default();
+            call.input = Some(file_content(list, archive).await?);
+            return Ok((call, None));
+        }
+        let mut list_file = None;
+        if let Some(list) = list {
+            let file = written(list).await?;
+            words.push(format!("--use-list={}", file.path().to_string_lossy()));
+            list_file = Some(file);
+        }
+        Ok((self.call("pg_restore").args(words).arg(archive.to_string_lossy()), list_file))
+    }
+
+    /// The statements that make these items of an archive.
+    pub(crate) async fn script(&self, archive: &Path, items: &[u32], no_owner: bool) -> Result<String> {
+        let mut words = vec!["--file=-".to_owned()];
+        if no_owner {
+            words.extend(["--no-owner".to_owned(), "--no-privileges".to_owned()]);
+        }
+        let (call, list_file) = self.reading(archive, words, Some(items)).await?;
+        let said = output_of(&*self.runner, call, LONGEST_LIST, LIST_LIMIT).await?;
+        drop(list_file);
+        String::from_utf8(said.to_vec()).map_err(|_| {
+            let message = "they are in another encoding than UTF-8, and not in ASCII";
+            Error::new(ErrorKind::Unsupported, "read the definitions of single tables", message)
+        })
     }
 
     /// What is in an archive of `pg_dump -Fc`, of a section of it, as `pg_restore --list` says it.

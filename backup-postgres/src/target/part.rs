@@ -29,6 +29,8 @@ const OF_A_TABLE: [&str; 17] = [
 ];
 /// What is never made because something that belongs to a table needs it.
 const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
+/// What a table is, before it has rows. All else of it waits until it has its place.
+const MADE_FIRST: [&str; 6] = ["TABLE", "SEQUENCE", "SEQUENCE OWNED BY", "DEFAULT", "CONSTRAINT", "INDEX"];
 /// What is told if it is not made.
 const TOLD: &str = "PUBLICATION TABLE";
 
@@ -40,6 +42,9 @@ pub(super) struct Part {
     /// Numbers of items, in the order in which they are made.
     pub(super) before: Vec<u32>,
     pub(super) after: Vec<u32>,
+    /// The tables and what is their own: first, and when they have rows and their places.
+    pub(super) own: Vec<u32>,
+    pub(super) own_last: Vec<u32>,
     /// `"schema"."name"` of the sequences among them.
     pub(super) sequences: BTreeSet<String>,
     /// What is not as it was, for people.
@@ -47,8 +52,12 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What a selection means; `None`: all definitions.
-    pub(super) fn of(selection: &Selection, items: &[Item]) -> Option<Self> {
+    /// What a selection means where these relations (schema and name) are there; `None`: all definitions.
+    pub(super) fn of(
+        selection: &Selection,
+        items: &[Item],
+        there: &BTreeSet<(String, String)>,
+    ) -> Option<Self> {
         // It is no part of any table: who has it has all.
         if selection.is_all() || selection.covers(layout::GUIDE.as_bytes()) {
             return None;
@@ -60,17 +69,20 @@ impl Part {
             item.kind == "TABLE" && paths.iter().any(|path| selection.covers(path.as_bytes()))
         };
         let tables: Vec<&Item> = items.iter().filter(|item| wanted(item)).collect();
-        Some(Self::with(&tables, items))
+        Some(Self::with(&tables, items, there))
     }
 
-    fn with(tables: &[&Item], items: &[Item]) -> Self {
-        let known: BTreeMap<u32, &Item> = items.iter().map(|item| (item.number, item)).collect();
+    fn with(tables: &[&Item], items: &[Item], there: &BTreeSet<(String, String)>) -> Self {
+        let asked: BTreeSet<u32> = tables.iter().map(|table| table.number).collect();
+        // What is there is not made, and nothing that it needs.
+        let known = items.iter().filter(|i| asked.contains(&i.number) || !is_there(i, there));
+        let known: BTreeMap<u32, &Item> = known.map(|item| (item.number, item)).collect();
         let mut chosen = BTreeSet::new();
+        let mut own = asked.clone();
         let mut part = Part::default();
         for table in tables {
             chosen.extend(needed(table, &known, &chosen));
         }
-        let asked: BTreeSet<u32> = tables.iter().map(|table| table.number).collect();
         let more = items.iter().filter(|i| chosen.contains(&i.number) && !asked.contains(&i.number));
         for item in more.filter(|item| RELATIONS.contains(&&*item.kind)) {
             part.notes.push(format!("{} is made, too, because it is needed; without rows", item.display()));
@@ -84,7 +96,12 @@ impl Part {
             let its = needed(item, &known, &chosen);
             let missing = its.iter().filter_map(|n| known.get(n)).find(|i| RELATIONS.contains(&&*i.kind));
             match missing {
-                None if OF_A_TABLE.contains(&&*item.kind) => chosen.extend(its),
+                None if OF_A_TABLE.contains(&&*item.kind) => {
+                    chosen.extend(its);
+                    if item.needs.iter().any(|need| own.contains(need)) {
+                        own.insert(item.number);
+                    }
+                }
                 Some(missing) if OF_A_TABLE.contains(&&*item.kind) => {
                     part.notes.push(format!(
                         "{} is left out: it needs {}, which is not restored",
@@ -107,7 +124,11 @@ impl Part {
             if asked.contains(&item.number) {
                 part.tables.push(name(item));
             }
-            if item.kind == "SEQUENCE" {
+            if own.contains(&item.number) {
+                let first = MADE_FIRST.contains(&&*item.kind);
+                if first { &mut part.own } else { &mut part.own_last }.push(item.number);
+            }
+            if item.kind == "SEQUENCE" && (there.is_empty() || own.contains(&item.number)) {
                 let (schema, name) = name(item);
                 part.sequences.insert(quote::qualified(&schema, &name));
             }
@@ -125,6 +146,11 @@ impl Part {
         let own = sql.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
         own.map(|line| format!("{line}\n")).collect()
     }
+}
+
+fn is_there(item: &Item, there: &BTreeSet<(String, String)>) -> bool {
+    let schema = item.schema.clone().unwrap_or_default();
+    RELATIONS.contains(&&*item.kind) && there.contains(&(schema, item.name.clone()))
 }
 
 /// An item and what it needs, as far as that is not chosen yet.
@@ -187,7 +213,7 @@ mod tests {
 
     fn only(name: &'static str) -> Part {
         let selection = Selection::Matching(Arc::new(move |path| path == name.as_bytes()));
-        Part::of(&selection, &items()).unwrap()
+        Part::of(&selection, &items(), &BTreeSet::new()).unwrap()
     }
 
     #[test]
@@ -203,12 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn beside_tables_that_are_there_only_what_is_its_own_is_made() {
+        let selection = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.events"));
+        let there = [("s".to_owned(), "users".to_owned()), ("s".to_owned(), "events".to_owned())];
+        let part = Part::of(&selection, &items(), &there.into()).unwrap();
+        assert_eq!((part.own, part.own_last), (vec![5, 7, 8, 9, 12], vec![13, 14, 15]));
+        assert!(part.notes.is_empty(), "{:?}", part.notes);
+    }
+
+    #[test]
     fn a_foreign_key_comes_with_both_of_its_tables_and_all_definitions_are_no_part() {
         let selection = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"s.")));
-        let part = Part::of(&selection, &items()).unwrap();
+        let part = Part::of(&selection, &items(), &BTreeSet::new()).unwrap();
         assert!(part.after.contains(&14) && part.notes.is_empty() && !part.before.contains(&6));
-        assert!(Part::of(&Selection::All, &items()).is_none());
+        assert!(Part::of(&Selection::All, &items(), &BTreeSet::new()).is_none());
         let definitions = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"database/")));
-        assert!(Part::of(&definitions, &items()).is_none());
+        assert!(Part::of(&definitions, &items(), &BTreeSet::new()).is_none());
     }
 }

@@ -113,14 +113,15 @@ impl Shadow {
             let e = unknown_entry(entry, "the definitions of its database are not restored with it");
             return Err(Taking::Target(e.hint(WHOLE)));
         }
-        let sql = catalog::copy_in(&of.schema, &of.table, &of.columns, of.format);
+        let schema = self.place_of(&of.schema, &of.table)?;
+        let sql = catalog::copy_in(&schema, &of.table, &of.columns, of.format);
         let rows = self
             .with_session(async |session| {
                 let copied = session.copy_in(&sql, content).await;
                 if copied.as_ref().err().and_then(ClientError::code) == Some(DISK_FULL) && session.is_clean()
                 {
                     // A server with no room at all lets nobody log in, who could drop this database. What is told is why.
-                    let _ = session.query(&catalog::drop_table(&of.schema, &of.table)).await;
+                    let _ = session.query(&catalog::drop_table(&schema, &of.table)).await;
                 }
                 Ok(copied)
             })
@@ -135,7 +136,7 @@ impl Shadow {
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, measure, Fact::Count(rows));
         let (whole, bytes) = {
             let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-            let sum = loaded.entry((of.schema.clone(), of.table.clone())).or_default();
+            let sum = loaded.entry((schema, of.table.clone())).or_default();
             sum.of_extension = of.of_extension;
             sum.rows += rows;
             sum.bytes += content.delivered();

@@ -2,6 +2,7 @@
 
 use super::{
     Choice,
+    beside::Schemas,
     indexes::Indexes,
     present,
     put::{Loaded, Received},
@@ -47,6 +48,10 @@ pub(super) struct Shadow {
     major: u32,
     pub(super) tools: Tools,
     pub(super) choice: Choice,
+    /// It is no database of its own: tables beside others.
+    pub(super) beside: Option<Schemas>,
+    /// Statements for when they have their places.
+    last: Mutex<(String, String)>,
     pub(super) cx: Context,
     pub(super) received: Mutex<Received>,
     opened: OnceCell<Opened>,
@@ -78,7 +83,7 @@ impl Shadow {
         server: Server,
         name: &str,
         component: &str,
-        choice: Choice,
+        (choice, beside): (Choice, Option<Schemas>),
         cx: &Context,
     ) -> Result<Self> {
         let failed = || error::target("prepare the restore", &server);
@@ -102,6 +107,8 @@ impl Shadow {
             component: component.to_owned(),
             major,
             choice,
+            beside,
+            last: Mutex::default(),
             cx: cx.clone(),
             received: Mutex::new(received),
             opened: OnceCell::new(),
@@ -149,6 +156,10 @@ impl Shadow {
                 properties.server, self.major
             );
             return Err(Error::new(ErrorKind::Unsupported, "restore", message).on(self.server.place()));
+        }
+        if let (Some(schemas), Some(part), Some(schema)) = (&self.beside, &self.choice.part, &schema) {
+            self.make_beside(schemas, part, schema.path()).await?;
+            return Ok(Opened { tables: part.tables.iter().cloned().collect(), properties });
         }
         let mut session = self.server.maintenance_session().await.map_err(failed())?;
         let wanted = format!(
@@ -198,7 +209,7 @@ impl Shadow {
     }
 
     /// A session with the new database.
-    async fn session(&self) -> Result<Session> {
+    pub(super) async fn session(&self) -> Result<Session> {
         let failed = || error::target("connect to the new database", &self.server);
         let mut session = Session::connect(&self.server.endpoint, &self.name).await.map_err(failed())?;
         session.query(&catalog::settings(self.major, 0)).await.map_err(failed())?;
@@ -258,6 +269,13 @@ impl Shadow {
             let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             (received.schema.clone(), received.sequences.clone(), received.refresh.clone())
         };
+        if let (Some(schemas), Some(part), Some(schema)) = (&self.beside, &self.choice.part, &schema) {
+            let last = self.finishing(part, schema.path()).await?;
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = (last, sequences.unwrap_or_default());
+            self.count_loaded().await?;
+            self.analyze_beside(schemas, part).await?;
+            return Ok(Facts::new());
+        }
         if let Some(sql) = sequences {
             let sql = if self.server.config.data_only { self.known_sequences(&sql).await? } else { sql };
             self.run("set the sequences", &sql).await?;
@@ -344,8 +362,13 @@ impl Shadow {
         Ok(())
     }
 
+    /// What is to be run when the tables beside have their places: all else of them, and their sequences.
+    pub(super) fn finishing_statements(&self) -> (String, String) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Counts on the server what was loaded: what a rule or a broken disk swallowed would be missing here.
-    async fn count(&self) -> Result<Facts> {
+    async fn count_loaded(&self) -> Result<()> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let of_user = loaded.iter().filter(|(_, loaded)| !loaded.of_extension);
         let counting = of_user.map(|((schema, name), Loaded { rows, .. })| async move {
@@ -360,7 +383,11 @@ impl Shadow {
         while let Some(counted) = counting.next().await {
             counted?;
         }
-        drop(counting);
+        Ok(())
+    }
+
+    async fn count(&self) -> Result<Facts> {
+        self.count_loaded().await?;
         let objects = self
             .with_session(async |session| {
                 catalog::large_objects(session)

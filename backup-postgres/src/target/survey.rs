@@ -10,19 +10,35 @@ use crate::{
     toc,
 };
 use backup_core::{Context, Error, ErrorKind, Incoming, Refusal, Result, Survey};
+use std::collections::BTreeSet;
 
 /// What a selection means.
-pub(super) async fn choice(incoming: &Incoming, cx: &Context) -> Result<Choice> {
+pub(super) async fn choice(server: &Server, incoming: &Incoming, cx: &Context) -> Result<Choice> {
     if incoming.selection.is_all() {
         return Ok(Choice::default());
     }
     // A dump has its definitions in itself.
     let schema = incoming.read(layout::SCHEMA.as_bytes(), MOST_STATEMENTS, cx).await?;
+    let there = if server.config.merge { relations(server).await? } else { None };
+    // Where there is nothing, a database takes its place like any other.
+    let merge = there.as_ref().is_some_and(|there| !there.is_empty());
     let part = match schema {
-        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?),
+        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?, &there.unwrap_or_default()),
         None => None,
     };
-    Ok(Choice { selective: true, part })
+    Ok(Choice { selective: true, merge: merge && part.is_some(), part })
+}
+
+/// Schemas and names of all relations of the database; `None`: there is no database.
+async fn relations(server: &Server) -> Result<Option<BTreeSet<(String, String)>>> {
+    let failed = || error::target("look at the target", server);
+    let mut session = match server.session().await {
+        Err(e) if e.code() == Some("3D000") => return Ok(None),
+        session => session.map_err(failed())?,
+    };
+    let relations = catalog::relations(&mut session).await.map_err(failed())?;
+    session.close().await;
+    Ok(Some(relations))
 }
 
 /// The survey, and the number of the database (0: it is not there).
@@ -95,7 +111,7 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
 }
 
 /// Definitions of a newer version are not understood.
-fn newer(incoming: &Incoming, major: u32) -> Option<Refusal> {
+pub(super) fn newer(incoming: &Incoming, major: u32) -> Option<Refusal> {
     let version = incoming.note("server", "version")?;
     let of = version.strip_prefix("PostgreSQL ")?.parse::<u32>().ok().filter(|of| *of > major)?;
     let why = format!(

@@ -1,0 +1,119 @@
+//! What is there before single tables are restored into a database whose others stay, and what stands in the way. Reads only.
+
+use super::{
+    beside::{by_schema, is_there},
+    exchange::{bound, made_anew},
+    part::Part,
+    survey::newer,
+};
+use crate::{
+    catalog,
+    client::{ClientError, Session},
+    error,
+    quote::{ident, literal, qualified},
+    server::{Server, major_version},
+};
+use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
+
+/// Why this cannot be merged at all.
+pub(super) fn impossible(server: &Server, selective: bool, part: Option<&Part>) -> Option<Refusal> {
+    let config = &server.config;
+    if !config.merge {
+        return None;
+    }
+    if config.schema_only || config.data_only {
+        let why = "tables are merged with their definitions and their rows";
+        return Some(Refusal::new(why, "leave --merge out, or --schema-only and --data-only"));
+    }
+    (!selective || part.is_none()).then(|| {
+        let why = "databases of PostgreSQL are merged table by table";
+        Refusal::new(why, "name the tables: --only COMPONENT/SCHEMA.TABLE; or leave --merge out")
+    })
+}
+
+/// The survey, and the number of the database.
+pub(super) async fn survey(server: &Server, incoming: &Incoming, part: &Part) -> Result<(Survey, u64)> {
+    let failed = || error::target("look at the target", server);
+    let mut session = server.session().await.map_err(failed())?;
+    let (major, untested) = major_version(&mut session).await.map_err(failed())?;
+    session.query(&catalog::settings(major, 10)).await.map_err(failed())?;
+    may_make_schemas(&mut session, server).await?;
+    let mut refusals = Vec::from_iter(newer(incoming, major));
+    let mut there = Vec::new();
+    for (schema, tables) in by_schema(part) {
+        let known = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL", literal(&ident(schema)));
+        if session.value(&known).await.map_err(failed())?.as_deref() != Some("t") {
+            let why = format!("the schema {schema} is not there");
+            refusals.push(Refusal::new(why, format!("CREATE SCHEMA {}", ident(schema))));
+        }
+        for table in tables {
+            if is_there(&mut session, schema, table).await.map_err(failed())? {
+                there.push(qualified(schema, table));
+            }
+        }
+    }
+    let bound = bound(&mut session, &there).await.map_err(failed())?;
+    if !bound.is_empty() {
+        let why = format!(
+            "these are bound to the old tables, and cannot be led to the restored ones: {}",
+            bound.join(", ")
+        );
+        let hint =
+            "restore the tables into a database of their own (--to), and take from there what is needed";
+        refusals.push(Refusal::new(why, hint));
+    }
+    let mut notes = Vec::from_iter(untested);
+    notes.extend(part.notes.clone());
+    let anew = made_anew(&mut session, &there).await.map_err(failed())?;
+    if !anew.is_empty() {
+        notes.push(format!("these are led to the restored tables: {}", anew.join(", ")));
+    }
+    let (present, identity, oid) = state(&mut session, &there).await.map_err(failed())?;
+    session.close().await;
+    let survey = Survey {
+        place: server.place(),
+        replaces: !there.is_empty(),
+        present,
+        identity,
+        publish: "the tables are filled beside the old ones, and change places with them in one transaction, in which foreign keys are checked; \
+                  nobody can use them meanwhile"
+            .to_owned(),
+        notes,
+        refusals,
+        merges: true,
+        ..Survey::default()
+    };
+    Ok((survey, oid))
+}
+
+/// For people, for the identity of the plan, and the number of the database.
+async fn state(session: &mut Session, there: &[String]) -> Result<(String, String, u64), ClientError> {
+    let oid =
+        session.number("SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()").await?;
+    let (mut numbers, mut rows) = (Vec::new(), 0);
+    for table in there {
+        let name = literal(table);
+        let sql = format!("SELECT oid FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass");
+        numbers.push(session.number(&sql).await?.to_string());
+        let sql = format!(
+            "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass"
+        );
+        rows += session.number(&sql).await?;
+    }
+    let present = match there.is_empty() {
+        true => "none of these tables".to_owned(),
+        false => format!("{} with about {rows} rows", there.join(", ")),
+    };
+    Ok((present, format!("database {oid}, tables {}", numbers.join("+")), oid))
+}
+
+async fn may_make_schemas(session: &mut Session, server: &Server) -> Result<()> {
+    let sql = "SELECT pg_catalog.has_database_privilege(pg_catalog.current_database(), 'CREATE')";
+    let may = session.value(sql).await.map_err(error::target("look at the target", server))?;
+    if may.as_deref() == Some("t") {
+        return Ok(());
+    }
+    let (user, database) = (ident(&server.endpoint.user), ident(&server.database));
+    let e = Error::new(ErrorKind::Denied, "restore", "this user may not make schemas in the database");
+    Err(e.on(server.place()).hint(format!("GRANT CREATE ON DATABASE {database} TO {user}")))
+}
