@@ -4,11 +4,14 @@ mod accounts;
 pub(crate) mod definitions;
 mod dump;
 mod guide;
+mod ranges;
+mod readers;
 mod rows;
+mod side_by_side;
 
 use crate::{
     Method, MysqlConfig,
-    catalog::{Database, Version, list},
+    catalog::{Database, Table, Version, list},
     client::{Session, connect},
     quote::{file_name, qualified},
     server::Server,
@@ -23,7 +26,9 @@ use backup_core::{
 };
 use dump::Dumper;
 use futures::{Stream, StreamExt, stream};
-use rows::{Readers, RowsOf};
+use ranges::LARGE;
+use readers::Readers;
+use rows::RowsOf;
 use serde_json::Value;
 use std::{
     fmt,
@@ -94,9 +99,8 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
     }
     exclusions_match(config, &databases)?;
     let users = accounts::are_read(&mut control, config.reads_globals(), component, cx).await?;
-    let tables = databases.iter().map(|d| d.tables.len()).sum::<usize>();
     let (dumper, wanted) = match config.method {
-        Method::Native => (None, cx.tasks.min(MOST_SESSIONS).min(tables).max(1)),
+        Method::Native => (None, cx.tasks.min(MOST_SESSIONS).min(of_use(&databases)).max(1)),
         Method::Dump => (Some(Dumper::find(&server, &version, config, &**engine).await?), 0),
     };
     let mut sessions = Vec::new();
@@ -114,6 +118,14 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         users,
         dumper,
     })
+}
+
+/// Sessions that have something to read: one for each table, and more for large ones.
+fn of_use(databases: &[Database]) -> usize {
+    let tables = databases.iter().flat_map(|d| &d.tables);
+    tables
+        .map(|t| 1 + usize::try_from(t.size / LARGE).unwrap_or(MOST_SESSIONS))
+        .fold(0, usize::saturating_add)
 }
 
 /// A pattern that names no table is a mistake: what was to be left out would be in the backup.
@@ -225,8 +237,9 @@ impl View for MysqlView {
         // Never more open contents than sessions: each must come to its end without any other.
         let mut cx = cx.clone();
         cx.tasks = cx.tasks.min(sessions.len().max(1));
+        let with_rows = databases.iter().map(|d| d.tables.iter().filter(|t| has_rows(&config, d, t)).count());
         let pour = Pour {
-            readers: Readers::new(sessions, server.endpoint),
+            readers: Readers::new(sessions, with_rows.sum(), server.endpoint),
             control: Arc::new(tokio::sync::Mutex::new(control)),
             facts: Arc::new(Mutex::new(facts)),
             component,
@@ -354,7 +367,7 @@ impl Pour {
     /// The rows of all tables, the largest first: the last stream is then a short one.
     fn all_rows(&self, databases: &[Database]) -> Vec<(Entry, Content)> {
         let mut list: Vec<_> = databases.iter().flat_map(|d| d.tables.iter().map(move |t| (d, t))).collect();
-        list.retain(|(d, t)| !MysqlConfig::excludes(&self.config.exclude_data, &d.name, &t.name));
+        list.retain(|(d, t)| has_rows(&self.config, d, t));
         list.sort_by(|(_, a), (_, b)| b.size.cmp(&a.size).then_with(|| a.name.cmp(&b.name)));
         let rows = list.into_iter().map(|(d, t)| {
             let rows = RowsOf::new(&d.name, t, &self.version);
@@ -366,6 +379,11 @@ impl Pour {
         });
         rows.collect()
     }
+}
+
+/// Whether its rows are wanted.
+fn has_rows(config: &MysqlConfig, d: &Database, t: &Table) -> bool {
+    !MysqlConfig::excludes(&config.exclude_data, &d.name, &t.name)
 }
 
 /// Where the entries of a table are.

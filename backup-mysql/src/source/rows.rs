@@ -1,87 +1,38 @@
 //! The rows of a table as lines of text: what `LOAD DATA` reads, and nothing is lost in.
 
-use super::subject;
+use super::{
+    ranges::Ranges,
+    readers::{Lease, Readers},
+    side_by_side::read_side_by_side,
+    subject,
+};
 use crate::{
-    address::Endpoint,
     catalog::{Column, Form, Table, Version},
-    client::{RowSink, Session, connect},
+    client::RowSink,
+    error::ClientError,
     quote::{ident, qualified},
     stored::{Object, Stored, StoredColumn},
 };
 use backup_core::{Error, ErrorKind, Fact, Facts, Feed, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use mysql_async::{Row, Value};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::mpsc;
 
 /// What is passed on at once.
-const BATCH: usize = 192 << 10;
+pub(super) const BATCH: usize = 192 << 10;
 /// With the row that makes it full.
 const ROOM: usize = BATCH + (64 << 10);
 /// Bytes of a text that are looked through together.
-const LOOKED_AT_ONCE: usize = 256;
+const LOOKED_AT_ONCE: usize = 32;
+/// Bytes of a text that has something special somewhere which are passed over together if there is nothing among them.
+const WRITTEN_AT_ONCE: usize = 256;
 /// A server that sends nothing for so long has stopped.
 const STANDSTILL: Duration = Duration::from_secs(15 * 60);
-
-/// The sessions with the snapshot; each reads one table at a time.
-pub(super) struct Readers {
-    idle: Mutex<Vec<Session>>,
-    permits: Semaphore,
-    endpoint: Endpoint,
-}
-
-impl Readers {
-    pub(super) fn new(sessions: Vec<Session>, endpoint: Endpoint) -> Arc<Self> {
-        let permits = Semaphore::new(sessions.len());
-        Arc::new(Readers { idle: Mutex::new(sessions), permits, endpoint })
-    }
-
-    async fn take(&self) -> Result<Lease<'_>> {
-        let permit = self.permits.acquire().await.map_err(|_| Error::cancelled())?;
-        let session = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let lost =
-            || Error::new(ErrorKind::Source, "read the rows", "every session with the snapshot is lost");
-        Ok(Lease { readers: self, session: Some(session.ok_or_else(lost)?), _permit: permit })
-    }
-
-    /// Ends all sessions; the locks on the tables end with them.
-    pub(super) async fn close(&self) {
-        let sessions = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(sessions.into_iter().map(Session::close)).await;
-    }
-}
-
-/// A session for one table. One that is given up in the middle of it is ended on the server.
-struct Lease<'a> {
-    readers: &'a Readers,
-    session: Option<Session>,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Drop for Lease<'_> {
-    fn drop(&mut self) {
-        let Some(session) = self.session.take() else { return };
-        if session.is_sound() {
-            self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
-            return;
-        }
-        let (endpoint, id) = (self.readers.endpoint.clone(), session.id());
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            // The driver would read the rest of the table first.
-            runtime.spawn(async move {
-                if let Ok(mut other) = connect(&endpoint).await {
-                    let _ = other.run(&format!("KILL {id}")).await;
-                    other.close().await;
-                }
-                drop(session);
-            });
-        }
-    }
-}
 
 /// Why the history of a table is not in the backup, if it has one.
 pub(super) fn history_is_lost(table: &Table, version: &Version) -> Option<String> {
@@ -100,6 +51,8 @@ pub(super) struct RowsOf {
     columns: Vec<Column>,
     history: bool,
     version: Version,
+    /// Of the table, as the server estimates; 0: it is read as a whole.
+    bytes: u64,
 }
 
 impl RowsOf {
@@ -125,6 +78,7 @@ impl RowsOf {
             columns,
             history,
             version: version.clone(),
+            bytes: if table.is_transactional() && !history { table.size } else { 0 },
         }
     }
 
@@ -141,7 +95,8 @@ impl RowsOf {
         stored
     }
 
-    fn select(&self) -> String {
+    /// `only`: what goes after the name of the table.
+    fn select(&self, only: &str) -> String {
         let columns = self.columns.iter().map(|c| {
             let name = ident(&c.name);
             match (c.form(), &c.charset) {
@@ -157,7 +112,7 @@ impl RowsOf {
         }
         let all = if self.history { " FOR SYSTEM_TIME ALL" } else { "" };
         format!(
-            "SELECT /*!40001 SQL_NO_CACHE */ {columns} FROM {}{all}",
+            "SELECT /*!40001 SQL_NO_CACHE */ {columns} FROM {}{all} {only}",
             qualified(&self.database, &self.table)
         )
     }
@@ -169,25 +124,51 @@ impl RowsOf {
         facts: Arc<Mutex<Facts>>,
         feed: Feed,
     ) -> Result<Facts> {
-        let subject = subject(&self.database, &self.table);
+        let subject = self.subject();
         let mut lease = readers.take().await.map_err(|e| e.on(&subject))?;
-        let Some(session) = lease.session.as_mut() else { return Err(Error::cancelled()) };
-        let how = self.columns.iter().map(Written::of).collect();
-        let mut lines = Lines { batch: BytesMut::with_capacity(ROOM), how, feed };
-        let rows = session.each_row(&self.select(), STANDSTILL, &mut lines).await;
-        let rows = rows.map_err(|e| e.during(ErrorKind::Source, "read the rows").on(&subject))??;
-        lines.pass_on().await?;
+        let ranges = Ranges::of(lease.session()?, &self.database, &self.table, self.bytes, &self.version);
+        let ranges = ranges.await.map_err(|e| self.failed(e))?;
+        let rows = match ranges {
+            None => self.read(&mut lease, "", Way::Feed(feed)).await?,
+            Some(ranges) => read_side_by_side(Arc::new(self), ranges, lease, &readers, &feed).await?,
+        };
         let count = Facts::new().with(subject, "rows", Fact::Count(rows));
         facts.lock().unwrap_or_else(PoisonError::into_inner).add_missing(count.clone());
         Ok(count)
     }
+
+    /// Reads all rows, or those of a range; returns how many the server sent before it said that these were all.
+    pub(super) async fn read(&self, lease: &mut Lease, only: &str, way: Way) -> Result<u64> {
+        let how = self.columns.iter().map(Written::of).collect();
+        let mut lines = Lines { batch: BytesMut::with_capacity(ROOM), how, way };
+        let rows = lease.session()?.each_row(&self.select(only), STANDSTILL, &mut lines).await;
+        let rows = rows.map_err(|e| self.failed(e))??;
+        lines.pass_on().await?;
+        Ok(rows)
+    }
+
+    fn subject(&self) -> String {
+        subject(&self.database, &self.table)
+    }
+
+    pub(super) fn failed(&self, e: ClientError) -> Error {
+        e.during(ErrorKind::Source, "read the rows").on(self.subject())
+    }
+}
+
+/// Where lines go.
+pub(super) enum Way {
+    /// They are next.
+    Feed(Feed),
+    /// They are read ahead of others.
+    Ahead(mpsc::Sender<Bytes>),
 }
 
 /// Rows become lines, and lines go on in batches.
 struct Lines {
     batch: BytesMut,
     how: Vec<Written>,
-    feed: Feed,
+    way: Way,
 }
 
 impl RowSink for Lines {
@@ -198,7 +179,13 @@ impl RowSink for Lines {
 
     async fn pass_on(&mut self) -> Result<()> {
         let full = std::mem::replace(&mut self.batch, BytesMut::with_capacity(ROOM));
-        if full.is_empty() { Ok(()) } else { self.feed.send(full.freeze()).await }
+        if full.is_empty() {
+            return Ok(());
+        }
+        match &self.way {
+            Way::Feed(feed) => feed.send(full.freeze()).await,
+            Way::Ahead(out) => out.send(full.freeze()).await.map_err(|_| Error::cancelled()),
+        }
     }
 }
 
@@ -254,29 +241,41 @@ fn write_value(out: &mut BytesMut, bytes: &[u8], how: Written) {
     }
 }
 
-/// The letter after the backslash of what would end a value or a line.
-fn letter(b: u8) -> Option<u8> {
-    Some(match b {
-        b'\\' => b'\\',
-        b'\t' => b't',
-        b'\n' => b'n',
-        b'\r' => b'r',
-        0 => b'0',
-        _ => return None,
-    })
+/// For each byte the letter after the backslash, if it would end a value or a line; else 0.
+const LETTERS: [u8; 256] = {
+    let mut letters = [0; 256];
+    letters[b'\\' as usize] = b'\\';
+    letters[b'\t' as usize] = b't';
+    letters[b'\n' as usize] = b'n';
+    letters[b'\r' as usize] = b'r';
+    letters[0] = b'0';
+    letters
+};
+
+/// Whether a byte is special. Most texts have none: without a branch for each byte the processor looks at many at once, but only
+/// where their number is known beforehand.
+fn has_special(bytes: &[u8]) -> bool {
+    let special = |b: &u8| (*b == b'\\') | (*b == b'\t') | (*b == b'\n') | (*b == b'\r') | (*b == 0);
+    let (many, rest) = bytes.as_chunks::<LOOKED_AT_ONCE>();
+    many.iter().any(|some| some.iter().fold(false, |any, b| any | special(b)))
+        || rest.iter().any(|b| LETTERS[usize::from(*b)] != 0)
 }
 
 fn escape(out: &mut BytesMut, bytes: &[u8]) {
-    // Most have nothing special: without a branch for each byte the processor looks at many at once.
-    let special = |b: &u8| (*b == b'\\') | (*b == b'\t') | (*b == b'\n') | (*b == b'\r') | (*b == 0);
-    for some in bytes.chunks(LOOKED_AT_ONCE) {
-        if !some.iter().fold(false, |any, b| any | special(b)) {
+    if !has_special(bytes) {
+        return out.extend_from_slice(bytes);
+    }
+    for some in bytes.chunks(WRITTEN_AT_ONCE) {
+        if !has_special(some) {
             out.extend_from_slice(some);
             continue;
         }
         let mut from = 0;
         for (i, b) in some.iter().enumerate() {
-            let Some(letter) = letter(*b) else { continue };
+            let letter = LETTERS[usize::from(*b)];
+            if letter == 0 {
+                continue;
+            }
             out.extend_from_slice(&some[from..i]);
             out.extend_from_slice(&[b'\\', letter]);
             from = i + 1;
@@ -306,8 +305,8 @@ mod tests {
 
     #[test]
     fn what_is_special_is_found_wherever_it_stands() {
-        for at in [0, 1, LOOKED_AT_ONCE - 1, LOOKED_AT_ONCE, 3 * LOOKED_AT_ONCE + 7] {
-            let mut long = vec![b'x'; 4 * LOOKED_AT_ONCE];
+        for at in [0, 1, LOOKED_AT_ONCE - 1, LOOKED_AT_ONCE, WRITTEN_AT_ONCE, 3 * WRITTEN_AT_ONCE + 7, 1029] {
+            let mut long = vec![b'x'; 4 * WRITTEN_AT_ONCE + 6];
             long[at] = b'\n';
             let mut expected = long.clone();
             expected.splice(at..=at, *b"\\n");

@@ -67,3 +67,32 @@ fn with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificat
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     });
 }
+
+#[test]
+fn a_database_goes_over_a_unix_socket_and_back() {
+    in_time("a_database_goes_over_a_unix_socket_and_back", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            use std::os::unix::fs::PermissionsExt;
+            let folder = tempfile::tempdir().must("a folder");
+            // The server runs as another user.
+            std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).must("its mode");
+            let server = services::mysql_with_socket(flavor, folder.path()).await;
+            let mut c = conn(&server).await;
+            let name = database(
+                &mut c,
+                "by_socket",
+                "CREATE TABLE t (id int PRIMARY KEY, t text);; INSERT INTO t VALUES (1, 'one')",
+            )
+            .await;
+            run(&mut c, "CREATE USER local_only@localhost IDENTIFIED BY 'p';; GRANT ALL ON *.* TO local_only@localhost WITH GRANT OPTION").await;
+            let socket = folder.path().join("mysql.sock").display().to_string();
+            let at = |url: String| json!({ "url": url, "password_file": secret_file(&format!("socket-{name}"), "p") });
+            // Both ways to name it. The user may come from no other host, so by nothing else.
+            let from = at(format!("mysql://local_only@/{name}?socket={socket}"));
+            let to = at(format!("mysql://local_only@{}/again", socket.replace('/', "%2F")));
+            let cx = Context::default();
+            restore(&from, &to, &cx).await.must("restore").settle(&cx).await.must("settle");
+            assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, "again").await);
+        }
+    });
+}

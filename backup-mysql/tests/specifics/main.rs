@@ -6,6 +6,8 @@
 mod common;
 mod connection;
 mod containers;
+mod faults;
+mod large;
 mod users;
 mod versions;
 

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     future::Future,
     net::IpAddr,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock, Weak, mpsc},
     time::Duration,
 };
@@ -16,7 +16,7 @@ use testcontainers::{
         models::PortBinding,
         query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder},
     },
-    core::{ContainerPort, client::docker_client_instance},
+    core::{ContainerPort, Mount, client::docker_client_instance},
     runners::AsyncRunner,
 };
 use tokio::{runtime::Runtime, sync::Mutex};
@@ -46,6 +46,8 @@ pub struct Wanted {
     pub in_memory: Option<&'static str>,
     /// So many MB of it: a disk that is soon full.
     pub room: Option<u32>,
+    /// A folder of this host, and where the container has it.
+    pub folder: Option<(PathBuf, &'static str)>,
 }
 
 /// A running container; removed with its anonymous volumes when dropped.
@@ -223,6 +225,9 @@ pub(super) async fn start(wanted: &Wanted) -> Container {
             let loopback = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(String::new()) };
             host.port_bindings = Some(HashMap::from([(key.clone(), Some(vec![loopback]))]));
         });
+    if let Some((here, there)) = &wanted.folder {
+        request = request.with_mount(Mount::bind_mount(here.display().to_string(), *there));
+    }
     for (name, value) in &wanted.environment {
         request = request.with_env_var(name, value);
     }

@@ -93,6 +93,7 @@ async fn start_postgres(version: u32, room: Option<u32>) -> Postgres {
             .collect(),
         in_memory: room.map(|_| "/small"),
         room,
+        folder: None,
     })
     .await;
     let port = container.port();

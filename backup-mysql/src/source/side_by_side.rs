@@ -1,0 +1,134 @@
+//! The rows of one table, read by several sessions and passed on in the order of its primary key.
+//!
+//! Its own session alone reads longer and longer ranges one after another. As soon as sessions have nothing else to do, ranges are
+//! short, and each session reads one into memory while those before it are passed on.
+
+use super::{
+    ranges::Ranges,
+    readers::{Lease, Readers},
+    rows::{BATCH, RowsOf, Way},
+};
+use backup_core::{Error, ErrorKind, Feed, Result};
+use bytes::Bytes;
+use std::{collections::VecDeque, sync::Arc};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+/// Bytes of a range that is read ahead of others.
+const SHORT: u64 = 4 << 20;
+/// Bytes of a range while nobody helps: no more than this.
+const LONG: u64 = 16 * SHORT;
+/// Batches of a short range, which is read ahead; one that is longer than was estimated stands still until its turn comes.
+const BATCHES_OF_SHORT: usize = SHORT as usize / BATCH + 2;
+const BATCHES_OF_LONG: usize = 2;
+
+/// A range that is being read.
+struct Ahead {
+    batches: mpsc::Receiver<Bytes>,
+    reading: JoinHandle<Result<u64>>,
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.reading.abort();
+    }
+}
+
+/// Sessions of a table and the ranges that they read.
+struct SideBySide<'a> {
+    rows: Arc<RowsOf>,
+    ranges: Ranges,
+    readers: &'a Arc<Readers>,
+    /// In the order of the ranges.
+    queue: VecDeque<Ahead>,
+    idle: Vec<Lease>,
+    sessions: usize,
+    /// Bytes of the next range while nobody helps.
+    alone: u64,
+    done: mpsc::UnboundedSender<Lease>,
+    all_begun: bool,
+}
+
+/// Feeds all rows of the table; returns how many.
+pub(super) async fn read_side_by_side(
+    rows: Arc<RowsOf>,
+    ranges: Ranges,
+    own: Lease,
+    readers: &Arc<Readers>,
+    feed: &Feed,
+) -> Result<u64> {
+    let (done, mut given_back) = mpsc::unbounded_channel();
+    let (queue, idle) = (VecDeque::new(), vec![own]);
+    let (sessions, alone, all_begun) = (1, SHORT, false);
+    let mut table = SideBySide { rows, ranges, readers, queue, idle, sessions, alone, done, all_begun };
+    let mut count = 0;
+    loop {
+        table.begin_ranges().await?;
+        let Some(mut first) = table.queue.pop_front() else { return Ok(count) };
+        loop {
+            tokio::select! {
+                biased;
+                batch = first.batches.recv() => match batch {
+                    Some(batch) => feed.send(batch).await?,
+                    None => break,
+                },
+                Some(lease) = given_back.recv() => {
+                    table.idle.push(lease);
+                    table.begin_ranges().await?;
+                }
+            }
+        }
+        count += ended((&mut first.reading).await)?;
+        while let Ok(lease) = given_back.try_recv() {
+            table.idle.push(lease);
+        }
+    }
+}
+
+fn ended(read: std::result::Result<Result<u64>, tokio::task::JoinError>) -> Result<u64> {
+    read.unwrap_or_else(|e| match e.is_panic() {
+        true => Err(Error::new(ErrorKind::Panicked, "read the rows", "the reader panicked")),
+        false => Err(Error::cancelled()),
+    })
+}
+
+impl SideBySide<'_> {
+    /// Gives each session that has nothing to do the next range.
+    async fn begin_ranges(&mut self) -> Result<()> {
+        // One that is first is always let begin; how many wait behind it is what memory may hold.
+        while !self.all_begun && self.queue.len() <= self.sessions {
+            let lease = match self.idle.pop() {
+                Some(lease) => Some(lease),
+                None => self.readers.spare().inspect(|_| self.sessions += 1),
+            };
+            let Some(mut lease) = lease else { return Ok(()) };
+            let (bytes, batches) = if self.sessions == 1 && !self.readers.has_spare() {
+                let bytes = self.alone;
+                self.alone = LONG.min(2 * bytes);
+                (bytes, BATCHES_OF_LONG)
+            } else {
+                (SHORT, BATCHES_OF_SHORT)
+            };
+            let next = self.ranges.next(lease.session()?, bytes).await;
+            match next.map_err(|e| self.rows.failed(e))? {
+                Some(range) => self.queue.push_back(self.begin(lease, self.ranges.of_range(range), batches)),
+                // The other sessions end with their ranges.
+                None => self.all_begun = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn begin(&self, mut lease: Lease, only: String, ahead: usize) -> Ahead {
+        let (out, batches) = mpsc::channel(ahead);
+        let (rows, done) = (self.rows.clone(), self.done.clone());
+        let reading = tokio::spawn(async move {
+            let read = rows.read(&mut lease, &only, Way::Ahead(out)).await;
+            if read.is_ok() {
+                // Where nobody takes it any more it goes back to all.
+                let _ = done.send(lease);
+            }
+            read
+        });
+        Ahead { batches, reading }
+    }
+}
