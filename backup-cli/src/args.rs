@@ -288,7 +288,7 @@ pub(crate) struct Restore {
     /// Data without definitions: those that are there stay, their data is replaced
     #[arg(long)]
     pub(crate) data_only: bool,
-    /// Also users, roles and their grants, if the backup has them; those that are there stay as they are
+    /// Also users, roles and their grants, and tablespaces, if the backup has them; those that are there stay as they are
     #[arg(long)]
     pub(crate) globals: bool,
     /// Goes on although the plan refuses this: the name that stands there

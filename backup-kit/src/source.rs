@@ -131,6 +131,12 @@ pub mod postgres {
             self
         }
 
+        /// Reads roles and tablespaces of the server, too.
+        pub fn globals(mut self, yes: bool) -> Self {
+            self.0.globals = Some(yes);
+            self
+        }
+
         /// Leaves out the rows of these tables (`schema.table`, with `*` for any characters). May be called again.
         pub fn exclude_table_data(mut self, pattern: impl Into<String>) -> Self {
             self.0.exclude_table_data.push(pattern.into());

@@ -47,6 +47,10 @@ pub struct PostgresConfig {
     /// seconds; no limit if not given. Whoever waits is named in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_way_after: Option<u32>,
+    /// Roles with their passwords and memberships, and tablespaces, which belong to the whole server. A source reads them, too; a restore
+    /// makes those that are not there (`restore --globals`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub globals: Option<bool>,
     /// Restore: owners and privileges are not set; everything belongs to the user that restores.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_owner: bool,

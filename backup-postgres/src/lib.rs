@@ -8,6 +8,7 @@ mod client;
 mod config;
 mod credentials;
 mod error;
+mod globals;
 mod layout;
 mod properties;
 mod quote;

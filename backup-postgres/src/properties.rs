@@ -171,10 +171,10 @@ impl Properties {
     }
 }
 
-/// How the last line of the comment of a restored database begins, until it is settled: no property of the database.
+/// How the last line of the comment of what a restore has made begins, until it is settled: nothing that belongs to it.
 pub(crate) const MARK: &str = "[backup restore ";
 
-fn without_mark(comment: String) -> Option<String> {
+pub(crate) fn without_mark(comment: String) -> Option<String> {
     match comment.rsplit_once('\n') {
         Some((text, last)) if last.starts_with(MARK) => Some(text.to_owned()),
         None if comment.starts_with(MARK) => None,
@@ -188,12 +188,12 @@ fn keyword(word: &str) -> String {
 }
 
 /// `plpgsql.extra_warnings`: each part is a name.
-fn setting_name(key: &str) -> String {
+pub(crate) fn setting_name(key: &str) -> String {
     key.split('.').map(ident).collect::<Vec<_>>().join(".")
 }
 
 /// Settings that are lists of names are stored as SQL, all others as they are.
-fn setting_value(key: &str, value: &str) -> String {
+pub(crate) fn setting_value(key: &str, value: &str) -> String {
     const LISTS: [&str; 6] = [
         "local_preload_libraries",
         "search_path",

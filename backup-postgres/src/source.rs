@@ -12,6 +12,7 @@ use crate::{
     PostgresConfig, catalog,
     client::Session,
     error,
+    globals::passwords_are_readable,
     server::{Server, major_version, minor_version},
     tools::Tools,
 };
@@ -60,6 +61,7 @@ impl Source for PostgresSource {
             lock_timeout: None,
             give_way_after: None,
             method: None,
+            globals: None,
             ..self.config.clone()
         };
         config.to_value()
@@ -92,6 +94,11 @@ async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady>
     let settings = catalog::settings(major, source.config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
     leader.query(&settings).await.map_err(failed())?;
     let minor = minor_version(&mut leader).await.map_err(failed())?;
+    if source.config.globals == Some(true) && !passwords_are_readable(&mut leader).await.map_err(failed())? {
+        let text =
+            "passwords of roles are not in the backup: it takes a superuser or pg_read_all_data to read them";
+        cx.note(Severity::Warning, &source.component, "", text);
+    }
     let tools = Tools::find(&server, (major, minor)).await?;
     let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
     let mut workers = Vec::new();

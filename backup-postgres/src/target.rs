@@ -3,6 +3,7 @@
 mod beside;
 mod dump;
 mod exchange;
+mod globals;
 mod indexes;
 mod merging;
 mod part;
@@ -176,6 +177,13 @@ impl Target for PostgresTarget {
         };
         let choice = &self.choice;
         survey.refusals.extend(merging::impossible(&server, choice.selective, choice.part.as_ref()));
+        let mut session = maintenance(&server, "look at the target").await?;
+        let of_globals = globals::survey(&mut session, &server, incoming).await;
+        let (notes, refused) =
+            of_globals.map_err(error::target("look for roles and tablespaces", &server))?;
+        session.close().await;
+        survey.notes.extend(notes);
+        survey.refusals.extend(refused);
         self.surveyed = Some(oid);
         Ok(survey)
     }
@@ -192,7 +200,8 @@ impl Target for PostgresTarget {
             true => (server.database.clone(), Some(Schemas::new(&self.names.id))),
             false => (self.names.shadow.clone(), None),
         };
-        let shadow = Shadow::new(server, &name, &self.undo.component, (choice, beside), cx).await?;
+        let shadow =
+            Shadow::new(server, &name, (&self.names.id, &self.undo.component), (choice, beside), cx).await?;
         let shadow = Arc::new(shadow);
         self.shadow = Some(shadow.clone());
         Ok(shadow)
@@ -234,10 +243,18 @@ impl Target for PostgresTarget {
         swap.session.close().await;
         done?;
         let server = self.server().await?;
-        let Some(mut exchange) = self.exchange(&server).await? else { return Ok(()) };
-        let done = exchange.revert(cx, &self.undo.component).await;
-        exchange.session.close().await;
-        done
+        if let Some(mut exchange) = self.exchange(&server).await? {
+            let done = exchange.revert(cx, &self.undo.component).await;
+            exchange.session.close().await;
+            done?;
+        }
+        if globals::are_made(&server) {
+            let mut session = maintenance(&server, "take away the roles that were made").await?;
+            let who = (&*self.names.id, &*self.undo.component);
+            globals::take_away(&server, who, &mut session, cx).await?;
+            session.close().await;
+        }
+        Ok(())
     }
 
     async fn settle(&mut self, _cx: &Context) -> Result<()> {
@@ -249,9 +266,16 @@ impl Target for PostgresTarget {
         swap.session.close().await;
         done?;
         let server = self.server().await?;
-        let Some(mut exchange) = self.exchange(&server).await? else { return Ok(()) };
-        let done = exchange.settle().await;
-        exchange.session.close().await;
-        done
+        if let Some(mut exchange) = self.exchange(&server).await? {
+            let done = exchange.settle().await;
+            exchange.session.close().await;
+            done?;
+        }
+        if globals::are_made(&server) {
+            let mut session = maintenance(&server, "let the roles be that were made").await?;
+            globals::let_be(&server, &self.names.id, &mut session).await?;
+            session.close().await;
+        }
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@ use super::{
     watch::Watch,
 };
 use crate::{catalog::Table, error, layout, properties::Properties, quote::ident_in_ascii};
-use backup_core::{Context, Entry, Error, Fact, Facts, Result, Sink, Stage, put_stage};
+use backup_core::{Content, Context, Entry, Error, Fact, Facts, Result, Sink, Stage, put_stage};
 use futures::stream;
 use std::{sync::Arc, time::Duration};
 
@@ -17,14 +17,15 @@ impl PostgresView {
     pub(super) async fn pour_dump(
         &self,
         sink: &Arc<dyn Sink>,
-        properties: &Properties,
+        (properties, globals): (&Properties, Option<Result<(Entry, Content)>>),
         kept: &[Table],
         left_out: &[Table],
         watch: &Watch,
     ) -> Result<Facts> {
         let cx = &watch.cx;
         let json = properties.to_json()?;
-        let prepare = [Ok(whole(layout::PROPERTIES, Stage::Prepare, json))];
+        let has_globals = globals.is_some();
+        let prepare = [Ok(whole(layout::PROPERTIES, Stage::Prepare, json))].into_iter().chain(globals);
         put_stage(sink, cx, stream::iter(prepare)).await?;
 
         let mut what = vec!["--blobs".to_owned()];
@@ -37,7 +38,7 @@ impl PostgresView {
         dumped?;
         let facts = counted?;
 
-        let guide = super::guide::of_dump(&self.server.database, properties, &path);
+        let guide = super::guide::of_dump(&self.server.database, properties, &path, has_globals);
         put_stage(sink, cx, stream::iter([Ok(whole(layout::GUIDE, Stage::Complete, guide))])).await?;
         Ok(facts)
     }

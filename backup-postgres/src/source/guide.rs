@@ -1,9 +1,9 @@
 //! `database/RESTORE.md`: how to restore this very database with the vendor's tools alone.
 
-use crate::{layout, properties::Properties, quote::ident};
+use crate::{globals::GLOBALS, layout, properties::Properties, quote::ident};
 
 /// Every command block can be run as it stands, by `sh`, in the folder that has `database/` in it.
-pub(super) fn text(database: &str, properties: &Properties, large_objects: bool) -> String {
+pub(super) fn text(database: &str, properties: &Properties, large_objects: bool, globals: bool) -> String {
     let shell = format!("'{}'", database.replace('\'', "'\\''"));
     let mut steps = vec![
         join(),
@@ -24,13 +24,16 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool)
             ("The large objects".to_owned(), restore(&shell, "--single-transaction", layout::LARGE_OBJECTS)),
         );
     }
+    if globals {
+        steps.insert(1, roles());
+    }
     page(database, properties, &steps)
 }
 
 /// The same of a database that is one file.
-pub(super) fn of_dump(database: &str, properties: &Properties, file: &str) -> String {
+pub(super) fn of_dump(database: &str, properties: &Properties, file: &str, globals: bool) -> String {
     let shell = format!("'{}'", database.replace('\'', "'\\''"));
-    let steps = [
+    let mut steps = vec![
         join(),
         create(database, properties),
         (
@@ -39,6 +42,9 @@ pub(super) fn of_dump(database: &str, properties: &Properties, file: &str) -> St
         ),
         as_a_whole(database, properties),
     ];
+    if globals {
+        steps.insert(1, roles());
+    }
     page(database, properties, &steps)
 }
 
@@ -54,6 +60,13 @@ fn join() -> (String, String) {
     (
         "Join what is in segments. Run this and all that follows in the folder that has `database/` in it".to_owned(),
         "find . -name '*.seg000000' | while read -r first; do\n  name=\"${first%.seg000000}\"\n  cat \"$name\".seg?????? > \"$name\" && rm \"$name\".seg??????\ndone".to_owned(),
+    )
+}
+
+fn roles() -> (String, String) {
+    (
+        "The roles and tablespaces of the server. Those that are there stay as they are: errors that say so are none".to_owned(),
+        format!("psql -X -d postgres -f '{GLOBALS}'"),
     )
 }
 

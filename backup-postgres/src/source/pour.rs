@@ -9,7 +9,9 @@ use crate::{
     Method,
     catalog::{self, Format, Table},
     client::{ClientError, Session},
-    error, layout,
+    error,
+    globals::Globals,
+    layout,
     properties::Properties,
     quote::qualified,
     server::Server,
@@ -112,15 +114,28 @@ impl PostgresView {
             .with("database", "method", Fact::Note(self.method().into()))
             .with("database", "properties", Fact::Digest(properties.digest()?))
             .with("large objects", "count", Fact::Count(large_objects));
+        let globals = match self.server.config.globals {
+            Some(true) => {
+                let mut leader = self.leader.lock().await;
+                let failed = error::source("read roles and tablespaces", &self.server);
+                let globals = Globals::read(&mut leader, self.major).await.map_err(failed)?;
+                facts.add_missing(globals.facts.clone());
+                let (entry, text) = globals.into_entry();
+                Some(Ok((entry, Content::whole(text))))
+            }
+            _ => None,
+        };
+        let has_globals = globals.is_some();
         if self.server.config.method == Some(Method::Dump) {
-            facts.add_missing(self.pour_dump(sink, &properties, &kept, &left_out, watch).await?);
+            facts.add_missing(self.pour_dump(sink, (&properties, globals), &kept, &left_out, watch).await?);
             return Ok(facts);
         }
         let json = properties.to_json()?;
-        let prepare = [
+        let mut prepare = vec![
             Ok(whole(layout::PROPERTIES, Stage::Prepare, json)),
             Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"], gave_way))),
         ];
+        prepare.extend(globals);
         put_stage(sink, cx, stream::iter(prepare)).await?;
 
         let pieces = pieces(kept, self.major);
@@ -128,7 +143,7 @@ impl PostgresView {
         let rows = self.pour_rows(sink, pieces, large_objects > 0, watch).await?;
         facts.add_missing(rows);
 
-        let guide = super::guide::text(&self.server.database, &properties, large_objects > 0);
+        let guide = super::guide::text(&self.server.database, &properties, large_objects > 0, has_globals);
         let complete = [
             Ok(whole(layout::GUIDE, Stage::Complete, guide)),
             Ok(whole(layout::LOAD, Stage::Complete, load)),

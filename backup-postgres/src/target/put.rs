@@ -1,10 +1,11 @@
 //! What is done with each entry of a component.
 
-use super::{present, shadow::Shadow};
+use super::{globals, present, shadow::Shadow};
 use crate::{
     catalog,
     client::ClientError,
     error,
+    globals::{GLOBALS, statements},
     layout::{self, RowsOf},
     properties::Properties,
 };
@@ -93,8 +94,14 @@ impl Shadow {
                     received.refresh = Some(sql);
                 });
             }
+            GLOBALS if globals::are_made(&self.server) => {
+                let sql = text(content).await?;
+                let statements = statements(entry, &sql)?;
+                let who = (&*self.restore, &*self.component);
+                globals::make(&self.server, who, &statements, &self.cx).await?;
+            }
             // For people only.
-            layout::LOAD | layout::GUIDE => drain(content).await?,
+            GLOBALS | layout::LOAD | layout::GUIDE => drain(content).await?,
             layout::LARGE_OBJECTS => self.large_objects(content).await?,
             _ if layout::is_dump(path) => self.whole_dump(content).await?,
             _ => self.rows(entry, path, content).await?,

@@ -44,7 +44,9 @@ pub(super) const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement
 pub(super) struct Shadow {
     pub(super) server: Server,
     pub(super) name: String,
-    component: String,
+    pub(super) component: String,
+    /// Of the restore.
+    pub(super) restore: String,
     major: u32,
     pub(super) tools: Tools,
     pub(super) choice: Choice,
@@ -82,7 +84,7 @@ impl Shadow {
     pub(super) async fn new(
         server: Server,
         name: &str,
-        component: &str,
+        (restore, component): (&str, &str),
         (choice, beside): (Choice, Option<Schemas>),
         cx: &Context,
     ) -> Result<Self> {
@@ -105,6 +107,7 @@ impl Shadow {
         Ok(Shadow {
             name: name.to_owned(),
             component: component.to_owned(),
+            restore: restore.to_owned(),
             major,
             choice,
             beside,

@@ -7,6 +7,7 @@ mod common;
 mod dump;
 mod extensions;
 mod faults;
+mod globals;
 mod indexes;
 mod moment;
 mod obstacles;
