@@ -156,6 +156,11 @@ impl Error {
         self.edit(|i| i.kind = kind)
     }
 
+    /// Whether what was read is not what was stored, where the reader of a backup says it; other kinds tell that it could not be read.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::Damaged | ErrorKind::Cut | ErrorKind::Source)
+    }
+
     /// What a program needs to know.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

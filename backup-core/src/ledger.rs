@@ -40,8 +40,8 @@ struct Lost {
 #[derive(Clone)]
 struct Loss {
     why: Arc<str>,
-    /// What was read failed, and not what was to take it.
-    of_content: bool,
+    /// How what was read failed; nothing, if what was to take it did.
+    failure: Option<Error>,
 }
 
 impl Ledger {
@@ -88,11 +88,15 @@ impl Ledger {
         named
     }
 
-    /// The first entry that is lost because its content failed, and why: not one that the sink failed to take, or was kept from taking.
-    pub fn first_unreadable(&self) -> Option<(Bytes, Arc<str>)> {
+    /// The entries that are lost because their contents failed, by path, with the error of the content: not those that the sink
+    /// failed to take, or was kept from taking.
+    pub fn unreadable(&self) -> Vec<(Bytes, Error)> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let unreadable = lost.by_path.iter().filter(|(_, loss)| loss.of_content);
-        unreadable.min_by_key(|(path, _)| *path).map(|(path, loss)| (path.clone(), loss.why.clone()))
+        let failed =
+            lost.by_path.iter().filter_map(|(path, loss)| Some((path.clone(), loss.failure.clone()?)));
+        let mut named: Vec<_> = failed.collect();
+        named.sort_by(|(a, _), (b, _)| a.cmp(b));
+        named
     }
 
     /// Notes every loss in the context and returns their number. To be called once, when the pour is over.
@@ -212,17 +216,17 @@ impl Sink for Ledger {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
         // Goes after the guard: who waits until no put is open then knows all that is lost.
         let mut leave = None;
-        let dropped = Loss { why: DROPPED.into(), of_content: false };
+        let dropped = Loss { why: DROPPED.into(), failure: None };
         let mut unless_ended = Unless { ledger: self, path: entry.path.clone(), loss: Some(dropped) };
         let size = entry.stored_size();
         let failure = Arc::new(OnceLock::new());
         let put = self.put_watched(entry, content, &mut leave, &failure).await;
         // What happened is known from here on, and is what counts.
-        let of_content = || failure.get().is_some_and(|e| e.kind() != ErrorKind::Cancelled);
+        let failure = || failure.get().filter(|e| e.kind() != ErrorKind::Cancelled).cloned();
         unless_ended.loss = match &put {
-            Ok(Put::Discarded(why)) => Some(Loss { why: why.clone(), of_content: true }),
+            Ok(Put::Discarded(why)) => Some(Loss { why: why.clone(), failure: failure() }),
             Ok(_) => None,
-            Err(e) => Some(Loss { why: e.to_string().into(), of_content: of_content() }),
+            Err(e) => Some(Loss { why: e.to_string().into(), failure: failure() }),
         };
         let taken = unless_ended.loss.is_none();
         drop(unless_ended);

@@ -58,7 +58,7 @@ async fn the_old_data_is_let_go_when_asked_for_or_when_its_time_is_over() {
 
     let s = scene().await;
     s.restore(s.targets(), |_| {}).await.unwrap();
-    assert!(matches!(&s.heal(23).await[..], [Healed::LeftAlone { .. }]));
+    assert!(matches!(&s.heal(23).await[..], [Healed::Kept { .. }]));
     assert!(matches!(&s.heal(25).await[..], [Healed::Settled { .. }]));
     assert!(s.is_new() && s.traces().is_empty());
 

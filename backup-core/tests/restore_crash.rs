@@ -29,7 +29,8 @@ fn kinds(healed: &[Healed]) -> Vec<&'static str> {
     let kind = |h: &Healed| match h {
         Healed::Reverted { .. } => "reverted",
         Healed::Settled { .. } => "settled",
-        Healed::LeftAlone { .. } => "kept",
+        Healed::Kept { .. } => "kept",
+        Healed::LeftAlone { .. } => "left",
         Healed::Cleared { .. } => "cleared",
         other => panic!("{other:?}"),
     };
@@ -150,7 +151,7 @@ fn a_journal_is_found_beside_the_data_without_the_state_folder() {
     let s = killed_half_way();
     fs::remove_dir_all(s.state()).unwrap();
     // The stamp of this very process is all that is left, and it lives.
-    assert_eq!(kinds(&run(s.heal(0))), ["kept"]);
+    assert_eq!(kinds(&run(s.heal(0))), ["left"]);
     edit(&s.homes()[0].join("journal.json"), |text| {
         let mut journal: serde_json::Value = serde_json::from_str(&text).unwrap();
         journal["process"]["started"] = (journal["process"]["started"].as_u64().unwrap() + 1).into();
@@ -170,7 +171,7 @@ fn edit(path: &Path, change: impl Fn(String) -> String) {
 fn the_journal_of_another_host_is_left_alone_until_a_person_says_so() {
     let s = killed_half_way();
     edit(&s.homes()[0].join("journal.json"), |text| text.replace("\"host\": \"", "\"host\": \"not-"));
-    assert_eq!(kinds(&run(s.heal(100))), ["kept"]);
+    assert_eq!(kinds(&run(s.heal(100))), ["left"]);
     let found = pending(&s.state(), &[]).unwrap();
     assert_eq!(found[0].running, None);
     run(undo_restore(&found[0], &recover, &s.cx)).unwrap();

@@ -224,7 +224,7 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let parent = place.target.parent().unwrap_or(&place.target);
             return Err(Error::new(
-                ErrorKind::Target,
+                ErrorKind::NotFound,
                 "restore",
                 "the folder above the target does not exist",
             )

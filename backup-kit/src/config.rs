@@ -274,7 +274,7 @@ fn read_module(
         }
         match source_spec(&path, source, folder, text, registry) {
             Ok(spec) => read = read.source(component, spec),
-            Err(e) => mistakes.push(e),
+            Err(wrong) => mistakes.extend(wrong),
         }
     }
     match module.health.as_ref().map(health_check) {
@@ -336,38 +336,48 @@ fn bad_name(name: &str) -> String {
     format!("{name:?} cannot be a name: letters, digits, `.`, `_` and `-`, not leading with a dot or dash")
 }
 
-/// Takes the keys that every kind has (`kind`, `disposable`), checks the others against the store's own.
+/// Takes the keys that every kind has (`kind`, `disposable`), checks the others against the store's own. All keys that are not known
+/// are told.
 fn source_spec(
     path: &[&str],
     mut source: Map<String, Value>,
     folder: &Path,
     text: &Text<'_>,
     registry: &Registry,
-) -> Result<SourceSpec> {
+) -> Result<SourceSpec, Vec<Error>> {
     let component = path.last().copied().unwrap_or_default();
     let kind = match source.remove("kind") {
         Some(Value::String(kind)) => kind,
-        Some(_) => return Err(text.error_at(&below(path, "kind"), "`kind` must be a text")),
-        None => return Err(text.error_at(path, format!("the source `{component}` has no `kind`"))),
+        Some(_) => return Err(vec![text.error_at(&below(path, "kind"), "`kind` must be a text")]),
+        None => return Err(vec![text.error_at(path, format!("the source `{component}` has no `kind`"))]),
     };
     let backend = registry.get(&kind).map_err(|e| {
         let close =
             nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
-        text.error_at(&below(path, "kind"), format!("{}{close}", e.message()))
+        vec![text.error_at(&below(path, "kind"), format!("{}{close}", e.message()))]
     })?;
     let disposable = match source.remove("disposable") {
         Some(Value::Bool(b)) => b,
         None => false,
         Some(_) => {
-            return Err(text.error_at(&below(path, "disposable"), "`disposable` must be true or false"));
+            return Err(vec![
+                text.error_at(&below(path, "disposable"), "`disposable` must be true or false"),
+            ]);
         }
     };
     let schema = backend.schema();
     let properties = schema["properties"].as_object();
     let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-    if let Some(name) = source.keys().find(|k| !known.contains(&k.as_str())) {
-        let all = known.iter().copied().chain(["kind", "disposable"]);
-        return Err(text.unknown_key(&below(path, name), name, &path.join("."), all));
+    let unknown: Vec<Error> = source
+        .keys()
+        .filter(|name| !known.contains(&name.as_str()))
+        .map(|name| {
+            let all = known.iter().copied().chain(["kind", "disposable"]);
+            text.unknown_key(&below(path, name), name, &path.join("."), all)
+        })
+        .collect();
+    if !unknown.is_empty() {
+        return Err(unknown);
     }
     // The store does not know where the file is from which its paths are read.
     for name in ["path", "exclude_files", "exclude_paths"] {
@@ -382,7 +392,7 @@ fn source_spec(
         }
     }
     let config = Value::Object(source);
-    backend.source(component, config.clone()).map_err(|e| text.error_at(path, e.message()))?;
+    backend.source(component, config.clone()).map_err(|e| vec![text.error_at(path, e.message())])?;
     Ok(SourceSpec::new(kind, config).disposable(disposable))
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     args::{Among, Keys},
     failure::Result,
-    render::progress::Progress,
+    render::{human, progress::Progress},
     settings::Settings,
 };
 use backup_kit::{
@@ -28,7 +28,7 @@ pub(super) struct Located {
 
 impl Session {
     pub(super) fn new(settings: Settings, cancel: CancellationToken) -> Self {
-        let progress = Progress::new(settings.output);
+        let progress = Progress::new(settings.output, cancel.clone());
         Session { settings, cancel, progress }
     }
 
@@ -88,7 +88,7 @@ impl Session {
         let mut failed = None;
         for healed in heal(&dir, &[], &self.settings.registry, &self.context()).await? {
             match &healed {
-                Healed::LeftAlone { unfinished: false, .. } => continue,
+                Healed::Kept { .. } | Healed::LeftAlone { unfinished: false, .. } => continue,
                 Healed::Failed { journal, error } => {
                     let e = CoreError::new(ErrorKind::NotRolledBack, "restore", error).on(journal.display());
                     failed = Some(e.hint("an earlier restore must be healed first: `backup heal`"));
@@ -113,6 +113,11 @@ pub(super) fn outcome(healed: &Healed) -> String {
             format!("{label}: the interrupted restore {id} was undone: everything is as it was before it")
         }
         Healed::Settled { id, label } => format!("{label}: the old data of the restore {id} was dropped"),
+        Healed::Kept { id, label, until } => format!(
+            "{label}: the old data of the restore {id} is kept until {}: `backup restore --undo {id}` brings it back, \
+             `backup settle {id}` drops it",
+            human::time(*until)
+        ),
         Healed::LeftAlone { id, label, reason, unfinished } => {
             let hint = match unfinished {
                 true => format!("; once it has ended: `backup restore --undo {id}`"),

@@ -108,8 +108,12 @@ fn heading(b: &BackupSummary, word: &str) -> String {
 
 fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
     let mut out = heading(b, "DAMAGED");
-    for defect in &r.defects {
-        out.push_str(&format!("  {defect}\n"));
+    let defects = r.defects.iter().map(|e| {
+        let text = format!("cannot {}: {}", e.operation(), e.message());
+        (e.subject().map(str::to_owned).unwrap_or_default(), text)
+    });
+    for line in human::grouped(defects) {
+        out.push_str(&format!("  {line}\n"));
     }
     out.push_str(
         "  restore another backup; or what is intact of this one, elsewhere: `backup restore --salvage`\n",

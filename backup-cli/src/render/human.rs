@@ -127,8 +127,9 @@ pub(crate) fn restored(r: &RestoreReport) -> String {
 
 fn lost(notes: &Notes) -> String {
     let mut out = String::new();
-    for n in notes.list.iter().filter(|n| n.severity == Severity::Lost) {
-        let _ = writeln!(out, "  lost     {}", note(n));
+    let lost = notes.list.iter().filter(|n| n.severity == Severity::Lost);
+    for line in grouped(lost.map(|n| (subject(n), n.text.clone()))) {
+        let _ = writeln!(out, "  lost     {line}");
     }
     if notes.more[Severity::Lost as usize] > 0 {
         let _ = writeln!(out, "  lost     and {} more", notes.more[Severity::Lost as usize]);
@@ -138,12 +139,41 @@ fn lost(notes: &Notes) -> String {
 
 /// `component/path: text`.
 pub(crate) fn note(n: &Note) -> String {
+    told(&subject(n), &n.text)
+}
+
+fn subject(n: &Note) -> String {
     match (n.component.as_str(), n.path.as_str()) {
-        ("", "") => n.text.clone(),
-        ("", path) => format!("{path}: {}", n.text),
-        (component, "") => format!("{component}: {}", n.text),
-        (component, path) => format!("{component}/{path}: {}", n.text),
+        ("", other) | (other, "") => other.to_owned(),
+        (component, path) => format!("{component}/{path}"),
     }
+}
+
+fn told(subject: &str, text: &str) -> String {
+    if subject.is_empty() { text.to_owned() } else { format!("{subject}: {text}") }
+}
+
+/// Lines `subject: text`, but of many with one text the first three only, and how many there are: what is wrong with a frame is wrong
+/// with every file in it. `--json` has them all.
+pub(crate) fn grouped(lines: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
+    const SHOWN: usize = 3;
+    let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+    for (subject, text) in lines {
+        match groups.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, subjects)) => subjects.push(subject),
+            None => groups.push((text, vec![subject])),
+        }
+    }
+    let mut out = Vec::new();
+    for (text, subjects) in groups {
+        // "and 1 more" takes a line, too.
+        let shown = if subjects.len() > SHOWN + 1 { SHOWN } else { subjects.len() };
+        out.extend(subjects[..shown].iter().map(|subject| told(subject, &text)));
+        if subjects.len() > shown {
+            out.push(format!("and {} more: {text}", subjects.len() - shown));
+        }
+    }
+    out
 }
 
 /// Columns as wide as their widest cell; the last one is not padded.
@@ -176,6 +206,25 @@ mod tests {
         );
         assert_eq!([5, 119, 120, 7199, 7200, 200_000].map(span).join(" "), "5 s 119 s 2 min 119 min 2 h 2 d");
         assert_eq!(bytes((1 << 20) - 1), "1.0 MiB");
+    }
+
+    #[test]
+    fn many_of_one_kind_are_told_once_and_counted() {
+        let line = |n: usize, text: &str| (format!("c/{n}"), text.to_owned());
+        let mut lines: Vec<_> = (0..300).map(|n| line(n, "its frame is damaged")).collect();
+        lines.insert(2, line(7, "is not in the index"));
+        assert_eq!(
+            grouped(lines),
+            [
+                "c/0: its frame is damaged",
+                "c/1: its frame is damaged",
+                "c/2: its frame is damaged",
+                "and 297 more: its frame is damaged",
+                "c/7: is not in the index",
+            ]
+        );
+        assert_eq!(grouped((0..4).map(|n| line(n, "x"))).len(), 4);
+        assert_eq!(grouped([(String::new(), "x".to_owned())]), ["x"]);
     }
 
     #[test]

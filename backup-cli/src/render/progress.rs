@@ -1,7 +1,7 @@
 //! What goes on: a bar on a terminal, plain lines otherwise, events as JSON lines if asked for.
 
 use super::{Output, human, lines};
-use backup_kit::{Event, Phase, Severity};
+use backup_kit::{CancellationToken, Event, Phase, Severity};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     collections::BTreeMap,
@@ -14,6 +14,7 @@ use std::{
 #[derive(Clone)]
 pub(crate) struct Progress {
     output: Output,
+    cancel: CancellationToken,
     bar: Option<ProgressBar>,
     components: Arc<Mutex<BTreeMap<String, Component>>>,
 }
@@ -26,14 +27,14 @@ struct Component {
 }
 
 impl Progress {
-    pub(crate) fn new(output: Output) -> Self {
+    pub(crate) fn new(output: Output, cancel: CancellationToken) -> Self {
         let bar = (output.terminal && !output.quiet && !output.events).then(|| {
             let bar = ProgressBar::no_length();
             bar.set_style(style(false));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Progress { output, bar, components: Arc::default() }
+        Progress { output, cancel, bar, components: Arc::default() }
     }
 
     pub(crate) fn show(&self, event: &Event) {
@@ -65,6 +66,10 @@ impl Progress {
                     human::entries(*entries),
                     human::bytes(*bytes)
                 ));
+            }
+            // What an interrupted run leaves undone is no fault of the entry.
+            Event::Noted { note }
+                if note.severity == Severity::Lost && !note.path.is_empty() && self.cancel.is_cancelled() => {
             }
             Event::Noted { note } if note.severity >= Severity::Warning => {
                 self.line(lines::Level::Warning, &human::note(note));

@@ -221,7 +221,9 @@ impl Destination for LocalFolder {
         self.blocking(|me| {
             let s =
                 rustix::fs::statvfs(&me.path).map_err(|e| me.error("ask for free space", "", e.into()))?;
-            Ok(Some((s.f_bavail.saturating_mul(s.f_frsize), s.f_blocks.saturating_mul(s.f_frsize))))
+            // As df counts: what is reserved for root belongs to neither.
+            let usable = s.f_blocks.saturating_sub(s.f_bfree).saturating_add(s.f_bavail);
+            Ok(Some((s.f_bavail.saturating_mul(s.f_frsize), usable.saturating_mul(s.f_frsize))))
         })
         .await
     }

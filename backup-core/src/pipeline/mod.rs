@@ -11,7 +11,7 @@ mod verify;
 pub use copy::{Copied, copy};
 pub use create::{CreateComponent, CreateRequest, create};
 pub use pour::{Pouring, pour_all};
-pub(crate) use pour::{calmly, pour_each, what_ended};
+pub(crate) use pour::{calmly, pour_each, what_ended, what_ended_and_where};
 pub use put_stage::put_stage;
 pub use read_back::{ReadBack, read_back};
 pub use report::{ComponentReport, PlaceReport, Report};

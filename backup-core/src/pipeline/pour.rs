@@ -50,12 +50,14 @@ pub(crate) struct Outcome {
     pub(crate) lost: u64,
     /// The first of them, with the reason.
     pub(crate) losses: Vec<(Bytes, Arc<str>)>,
-    /// The first of them that is lost because it could not be read.
-    pub(crate) unreadable: Option<(Bytes, Arc<str>)>,
+    /// Those of them that are lost because they could not be read.
+    pub(crate) unreadable: Vec<(Bytes, Error)>,
     /// What the view says; its error concerns this component only.
     pub(crate) view: Result<Facts>,
     /// What the sink counted. An error ends the whole run.
     pub(crate) there: Result<Proof>,
+    /// That error is the sink's own.
+    pub(crate) sink_failed: bool,
 }
 
 impl Outcome {
@@ -68,9 +70,10 @@ impl Outcome {
             kept: 0,
             lost: 0,
             losses: Vec::new(),
-            unreadable: None,
+            unreadable: Vec::new(),
             view: Err(e.clone()),
             there: Err(e),
+            sink_failed: false,
         }
     }
 
@@ -121,8 +124,18 @@ impl Outcome {
 
 /// The error that ended everything, if there is one: what was cancelled because of it comes second.
 pub(crate) fn what_ended(outcomes: &[Outcome]) -> Option<Error> {
-    let ends = || outcomes.iter().filter_map(|o| Some(o.there.as_ref().err()?.clone().on(&o.component)));
-    ends().find(|e| e.kind() != ErrorKind::Cancelled).or_else(|| ends().next().map(|_| Error::cancelled()))
+    what_ended_and_where(outcomes).map(|(e, _)| e)
+}
+
+/// The same, with whether it is an error of the sink.
+pub(crate) fn what_ended_and_where(outcomes: &[Outcome]) -> Option<(Error, bool)> {
+    let ends = || {
+        outcomes
+            .iter()
+            .filter_map(|o| Some((o.there.as_ref().err()?.clone().on(&o.component), o.sink_failed)))
+    };
+    let first = ends().find(|(e, _)| e.kind() != ErrorKind::Cancelled);
+    first.or_else(|| ends().next().map(|_| (Error::cancelled(), false)))
 }
 
 /// Like `pour_all`, with estimates for the observer and everything that was found out.
@@ -173,13 +186,19 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
     if view.is_ok() && cx.cancel.is_cancelled() {
         view = Err(Error::cancelled());
     }
-    let ended = guarded.broken().or_else(|| view.as_ref().err().filter(|e| ends_all(e.kind())).cloned());
+    let broken = guarded.broken();
+    let mut sink_failed = broken.is_some();
+    let ended = broken.or_else(|| view.as_ref().err().filter(|e| ends_all(e.kind())).cloned());
     let there = match (ended, &view) {
         (Some(e), _) => Err(e),
         (None, Err(e)) if fail_fast => Err(e.clone()),
-        (None, _) => calmly("finish", crate::Sink::finish(&*ledger, cx)).await,
+        (None, _) => {
+            let finished = calmly("finish", crate::Sink::finish(&*ledger, cx)).await;
+            sink_failed = finished.is_err();
+            finished
+        }
     };
-    let (losses, unreadable) = (ledger.losses(), ledger.first_unreadable());
+    let (losses, unreadable) = (ledger.losses(), ledger.unreadable());
     let lost = ledger.settle_losses();
     cx.emit(&Event::ComponentFinished {
         component: component.clone(),
@@ -188,7 +207,19 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
         lost,
     });
     let (entries, kept) = (ledger.entries(), ledger.kept());
-    Outcome { component, moment, stillness, entries, kept, lost, losses, unreadable, view, there }
+    Outcome {
+        component,
+        moment,
+        stillness,
+        entries,
+        kept,
+        lost,
+        losses,
+        unreadable,
+        view,
+        there,
+        sink_failed,
+    }
 }
 
 /// Errors after which no component can go on, whoever says them.

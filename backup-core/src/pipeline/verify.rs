@@ -134,6 +134,11 @@ async fn read_components(
                 None
             }
         };
+        for (path, e) in &outcome.unreadable {
+            if !e.is_damage() {
+                keep_defect(&mut report.defects, e.clone().on(format!("{name}/{}", display_path(path))))?;
+            }
+        }
         for (path, why) in &outcome.losses {
             let subject = format!("{name}/{}", display_path(path));
             if !report.defects.iter().any(|e| e.subject() == Some(&*subject)) {

@@ -18,6 +18,8 @@ use tokio::{sync::Notify, time::Instant};
 const APART: usize = 1;
 /// Who has not come to another frame for so long is not waited for: its store is slow, or waits for another.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// No frame is waited for longer than this: at worst one is decompressed again.
+const MOST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// All who are on the way.
 #[derive(Default)]
@@ -81,16 +83,22 @@ impl Seat {
         }
     }
 
-    /// Comes to this frame, and waits there for those behind. Never longer than `PATIENCE` while none of them moves.
+    /// Comes to this frame, and waits there for those behind. Never longer than `PATIENCE` while none of them moves, nor than
+    /// `MOST_PATIENCE` in all: who holds a connection open must not be kept from it while others go a long way.
     pub(super) async fn come_to(&self, frame: usize) {
         self.stand_at(frame);
+        let until = Instant::now() + MOST_PATIENCE;
         loop {
             let moved = self.convoy.moved.notified();
             tokio::pin!(moved);
             // Whoever moves from here on is noticed.
             moved.as_mut().enable();
             let Some(left) = self.left_to_wait(frame) else { return };
-            let _ = tokio::time::timeout(left, moved).await;
+            let in_all = until.saturating_duration_since(Instant::now());
+            if in_all.is_zero() {
+                return;
+            }
+            let _ = tokio::time::timeout(left.min(in_all), moved).await;
         }
     }
 

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     BackupId, BackupReader, ContainerEngine, Context, Difference, Error, ErrorKind, Event, Fact, Facts,
     Notes, Phase, Proof, Result, Severity, State, View, compare, display_path,
-    pipeline::{Pouring, calmly, open_components, pour_each, what_ended},
+    pipeline::{Pouring, calmly, open_components, pour_each, what_ended_and_where},
 };
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -151,22 +151,31 @@ impl Restore<'_> {
         let mut list = Vec::new();
         for (m, (view, estimate)) in self.members.iter_mut().zip(views) {
             still_wanted(cx)?;
-            let sink =
-                calmly("prepare the target", m.target.prepare(cx)).await.map_err(|e| e.on(&m.component))?;
+            let sink = calmly("prepare the target", m.target.prepare(cx))
+                .await
+                .map_err(|e| of_target(e).on(&m.component))?;
             list.push((Pouring { component: m.component.clone(), view, sink, stillness: None }, estimate));
         }
         cx.emit(&Event::Phase { phase: Phase::Pour });
         let outcomes = pour_each(list, true, cx).await;
         // A damaged entry explains what came after it; it is told first.
-        if let Some((o, (path, why))) = outcomes.iter().find_map(|o| Some((o, o.unreadable.as_ref()?))) {
+        if let Some((o, (path, e))) = outcomes.iter().find_map(|o| Some((o, o.unreadable.first()?))) {
             let id = &self.plan.backup.id;
             let subject = format!("{}/{}", o.component, display_path(path));
-            let message = format!("its content in the backup {id} is damaged: {why}");
+            if !e.is_damage() {
+                // The place did not answer: that says nothing of what is stored there.
+                return Err(e.clone().on(subject));
+            }
+            let message = format!("its content in the backup {id} is damaged: {e}");
             return Err(Error::damaged("restore the entry", message).on(subject).hint(way_out(id)));
         }
-        if let Some(e) = what_ended(&outcomes) {
-            let told = e.kind() != ErrorKind::Damaged || e.hint_text().is_some();
-            return Err(if told { e } else { e.hint(way_out(&self.plan.backup.id)) });
+        match what_ended_and_where(&outcomes) {
+            Some((e, true)) => return Err(of_target(e)),
+            Some((e, _)) if e.kind() == ErrorKind::Damaged && e.hint_text().is_none() => {
+                return Err(e.hint(way_out(&self.plan.backup.id)));
+            }
+            Some((e, _)) => return Err(e),
+            None => {}
         }
         cx.emit(&Event::Phase { phase: Phase::Prove });
         let mut done = Vec::new();
@@ -206,7 +215,8 @@ impl Restore<'_> {
         let calm = cx.calm();
         for m in &mut self.members {
             still_wanted(cx)?;
-            calmly("publish the target", m.target.publish(&calm)).await.map_err(|e| e.on(&m.component))?;
+            let published = calmly("publish the target", m.target.publish(&calm)).await;
+            published.map_err(|e| of_target(e).on(&m.component))?;
         }
         if !stopped.is_empty() {
             application::start(&*self.containers, &stopped).await?;
@@ -334,6 +344,11 @@ impl Restore<'_> {
         }
         e.caused_by(cause)
     }
+}
+
+/// What a target finds wrong with what it holds, it or somebody else has done there: it says nothing of the backup.
+fn of_target(e: Error) -> Error {
+    if e.kind() == ErrorKind::Damaged { e.with_kind(ErrorKind::Target) } else { e }
 }
 
 fn way_out(id: &BackupId) -> String {

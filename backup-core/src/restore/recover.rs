@@ -62,7 +62,16 @@ pub enum Healed {
         /// Name of the module.
         label: String,
     },
-    /// Nothing was done, for a reason: it goes on, it is another host's, or its old data is still kept.
+    /// It is done, and its old data is kept for an undo.
+    Kept {
+        /// The restore.
+        id: BackupId,
+        /// Name of the module.
+        label: String,
+        /// When the old data is dropped.
+        until: Timestamp,
+    },
+    /// Nothing was done, for a reason: it goes on, or it is another host's.
     LeftAlone {
         /// The restore.
         id: BackupId,
@@ -161,9 +170,7 @@ async fn heal_one(
         }
     }
     match (journal.document.phase, journal.document.keep_until) {
-        (RestorePhase::Published, Some(until)) if now < until => {
-            left(format!("the previous data is kept until {until}"), false)
-        }
+        (RestorePhase::Published, Some(until)) if now < until => Ok(Some(Healed::Kept { id, label, until })),
         (RestorePhase::Published | RestorePhase::Settling, _) => {
             finish(journal, RestorePhase::Settling, recover, cx).await?;
             Ok(Some(Healed::Settled { id, label }))

@@ -133,6 +133,8 @@ pub struct FileTarget {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum How {
     Fail,
+    /// It finds something wrong with what it holds.
+    Damaged,
     Panic,
     Hang,
 }
@@ -177,6 +179,7 @@ impl FileTarget {
             Some(Fault(step, How::Fail)) if step == name => {
                 Err(Error::new(ErrorKind::Target, name, "the disk is full"))
             }
+            Some(Fault(step, How::Damaged)) if step == name => Err(Error::damaged(name, "a row is missing")),
             Some(Fault(step, How::Panic)) if step == name => panic!("a defect in {name}"),
             Some(Fault(step, How::Hang)) if step == name => std::future::pending().await,
             _ => Ok(()),
@@ -305,6 +308,7 @@ impl Target for FileTarget {
             lines: Mutex::default(),
             tally: Mutex::default(),
             skips: self.fault.is_some_and(|f| f.0 == "skip"),
+            damaged: self.fault.is_some_and(|Fault(step, how)| (step, how) == ("finish", How::Damaged)),
         }))
     }
 
@@ -356,6 +360,7 @@ struct FileSink {
     lines: Mutex<BTreeMap<String, String>>,
     tally: Mutex<Tally>,
     skips: bool,
+    damaged: bool,
 }
 
 impl fmt::Display for FileSink {
@@ -385,6 +390,9 @@ impl Sink for FileSink {
     }
 
     async fn finish(&self, _cx: &Context) -> Result<Proof> {
+        if self.damaged {
+            return Err(Error::damaged("finish", "a row is missing"));
+        }
         let lines: String = self.lines.lock().unwrap().iter().map(|(p, t)| format!("{p}={t}\n")).collect();
         fs::write(&self.shadow, lines).unwrap();
         Ok(self.tally.lock().unwrap().facts())

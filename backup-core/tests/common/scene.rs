@@ -3,7 +3,7 @@
 
 use crate::common::*;
 use backup_core::*;
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, sync::Arc};
 use tempfile::TempDir;
 
 pub const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -54,6 +54,15 @@ impl Scene {
 
     pub async fn plan(&self, targets: Vec<FileTarget>, change: Options) -> Result<PreparedRestore> {
         let reader = self.archive.open(&self.backup, &self.cx).await?;
+        self.plan_from(reader, targets, change).await
+    }
+
+    pub async fn plan_from(
+        &self,
+        reader: Arc<dyn BackupReader>,
+        targets: Vec<FileTarget>,
+        change: Options,
+    ) -> Result<PreparedRestore> {
         let mut options = RestoreOptions::new(self.state(), "shop");
         change(&mut options);
         let member = |t: FileTarget| RestoreMember {

@@ -228,7 +228,12 @@ impl NewFile {
 pub(crate) fn failed(path: &[u8], e: io::Error) -> Error {
     let path = display_path(path);
     match e.kind() {
-        io::ErrorKind::AlreadyExists => Error::damaged("restore", "it appears twice in the backup").on(path),
+        io::ErrorKind::AlreadyExists => Error::new(
+            ErrorKind::Target,
+            "restore",
+            "it is there already: it appears twice in the backup, or this file system takes another name for the same",
+        )
+        .on(path),
         _ if is_in_the_way(&e) => {
             Error::damaged("restore", "the backup has a file or link where a folder must be").on(path)
         }

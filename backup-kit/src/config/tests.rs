@@ -40,19 +40,20 @@ fn an_unknown_key_names_its_line_and_the_nearest_key() {
 #[test]
 fn every_mistake_of_modules_sources_and_archives_is_told_with_its_line() {
     let c = complaint(
-        "[modules.a.sources.x]\nkind = \"files\"\npath = \"/x\"\nexlude = []\n\
+        "[modules.a.sources.x]\nkind = \"files\"\npath = \"/x\"\nexlude = []\nonfile = 1\n\
          [modules.a.sources.y]\nkind = \"file\"\n\
          [modules.b]\nhealth = { url = \"ftp://h\" }\n\
          [archives.c]\nurl = \"ftp://h/b\"\n[archives.d]\nurl = \"/b\"\nlevel = 99\n[archives.e]\nurl = \"/b\"\n",
     );
-    assert!(c.starts_with("/etc/b/backup.toml: cannot read the configuration: it has 6 mistakes\n"), "{c}");
+    assert!(c.starts_with("/etc/b/backup.toml: cannot read the configuration: it has 7 mistakes\n"), "{c}");
     for line in [
         ":4: unknown key `exlude` in [modules.a.sources.x]; did you mean `exclude`?",
-        ":6: `file` is no kind of store",
-        ":7: the module `b` has no sources",
-        ":8: ",
-        ":10: ftp://h/b: ",
-        ":11: /b: ",
+        ":5: unknown key `onfile` in [modules.a.sources.x]",
+        ":7: `file` is no kind of store",
+        ":8: the module `b` has no sources",
+        ":9: ",
+        ":11: ftp://h/b: ",
+        ":12: /b: ",
     ] {
         assert!(c.lines().any(|l| l.starts_with(&format!("/etc/b/backup.toml{line}"))), "{line} in {c}");
     }
