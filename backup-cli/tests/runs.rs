@@ -426,8 +426,11 @@ fn help_and_completions_are_printed() {
     assert!(place.expect(0, &["completions", "bash"]).stdout.contains("_backup"));
     place.expect(0, &["config", "example"]);
     let schema = place.expect(0, &["config", "schema"]).stdout;
-    let published =
-        fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/backup.schema.json")).unwrap();
+    let published = fs::read_to_string(
+        std::path::Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap())
+            .join("../docs/backup.schema.json"),
+    )
+    .unwrap();
     assert_eq!(schema, published);
 }
 

@@ -17,7 +17,7 @@ fn sources_below(folder: &Path, out: &mut String) {
 
 #[test]
 fn every_promise_is_listed_in_its_macro() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
+    let folder = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").unwrap()).join("src/conformance");
     for (suite, files) in [
         ("archive", &["archive.rs", "archive"][..]),
         ("backend", &["backend.rs"]),
