@@ -131,6 +131,12 @@ pub mod postgres {
             self
         }
 
+        /// Leaves out these tables altogether (`schema.table`, with `*` for any characters), with what needs them. May be called again.
+        pub fn exclude_tables(mut self, pattern: impl Into<String>) -> Self {
+            self.0.exclude_tables.push(pattern.into());
+            self
+        }
+
         /// Reads roles and tablespaces of the server, too.
         pub fn globals(mut self, yes: bool) -> Self {
             self.0.globals = Some(yes);

@@ -291,6 +291,11 @@ pub(crate) async fn sequences(session: &mut Session) -> Result<String, ClientErr
     Ok(out)
 }
 
+/// The statement that fills this view.
+pub(crate) fn refresh_of(view: &str) -> String {
+    format!("REFRESH MATERIALIZED VIEW {view};")
+}
+
 /// Statements that fill the materialized views, or those that are filled, in an order in which each finds what it needs.
 pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Result<String, ClientError> {
     let views = session
@@ -329,7 +334,7 @@ pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Resul
         while let Some((oid, done)) = stack.pop() {
             if done {
                 if let Some(Some(name)) = by_oid.get(&oid) {
-                    out.push_str(&format!("REFRESH MATERIALIZED VIEW {name};\n"));
+                    out.push_str(&format!("{}\n", refresh_of(name)));
                 }
             } else if filled.insert(oid.clone()) {
                 stack.push((oid.clone(), true));

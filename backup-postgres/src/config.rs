@@ -40,6 +40,10 @@ pub struct PostgresConfig {
     /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters. Their definitions are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
+    /// Tables that are left out altogether, named likewise; with them goes what cannot be without them: views that read them, foreign
+    /// keys that lead to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exclude_tables: Vec<String>,
     /// How the rows are read; `native` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,

@@ -1,6 +1,7 @@
 //! The reading side: a database at one moment.
 
 mod dump;
+mod exclude;
 mod fix;
 mod guide;
 mod pool;
@@ -58,6 +59,7 @@ impl Source for PostgresSource {
     fn origin(&self) -> Value {
         let config = PostgresConfig {
             exclude_table_data: Vec::new(),
+            exclude_tables: Vec::new(),
             lock_timeout: None,
             give_way_after: None,
             method: None,

@@ -3,6 +3,7 @@
 //! `pg_restore --list` names the items, but neither what they need nor how they are made.
 
 use backup_core::{Error, Result};
+use std::{collections::BTreeSet, ops::Range};
 
 const MAGIC: &[u8] = b"PGDMP";
 /// Magic, version, sizes and format.
@@ -56,11 +57,51 @@ impl Item {
 
 /// All items, in the order in which they are made.
 pub(crate) fn read(archive: &[u8]) -> Result<Vec<Item>> {
-    let mut reader = Reader { rest: archive, number: 0, offset: 0 };
-    reader.items().map_err(|why| Error::damaged("read the table of contents of pg_dump", why))
+    Ok(contents(archive)?.items)
+}
+
+/// All items, and where the table of contents lies.
+fn contents(archive: &[u8]) -> Result<Contents> {
+    let mut reader = Reader { all: archive, rest: archive, number: 0, offset: 0 };
+    reader.contents().map_err(|why| Error::damaged("read the table of contents of pg_dump", why))
+}
+
+struct Contents {
+    items: Vec<Item>,
+    /// The number of items, and each of them.
+    count: Range<usize>,
+    places: Vec<Range<usize>>,
+    end: usize,
+}
+
+/// The same archive without items that are removed. What comes after the table of contents stays: `pg_restore` passes over data that no
+/// item has. `archive` is as much of it as holds the table.
+pub(crate) fn without(archive: &[u8], removed: impl Fn(&[Item]) -> Result<BTreeSet<u32>>) -> Result<Vec<u8>> {
+    let contents = contents(archive)?;
+    let removed = removed(&contents.items)?;
+    let mut kept = Vec::new();
+    let mut count = 0u32;
+    for (item, place) in contents.items.iter().zip(contents.places) {
+        if !removed.contains(&item.number) {
+            kept.extend_from_slice(archive.get(place).unwrap_or_default());
+            count += 1;
+        }
+    }
+    let mut out = archive.get(..contents.count.start).unwrap_or_default().to_vec();
+    out.push(0);
+    out.extend(count.to_le_bytes());
+    out.extend(kept);
+    out.extend_from_slice(archive.get(contents.end..).unwrap_or_default());
+    Ok(out)
+}
+
+/// Whether this much of an archive holds its table of contents.
+pub(crate) fn is_whole(archive: &[u8]) -> bool {
+    contents(archive).is_ok()
 }
 
 struct Reader<'a> {
+    all: &'a [u8],
     rest: &'a [u8],
     /// Bytes of a number, and of a place in the archive.
     number: usize,
@@ -70,7 +111,11 @@ struct Reader<'a> {
 type Said<T> = std::result::Result<T, String>;
 
 impl<'a> Reader<'a> {
-    fn items(&mut self) -> Said<Vec<Item>> {
+    fn at(&self) -> usize {
+        self.all.len() - self.rest.len()
+    }
+
+    fn contents(&mut self) -> Said<Contents> {
         let fixed = self.take(FIXED)?;
         let (major, minor) = (fixed[5], fixed[6]);
         if !fixed.starts_with(MAGIC) {
@@ -95,9 +140,17 @@ impl<'a> Reader<'a> {
         for _ in 0..3 {
             self.text()?;
         }
-        let count = u32::try_from(self.integer()?).ok().filter(|n| *n <= MOST_ITEMS);
-        let count = count.ok_or("it has an impossible number of items")?;
-        (0..count).map(|_| self.item(minor)).collect()
+        let begin = self.at();
+        let number = u32::try_from(self.integer()?).ok().filter(|n| *n <= MOST_ITEMS);
+        let number = number.ok_or("it has an impossible number of items")?;
+        let count = begin..self.at();
+        let (mut items, mut places) = (Vec::new(), Vec::new());
+        for _ in 0..number {
+            let begin = self.at();
+            items.push(self.item(minor)?);
+            places.push(begin..self.at());
+        }
+        Ok(Contents { items, count, places, end: self.at() })
     }
 
     fn item(&mut self, minor: u8) -> Said<Item> {
@@ -217,6 +270,20 @@ mod tests {
             for length in 0..archive.len() {
                 assert!(read(&archive[..length]).is_err(), "{length} of {}", archive.len());
             }
+        }
+    }
+
+    #[test]
+    fn items_are_taken_out_and_all_else_stays() {
+        for minor in KNOWN {
+            let all =
+                [archive(minor, &[(7, "TABLE", "t", &[]), (9, "INDEX", "i", &["7"])]), b"data".to_vec()]
+                    .concat();
+            let less = without(&all, |items| Ok([items[1].number].into())).unwrap();
+            let expected = [archive(minor, &[(7, "TABLE", "t", &[])]), b"data".to_vec()].concat();
+            assert_eq!(less, expected);
+            assert_eq!(without(&all, |_| Ok(BTreeSet::new())).unwrap(), all);
+            assert!(is_whole(&all) && !is_whole(&all[..40]));
         }
     }
 

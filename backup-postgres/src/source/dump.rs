@@ -1,6 +1,7 @@
 //! The other way to back up a database: one archive of the vendor's tool, with the rows counted beside it in the same snapshot.
 
 use super::{
+    exclude::LeftOut,
     pour::{PostgresView, whole},
     watch::Watch,
 };
@@ -18,8 +19,7 @@ impl PostgresView {
         &self,
         sink: &Arc<dyn Sink>,
         (properties, globals): (&Properties, Option<Result<(Entry, Content)>>),
-        kept: &[Table],
-        left_out: &[Table],
+        (kept, left_out, gone): (&[Table], &[Table], &LeftOut),
         watch: &Watch,
     ) -> Result<Facts> {
         let cx = &watch.cx;
@@ -29,10 +29,20 @@ impl PostgresView {
         put_stage(sink, cx, stream::iter(prepare)).await?;
 
         let mut what = vec!["--blobs".to_owned()];
-        what.extend(left_out.iter().map(|table| format!("--exclude-table-data={}", table.qualified())));
+        let all_gone = self.tables.iter().filter(|table| gone.tables.contains(&table.display()));
+        what.extend(
+            left_out
+                .iter()
+                .chain(all_gone)
+                .map(|table| format!("--exclude-table-data={}", table.qualified())),
+        );
         let what: Vec<&str> = what.iter().map(String::as_str).collect();
         let path = layout::dump_path(&self.server.database);
-        let item = Ok((Entry::file(path.clone(), Stage::Data), self.vendor(&what, &watch.gave_way)));
+        let mut dump = self.vendor(&what, &watch.gave_way);
+        if !gone.is_nothing() {
+            dump = gone.filter(dump, watch.gave_way.clone());
+        }
+        let item = Ok((Entry::file(path.clone(), Stage::Data), dump));
         let (dumped, counted) =
             tokio::join!(put_stage(sink, cx, stream::iter([item])), self.count(kept, left_out, cx));
         dumped?;

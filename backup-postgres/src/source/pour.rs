@@ -1,6 +1,7 @@
 //! Pours a database: definitions, rows in parallel, then what comes after them.
 
 use super::{
+    exclude::{self, LeftOut},
     pool::{Pool, Taken},
     vendor,
     watch::{GaveWay, Watch},
@@ -15,12 +16,13 @@ use crate::{
     properties::Properties,
     quote::qualified,
     server::Server,
+    toc,
     tools::Tools,
 };
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Feed, Moment, Result, Severity, Sink, Stage,
-    View, put_stage,
+    Content, Context, EXCLUDED, Entry, Error, ErrorKind, Fact, Facts, Feed, Moment, Result, Severity, Sink,
+    Stage, View, put_stage,
 };
 use futures::{StreamExt, stream};
 use std::{
@@ -101,12 +103,23 @@ impl PostgresView {
                 catalog::large_objects(&mut leader).await.map_err(failed())?,
             )
         };
-        let (kept, left_out): (Vec<_>, Vec<_>) = self.tables.iter().cloned().partition(|t| !excluded.has(t));
+        let (schema, gone) = self.left_out(gave_way).await?;
+        let there: Vec<Table> =
+            self.tables.iter().filter(|t| !gone.tables.contains(&t.display())).cloned().collect();
+        let (sequences, refreshes) = (gone.kept(&sequences), gone.kept(&refreshes));
+        let (kept, left_out): (Vec<_>, Vec<_>) = there.into_iter().partition(|t| !excluded.has(t));
         for table in &left_out {
             cx.note(Severity::Note, &self.component, table.display(), "its rows are left out, as configured");
         }
         excluded.all_matched(&self.tables)?;
 
+        let config = &self.server.config;
+        let named = config.exclude_tables.iter().chain(&config.exclude_table_data).chain(&gone.also);
+        let named: Vec<&str> = named.map(String::as_str).collect();
+        for what in &gone.also {
+            let text = "left out with a table that it needs";
+            cx.note(Severity::Note, &self.component, what.clone(), text);
+        }
         let mut facts = Facts::new()
             .with("server", "version", Fact::Note(format!("PostgreSQL {}", self.major)))
             .with("server", "position", Fact::Note(self.position.clone()))
@@ -114,6 +127,9 @@ impl PostgresView {
             .with("database", "method", Fact::Note(self.method().into()))
             .with("database", "properties", Fact::Digest(properties.digest()?))
             .with("large objects", "count", Fact::Count(large_objects));
+        if !named.is_empty() {
+            facts.insert("all", EXCLUDED, Fact::Note(named.join(", ")));
+        }
         let globals = match self.server.config.globals {
             Some(true) => {
                 let mut leader = self.leader.lock().await;
@@ -127,13 +143,16 @@ impl PostgresView {
         };
         let has_globals = globals.is_some();
         if self.server.config.method == Some(Method::Dump) {
-            facts.add_missing(self.pour_dump(sink, (&properties, globals), &kept, &left_out, watch).await?);
+            facts.add_missing(
+                self.pour_dump(sink, (&properties, globals), (&kept, &left_out, &gone), watch).await?,
+            );
             return Ok(facts);
         }
         let json = properties.to_json()?;
+        let schema = schema.unwrap_or_else(|| self.vendor(&["--schema-only"], gave_way));
         let mut prepare = vec![
             Ok(whole(layout::PROPERTIES, Stage::Prepare, json)),
-            Ok((Entry::file(layout::SCHEMA, Stage::Prepare), self.vendor(&["--schema-only"], gave_way))),
+            Ok((Entry::file(layout::SCHEMA, Stage::Prepare), schema)),
         ];
         prepare.extend(globals);
         put_stage(sink, cx, stream::iter(prepare)).await?;
@@ -152,6 +171,17 @@ impl PostgresView {
         ];
         put_stage(sink, cx, stream::iter(complete)).await?;
         Ok(facts)
+    }
+
+    /// What is left out altogether, and the definitions without it; `None`: nothing is.
+    async fn left_out(&self, gave_way: &GaveWay) -> Result<(Option<Content>, LeftOut)> {
+        let patterns = &self.server.config.exclude_tables;
+        if patterns.is_empty() {
+            return Ok((None, LeftOut::default()));
+        }
+        let all = exclude::held(self.vendor(&["--schema-only"], gave_way)).await?;
+        let gone = LeftOut::of(patterns, &toc::read(&all)?)?;
+        Ok((Some(Content::whole(gone.filtered(&all)?)), gone))
     }
 
     /// An archive of pg_dump in our snapshot. Not compressed: the archive it goes into is.
@@ -386,7 +416,7 @@ impl<'a> Excluded<'a> {
 }
 
 /// `*` stands for any characters.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {

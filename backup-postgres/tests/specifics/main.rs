@@ -5,6 +5,7 @@ mod by_hand;
 #[path = "../common/mod.rs"]
 mod common;
 mod dump;
+mod exclude;
 mod extensions;
 mod faults;
 mod globals;

@@ -1,0 +1,256 @@
+//! Tables that are left out altogether, and with them all that cannot be without them.
+
+use super::watch::GaveWay;
+use crate::{
+    catalog,
+    quote::qualified,
+    toc::{self, Item},
+};
+use backup_core::{Content, Error, ErrorKind, Facts, Part, Result};
+use bytes::Bytes;
+use futures::stream;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A table of contents with more bytes than this is none that was ever seen.
+const LONGEST: usize = 256 << 20;
+/// What holds rows, or shows them.
+const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
+/// What belongs to something and is told with it.
+const PARTS: [&str; 21] = [
+    "ACL",
+    "COMMENT",
+    "CONSTRAINT",
+    "CHECK CONSTRAINT",
+    "DEFAULT",
+    "FK CONSTRAINT",
+    "INDEX",
+    "INDEX ATTACH",
+    "MATERIALIZED VIEW DATA",
+    "POLICY",
+    "PUBLICATION TABLE",
+    "ROW SECURITY",
+    "RULE",
+    "SECURITY LABEL",
+    "SEQUENCE",
+    "SEQUENCE OWNED BY",
+    "SEQUENCE SET",
+    "STATISTICS",
+    "TABLE ATTACH",
+    "TABLE DATA",
+    "TRIGGER",
+];
+
+/// What is left out.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LeftOut {
+    patterns: Vec<String>,
+    /// `schema.table` of all tables, those that go with others, too.
+    pub(super) tables: BTreeSet<String>,
+    /// How statements begin that are about what is left out.
+    statements: BTreeSet<String>,
+    /// What goes with what was named, for people.
+    pub(super) also: Vec<String>,
+}
+
+impl LeftOut {
+    /// What these patterns mean among these items.
+    pub(super) fn of(patterns: &[String], items: &[Item]) -> Result<Self> {
+        let removed = removed(patterns, items)?;
+        let mut out = LeftOut { patterns: patterns.to_vec(), ..LeftOut::default() };
+        let stays = items.iter().filter(|item| item.kind == "TABLE" && !removed.contains(&item.number));
+        let stays: BTreeMap<u32, &Item> = stays.map(|item| (item.number, item)).collect();
+        for item in items.iter().filter(|item| removed.contains(&item.number)) {
+            let schema = item.schema.as_deref().unwrap_or_default();
+            let name = qualified(schema, &item.name);
+            match &*item.kind {
+                "TABLE" => drop(out.tables.insert(shown(item))),
+                "SEQUENCE" => drop(out.statements.insert(catalog::setting_of(&name))),
+                "MATERIALIZED VIEW" => drop(out.statements.insert(catalog::refresh_of(&name))),
+                _ => {}
+            }
+            let named = RELATIONS.contains(&&*item.kind)
+                && patterns.iter().any(|p| super::pour::matches(p, &shown(item)));
+            // `table name`: what is a part of a table that stays has the table's name before its own.
+            let is_of =
+                |table: &&Item| item.name.strip_prefix(&*table.name).is_some_and(|n| n.starts_with(' '));
+            let of_others = item.needs.iter().filter_map(|need| stays.get(need)).any(is_of);
+            if !named && (!PARTS.contains(&&*item.kind) || of_others) {
+                out.also.push(item.display());
+            }
+        }
+        Ok(out)
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        self.patterns.is_empty()
+    }
+
+    /// Statements without those about what is left out.
+    pub(super) fn kept(&self, sql: &str) -> String {
+        let about = |line: &&str| self.statements.iter().any(|begin| line.starts_with(begin.as_str()));
+        sql.lines().filter(|line| !about(line)).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// An archive without what is left out.
+    pub(super) fn filtered(&self, archive: &[u8]) -> Result<Vec<u8>> {
+        toc::without(archive, |items| removed(&self.patterns, items))
+    }
+
+    /// The same of one that flows: its table of contents, which comes first, is held until it is whole.
+    pub(super) fn filter(&self, archive: Content, gave_way: GaveWay) -> Content {
+        let state = Filtering { left_out: self.clone(), archive, gave_way, passed: false };
+        Content::stream(stream::unfold(Some(state), |state| async {
+            let mut state = state?;
+            match state.next().await {
+                Ok(Some(bytes)) => Some((Ok(Part::Bytes(bytes)), Some(state))),
+                Ok(None) => Some((Ok(Part::End(Facts::new())), None)),
+                Err(e) => Some((Err(e), None)),
+            }
+        }))
+    }
+}
+
+struct Filtering {
+    left_out: LeftOut,
+    archive: Content,
+    gave_way: GaveWay,
+    passed: bool,
+}
+
+impl Filtering {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        if self.passed {
+            return self.archive.next().await;
+        }
+        let mut held = Vec::new();
+        let mut tried = 0;
+        while let Some(bytes) = self.archive.next().await? {
+            if let Some(e) = self.gave_way.why() {
+                return Err(e);
+            }
+            held.extend_from_slice(&bytes);
+            // Each try reads all: not at every piece.
+            if held.len() >= tried * 2 {
+                tried = held.len();
+                if toc::is_whole(&held) {
+                    break;
+                }
+            }
+            if held.len() > LONGEST {
+                return Err(too_long());
+            }
+        }
+        self.passed = true;
+        Ok(Some(self.left_out.filtered(&held)?.into()))
+    }
+}
+
+/// All of an archive of definitions.
+pub(super) async fn held(mut archive: Content) -> Result<Vec<u8>> {
+    let mut held = Vec::new();
+    while let Some(bytes) = archive.next().await? {
+        if held.len() + bytes.len() > LONGEST {
+            return Err(too_long());
+        }
+        held.extend_from_slice(&bytes);
+    }
+    Ok(held)
+}
+
+fn too_long() -> Error {
+    let message = "the definitions have more than 256 MiB: tables cannot be left out of them";
+    Error::new(ErrorKind::Unsupported, "leave out the tables", message)
+}
+
+fn shown(item: &Item) -> String {
+    format!("{}.{}", item.schema.as_deref().unwrap_or_default(), item.name)
+}
+
+/// Numbers of all items that go: those that are named, and whatever needs one that goes.
+fn removed(patterns: &[String], items: &[Item]) -> Result<BTreeSet<u32>> {
+    let mut removed = BTreeSet::new();
+    for pattern in patterns {
+        let named = items.iter().filter(|item| RELATIONS.contains(&&*item.kind));
+        let named: Vec<u32> = named
+            .filter(|item| super::pour::matches(pattern, &shown(item)))
+            .map(|item| item.number)
+            .collect();
+        if named.is_empty() {
+            let message = "no table matches this pattern of exclude_tables";
+            return Err(Error::new(ErrorKind::NotFound, "leave out the tables", message).on(pattern));
+        }
+        removed.extend(named);
+    }
+    let tables = items.iter().filter(|item| item.kind == "TABLE").map(|item| (shown(item), item.number));
+    let tables: BTreeMap<String, u32> = tables.collect();
+    loop {
+        let before = removed.len();
+        for item in items {
+            if !item.needs.iter().any(|need| removed.contains(need)) {
+                continue;
+            }
+            // A partition, which has the name of what attaches it, goes with its parent, but no parent with a partition.
+            let partition = tables.get(&shown(item)).filter(|_| item.kind == "TABLE ATTACH");
+            if let Some(partition) = partition
+                && item.needs.iter().any(|need| need != partition && removed.contains(need))
+            {
+                removed.insert(*partition);
+            }
+            removed.insert(item.number);
+        }
+        if removed.len() == before {
+            return Ok(removed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::toc::Section;
+
+    fn item(number: u32, kind: &str, name: &str, needs: &[u32]) -> Item {
+        let (kind, name) = (kind.to_owned(), name.to_owned());
+        Item {
+            number,
+            oid: 1,
+            kind,
+            name,
+            schema: Some("s".into()),
+            section: Section::None,
+            needs: needs.to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_needs_a_table_that_is_left_out_goes_with_it_and_is_told() {
+        let items = [
+            item(1, "TABLE", "users", &[]),
+            item(2, "TABLE", "log", &[]),
+            item(3, "SEQUENCE", "log_id_seq", &[2]),
+            item(4, "VIEW", "recent", &[2]),
+            item(5, "MATERIALIZED VIEW", "counted", &[4]),
+            item(6, "CONSTRAINT", "log log_pkey", &[2]),
+            item(7, "TABLE", "notes", &[]),
+            item(8, "FK CONSTRAINT", "notes of_log", &[7, 6]),
+            item(9, "FK CONSTRAINT", "log by", &[2, 1]),
+            item(10, "TABLE", "parted", &[]),
+            item(11, "TABLE", "parted_1", &[]),
+            item(12, "TABLE ATTACH", "parted_1", &[10, 11]),
+            item(13, "INDEX", "on_view", &[5]),
+        ];
+        let out = LeftOut::of(&["s.log".into()], &items).unwrap();
+        assert_eq!(out.tables, ["s.log".to_owned()].into());
+        assert_eq!(
+            out.also,
+            ["view s.recent", "materialized view s.counted", "fk constraint s.notes of_log"]
+        );
+        let sql = "SELECT pg_catalog.setval('\"s\".\"log_id_seq\"', 1, true);\nREFRESH MATERIALIZED VIEW \"s\".\"counted\";\nSELECT pg_catalog.setval('\"s\".\"x\"', 1, true);\n";
+        assert_eq!(out.kept(sql), "SELECT pg_catalog.setval('\"s\".\"x\"', 1, true);\n");
+        let with_parent = LeftOut::of(&["s.parted".into()], &items).unwrap();
+        assert_eq!(with_parent.tables, ["s.parted".to_owned(), "s.parted_1".to_owned()].into());
+        let partition = LeftOut::of(&["s.parted_*".into()], &items).unwrap();
+        assert_eq!((partition.tables.len(), partition.also.len()), (1, 0));
+        assert_eq!(LeftOut::of(&["s.none".into()], &items).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
