@@ -241,6 +241,8 @@ pub struct BackupSummary {
     pub note: Option<String>,
     /// It is encrypted. A listing then knows nothing of what is in it: no bytes of data, entries, components, labels and remark.
     pub encrypted: bool,
+    /// Of a missing one: how whole it was, if what is left of it still says so.
+    pub was: Option<State>,
 }
 
 /// What came out of pouring one component.

@@ -245,6 +245,7 @@ fn summary(id: &BackupId, slot: &Slot) -> BackupSummary {
             tags: header.tags.clone(),
             note: header.note.clone(),
             encrypted: false,
+            was: None,
         },
         Slot::Saved { saved, verified, damaged } => saved.summary(*verified, *damaged),
     }
@@ -273,6 +274,7 @@ impl Saved {
             tags: header.tags.clone(),
             note: header.note.clone(),
             encrypted: false,
+            was: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
 use backup_core::{
-    portable::{Compression, PortableArchive, PortableOptions},
+    portable::{Compression, PortableArchive, PortableOptions, Together},
     *,
 };
 use bytes::Bytes;
@@ -270,6 +270,7 @@ async fn a_backup_whose_file_is_gone_is_listed_as_missing_and_heal_leaves_what_s
     std::fs::remove_file(dir.path().join(&made.location)).unwrap();
     let listed = archive.list(&cx).await.unwrap();
     assert_eq!((&listed[0].id, listed[0].state, listed.len()), (&made.id, State::Missing, 1));
+    assert_eq!(listed[0].was, Some(State::Complete));
     assert_eq!(archive.open(&made.id, &cx).await.err().unwrap().kind(), ErrorKind::Damaged);
     assert_eq!(archive.heal(&cx).await.unwrap(), Vec::<String>::new());
     assert!(cx.notes().list.iter().any(|n| n.path == made.location), "heal says nothing of it");
@@ -280,9 +281,71 @@ async fn a_backup_whose_file_is_gone_is_listed_as_missing_and_heal_leaves_what_s
     let text = std::fs::read_to_string(&sidecar).unwrap();
     std::fs::write(&sidecar, text.replacen("manifest_sha256\":\"", "manifest_sha256\":\"0", 1)).unwrap();
     let listed = archive.list(&cx).await.unwrap();
-    assert_eq!((listed.len(), listed[0].state), (1, State::Missing));
+    assert_eq!((listed.len(), listed[0].state, listed[0].was), (1, State::Missing, None));
     archive.remove(&[listed[0].id.clone()], &cx).await.unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn what_was_known_of_a_backup_that_was_deleted_is_not_said_of_the_next_file_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let cx = Context::default();
+    let place = |name: &str| {
+        std::fs::create_dir(dir.path().join(name)).unwrap();
+        PortableArchive::folder(dir.path().join(name), PortableOptions::default()).unwrap()
+    };
+    let (offsite, here) = (place("offsite"), place("here"));
+    let made = write_demo(&offsite, &cx).await;
+    let now = jiff::Timestamp::now();
+    let copied = async || {
+        let reader = offsite.open(&made.id, &cx).await.unwrap();
+        let copied = copy(reader, &here, Duration::ZERO, &cx).await.unwrap();
+        assert!(!copied.was_there && copied.backup.location == made.location);
+        let listed = here.list(&cx).await.unwrap();
+        assert_eq!((listed[0].state, listed[0].damaged, listed[0].verified), (State::Complete, None, None));
+    };
+    copied().await;
+    for damaged in [true, false] {
+        match damaged {
+            true => here.mark_damaged(&made.id, now, &cx).await.unwrap(),
+            false => here.mark_verified(&made.id, now, &cx).await.unwrap(),
+        }
+        std::fs::remove_file(dir.path().join("here").join(&made.location)).unwrap();
+        copied().await;
+    }
+
+    // Nor at any of several places.
+    let header = header(&["a"]);
+    let name = format!("demo-backup-{}.tar.zst", header.created.strftime("%Y%m%d-%H%M%S"));
+    let places = [place("one"), place("two")];
+    for place in ["one", "two"] {
+        let state = dir.path().join(place).join(format!("{name}.state.json"));
+        std::fs::write(state, format!("{{\"damaged\":\"{now}\"}}")).unwrap();
+    }
+    let together = Together::new(places.to_vec()).unwrap();
+    let writer = together.begin(header, &cx).await.unwrap();
+    let proof = writer.component("a").unwrap().finish(&cx).await.unwrap();
+    writer.commit(conclusion(vec![("a", proof)], State::Complete), &cx).await.unwrap();
+    for place in &places {
+        let listed = place.list(&cx).await.unwrap();
+        assert_eq!((&listed[0].location, listed[0].damaged), (&name, None));
+    }
+    assert!(cx.notes().list.iter().all(|n| n.severity == Severity::Note), "{:?}", cx.notes());
+}
+
+#[tokio::test]
+async fn heal_leaves_what_stands_beside_an_archive_that_was_moved_away_and_linked() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("b");
+    std::fs::create_dir(&folder).unwrap();
+    let archive = PortableArchive::folder(&folder, PortableOptions::default()).unwrap();
+    let cx = Context::default();
+    let made = write_demo(&archive, &cx).await;
+    archive.mark_verified(&made.id, jiff::Timestamp::now(), &cx).await.unwrap();
+    std::fs::rename(folder.join(&made.location), dir.path().join("elsewhere")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", folder.join(&made.location)).unwrap();
+    assert_eq!(archive.heal(&cx).await.unwrap(), Vec::<String>::new());
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 3);
 }
 
 #[tokio::test]

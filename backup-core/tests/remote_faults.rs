@@ -301,3 +301,25 @@ fn what_a_place_failed_with_is_said_in_the_backup_at_the_others() {
         assert!(says, "{said:?}");
     });
 }
+
+#[test]
+fn a_backup_that_cannot_be_removed_keeps_what_stands_beside_it() {
+    run("a_backup_that_cannot_be_removed_keeps_what_stands_beside_it", async {
+        let (made, direct) = through("held", |_| None).await;
+        let (made, cx) = (made.unwrap(), Context::default());
+        let sidecar = minio().bucket().join(format!("held/{}.manifest.json", made.location));
+        // As with an object lock: this object is not to be removed, and all else is as ever.
+        let line = format!("/held/{} ", made.location);
+        let locked = move |seen: &Seen| {
+            let hit = seen.line.starts_with("DELETE") && seen.line.contains(&line);
+            hit.then_some(Fault::Refuse(403, "AccessDenied"))
+        };
+        let proxy = Faulty::before(minio().address(), locked).unwrap();
+        let before = direct.list(&cx).await.unwrap();
+        let removed = archive(&proxy.endpoint(), "held").remove(std::slice::from_ref(&made.id), &cx).await;
+        assert!(removed.is_err() && sidecar.exists(), "{removed:?}");
+        assert_eq!(direct.list(&cx).await.unwrap(), before);
+        direct.remove(&[made.id], &cx).await.unwrap();
+        assert!(!sidecar.exists());
+    });
+}

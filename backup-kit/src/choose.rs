@@ -57,7 +57,9 @@ pub fn choose<'a>(
         Which::Named(name) => by_name(&of_module, name),
         Which::Latest(back) => {
             let complete = complete_of_one_series(&of_module, None, module)?;
-            refuse_damaged_latest(&of_module, &complete)?;
+            // A missing one of which nothing else is known may have been of this module, too.
+            let lost = backups.iter().filter(|b| b.state == State::Missing && b.series == Series::default());
+            refuse_damaged_latest(of_module.iter().copied().chain(lost), &complete)?;
             complete.len().checked_sub(back + 1).and_then(|i| complete.get(i)).copied().ok_or_else(|| {
                 not_found(format!("there are only {} complete backups", complete.len()))
                     .on(format!("latest~{back}"))
@@ -77,12 +79,21 @@ pub fn choose<'a>(
     }
 }
 
-/// `latest` must not silently become the one of the day before.
-fn refuse_damaged_latest(all: &[&BackupSummary], complete: &[&BackupSummary]) -> Result<()> {
+/// `latest` must not silently become the one of the day before. What never was one that it means is not in the way.
+fn refuse_damaged_latest<'a>(
+    all: impl Iterator<Item = &'a BackupSummary>,
+    complete: &[&BackupSummary],
+) -> Result<()> {
     let Some(newest) = complete.last() else { return Ok(()) };
-    let lost = |b: &BackupSummary| b.damaged.is_some() || b.state == State::Missing;
-    let newer = |b: &&&BackupSummary| lost(b) && b.series == newest.series && b.created > newest.created;
-    match all.iter().filter(newer).max_by_key(|b| b.created) {
+    let lost = |b: &BackupSummary| match b.state {
+        State::Missing => b.was.is_none_or(|was| was == State::Complete),
+        state => state == State::Complete && b.damaged.is_some(),
+    };
+    let of_series = |b: &BackupSummary| {
+        b.series == newest.series || (b.state == State::Missing && b.series == Series::default())
+    };
+    let newer = |b: &&BackupSummary| lost(b) && of_series(b) && b.created > newest.created;
+    match all.filter(newer).max_by_key(|b| b.created) {
         None => Ok(()),
         Some(gone) if gone.state == State::Missing => {
             let message = "the newest one is missing: its file is gone";
@@ -192,6 +203,7 @@ mod tests {
             tags: vec![],
             note: None,
             encrypted: false,
+            was: None,
         }
     }
 
@@ -241,6 +253,37 @@ mod tests {
         list[2].state = State::Complete;
         list[0].state = State::Missing;
         assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
+    }
+
+    #[test]
+    fn a_missing_one_of_which_nothing_is_known_may_have_been_the_latest_of_any_series() {
+        let mut list = three();
+        // Without its sidecar neither its module nor its series is known.
+        list[3] = BackupSummary {
+            module: String::new(),
+            ..backup("c4", "", "2025-07-19T10:00:00Z", State::Missing)
+        };
+        list[3].series = Series::default();
+        for module in [None, Some("app")] {
+            let e = pick(&list, "latest", module).unwrap_err();
+            assert!(e.kind() == ErrorKind::Damaged && e.to_string().contains("c4.tar.zst"), "{e}");
+        }
+        list[3].created = list[1].created;
+        assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
+    }
+
+    #[test]
+    fn what_was_never_the_latest_is_not_in_its_way_when_it_is_missing_or_damaged() {
+        for was in [State::Partial, State::Unproven] {
+            let mut list = three();
+            list[3].damaged = Some(Timestamp::UNIX_EPOCH);
+            assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
+            list[3] =
+                BackupSummary { state: State::Missing, was: Some(was), damaged: None, ..list[3].clone() };
+            assert_eq!(pick(&list, "latest", None).unwrap(), "b3");
+            list[3].was = Some(State::Complete);
+            assert_eq!(pick(&list, "latest", None).unwrap_err().kind(), ErrorKind::Damaged);
+        }
     }
 
     #[test]

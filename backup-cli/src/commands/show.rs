@@ -35,9 +35,8 @@ fn text(b: &BackupSummary, m: &Manifest) -> String {
     let _ = writeln!(out, "  series   {}", b.series);
     let _ = writeln!(out, "  file     {}", b.location);
     // Of the manifest: outside of an encrypted backup these are not known.
-    let entries: u64 = m.components.iter().map(|c| c.proof.count("all", "entries")).sum();
     let _ = writeln!(out, "  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(m.data_bytes()));
-    let _ = writeln!(out, "  entries  {entries}");
+    let _ = writeln!(out, "  entries  {}", m.entries());
     if !b.tags.is_empty() {
         let _ = writeln!(out, "  tags     {}", b.tags.join(", "));
     }
@@ -71,9 +70,55 @@ fn text(b: &BackupSummary, m: &Manifest) -> String {
         let severity = format!("{:?}", note.severity).to_lowercase();
         let _ = writeln!(out, "{severity}: {}", human::note(note));
     }
-    let more: u64 = m.notes.more.iter().sum();
+    let more = m.notes.more.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
     if more > 0 {
         let _ = writeln!(out, "and {more} more notes");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_a_manifest_that_cannot_be_are_shown_and_end_nothing() {
+        let component = |name: &str| {
+            json!({
+                "name": name, "kind": "files", "folder": "files", "origin": null, "lost": 0,
+                "moment": { "first": "2025-08-11T09:16:28Z", "last": "2025-08-11T09:16:28Z" },
+                "proof": [["all", "entries", { "count": u64::MAX }], ["all", "bytes", { "count": u64::MAX }]],
+            })
+        };
+        let manifest = json!({
+            "format": 1, "id": "0".repeat(26), "module": "m", "series": "m@h", "host": "h", "state": "complete",
+            "created": "2025-08-11T09:16:28Z", "finished": "2025-08-11T09:16:28Z", "notes": [], "not_included": [],
+            "more_notes": [u64::MAX, 1, 0], "layout": null, "components": [component("a"), component("b")],
+        });
+        let m = Manifest::from_json(manifest.to_string().as_bytes()).unwrap();
+        let shown = text(&summary(&m), &m);
+        assert!(shown.contains(&format!("entries  {}\n", u64::MAX)), "{shown}");
+        assert!(shown.contains(&format!("and {} more notes", u64::MAX)), "{shown}");
+    }
+
+    fn summary(m: &Manifest) -> BackupSummary {
+        BackupSummary {
+            id: m.header.id.clone(),
+            module: m.header.module.clone(),
+            series: m.header.series.clone(),
+            created: m.header.created,
+            state: m.state,
+            location: "m.tar.zst".into(),
+            stored_bytes: 0,
+            data_bytes: m.data_bytes(),
+            entries: m.entries(),
+            components: vec![],
+            verified: None,
+            damaged: None,
+            tags: vec![],
+            note: None,
+            encrypted: false,
+            was: None,
+        }
+    }
 }

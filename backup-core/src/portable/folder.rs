@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Manifest, Result, RunLock, Series, Severity, State,
-    destination::{Destination, LocalFolder, RemoteFolder, RemotePlace, Stored, is_temporary_name},
+    destination::{Destination, LocalFolder, RemoteFolder, RemotePlace, Stored},
     without_secrets,
 };
 use async_trait::async_trait;
@@ -310,6 +310,27 @@ impl PortableArchive {
         }
     }
 
+    /// The sidecar first: without its archive it would say that a backup is missing; an archive without its sidecar is a backup
+    /// that is still there. Of an encrypted one it is all that is known without the key: if the archive cannot be removed, it is
+    /// written back. That the backup was found damaged is said as long as it is there.
+    async fn remove_named(&self, name: &str, cx: &Context) -> Result<()> {
+        let beside = name::manifest_sidecar(name);
+        let said = sidecar::read_as_stored(&*self.destination, &beside).await?;
+        self.destination.remove(&beside).await?;
+        if let Err(e) = self.destination.remove(name).await {
+            let gone = self.destination.open(name).await.is_err_and(|e| e.kind() == ErrorKind::NotFound);
+            if let Some(said) = said.filter(|_| !gone)
+                && let Err(e) = self.destination.write_small(&beside, &said).await
+            {
+                let text =
+                    format!("it is still there, and what said so beside it could not be written back: {e}");
+                cx.note(Severity::Warning, "", name, text);
+            }
+            return Err(e);
+        }
+        self.destination.remove(&name::state_sidecar(name)).await
+    }
+
     async fn keep_later(&self, id: &BackupId, later: Later) -> Result<()> {
         if self.exact.is_some() {
             return Ok(());
@@ -348,35 +369,9 @@ impl PortableArchive {
             _ => Ok(()),
         }
     }
-
-    /// Provisional files whose run is over: of this series, or of any.
-    async fn clear(&self, series: Option<&Series>) -> Result<Vec<String>> {
-        let wanted = series.map(Series::short);
-        let mut cleared = Vec::new();
-        let all = match self.destination.list().await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(cleared),
-            other => other?,
-        };
-        for stored in all {
-            let Some((short, _)) = name::parse_provisional(&stored.name) else { continue };
-            if self.exact.as_ref().is_some_and(|exact| !is_provisional_of(&stored.name, exact)) {
-                continue;
-            }
-            let dead = match &wanted {
-                // We hold the lock of this series: nobody else writes.
-                Some(wanted) => wanted == short,
-                None => !lock::is_held(&*self.destination, short).await?,
-            };
-            if dead {
-                self.destination.discard(&stored.name).await?;
-                cleared.push(stored.name);
-            }
-        }
-        Ok(cleared)
-    }
 }
 
-fn is_provisional_of(name: &str, exact: &str) -> bool {
+pub(super) fn is_provisional_of(name: &str, exact: &str) -> bool {
     name::parse_provisional(name).is_some() && name.starts_with(&format!(".{exact}."))
 }
 
@@ -402,6 +397,7 @@ fn incomplete(stored: &Stored, id: Option<BackupId>) -> BackupSummary {
         tags: Vec::new(),
         note: None,
         encrypted: name::is_encrypted(&stored.name),
+        was: None,
     }
 }
 
@@ -559,11 +555,7 @@ impl Archive for PortableArchive {
             provisional.push(stored.name);
         }
         for name in named {
-            // The sidecar first: without its archive it would say that a backup is missing; an archive without its sidecar is a
-            // backup that is still there. That it was found damaged is said as long as it is there.
-            self.destination.remove(&name::manifest_sidecar(name)).await?;
-            self.destination.remove(name).await?;
-            self.destination.remove(&name::state_sidecar(name)).await?;
+            self.remove_named(name, cx).await?;
         }
         for name in provisional {
             self.destination.discard(&name).await?;
@@ -622,47 +614,7 @@ impl Archive for PortableArchive {
     }
 
     async fn heal(&self, cx: &Context) -> Result<Vec<String>> {
-        let mut healed = self.clear(None).await?;
-        let all = match self.destination.list().await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(healed),
-            other => other?,
-        };
-        let of = |prefix: &str| -> Vec<String> {
-            all.iter().filter(|s| s.name.starts_with(prefix)).map(|s| s.name.clone()).collect()
-        };
-        healed.extend(lock::clear_stale(&*self.destination, &of(".backup-lock-")).await?);
-        // Small files of a run that was killed while it wrote them.
-        let now = Timestamp::now();
-        for stored in &all {
-            let small = stored.name.starts_with(".backup-probe-") || is_temporary_name(&stored.name);
-            let old = now.duration_since(stored.modified) > jiff::SignedDuration::from_mins(10);
-            if small && old {
-                self.destination.remove(&stored.name).await?;
-                healed.push(stored.name.clone());
-            }
-        }
-        if self.exact.is_some() {
-            return Ok(healed);
-        }
-        let missing: Vec<BackupSummary> =
-            self.list(cx).await?.into_iter().filter(|b| b.state == State::Missing).collect();
-        for backup in &missing {
-            // It is all that is left to say so: only `remove` takes it away.
-            let text =
-                format!("its file is gone, which no crash does; `backup remove {}` forgets it", backup.id);
-            cx.note(Severity::Warning, "", &backup.location, text);
-        }
-        for stored in &all {
-            // What stands beside a file that was given another name, or is left of a removal.
-            let Some(archive) = missing::absent_archive(&stored.name, &all) else { continue };
-            if !missing.iter().any(|b| b.location == archive)
-                && sidecar::is_ours(&*self.destination, &stored.name, stored.bytes).await?
-            {
-                self.destination.remove(&stored.name).await?;
-                healed.push(stored.name.clone());
-            }
-        }
-        Ok(healed)
+        self.heal_folder(cx).await
     }
 }
 

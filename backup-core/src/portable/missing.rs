@@ -35,7 +35,8 @@ pub(super) async fn find(
         let Some(summary) = described(destination, stored, archive).await? else { continue };
         // Somebody has given the file another name, or it is being copied here again.
         if !there.iter().any(|b| b.id == summary.id) {
-            missing.push(BackupSummary { state: State::Missing, ..summary });
+            let was = Some(summary.state).filter(|was| was.is_readable());
+            missing.push(BackupSummary { state: State::Missing, was, ..summary });
         }
     }
     Ok(missing)

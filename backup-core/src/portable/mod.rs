@@ -9,6 +9,7 @@ mod folder;
 mod frames;
 #[doc(hidden)]
 pub mod fuzzing;
+mod heal;
 mod index;
 mod json_bound;
 mod layout;
@@ -98,5 +99,6 @@ fn summary(manifest: &Manifest, location: String, bytes: u64, verified: Option<T
         tags: h.tags.clone(),
         note: h.note.clone(),
         encrypted: false,
+        was: None,
     }
 }

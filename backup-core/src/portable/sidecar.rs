@@ -1,7 +1,10 @@
 //! Files beside an archive in a folder: a copy of its manifest, which makes listing cheap, and what came later.
 
 use super::name;
-use crate::{BackupId, BackupSummary, Error, Manifest, Result, Series, Sha, State, destination::Destination};
+use crate::{
+    BackupId, BackupSummary, Error, ErrorKind, Manifest, Result, Series, Sha, State, destination::Destination,
+};
+use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -73,6 +76,7 @@ impl Outside {
             tags: Vec::new(),
             note: None,
             encrypted: true,
+            was: None,
         }
     }
 }
@@ -126,6 +130,14 @@ pub(super) async fn write_outside(
 ) -> Result<()> {
     let text = serde_json::to_vec_pretty(outside).map_err(|e| Error::contract(e).on("manifest"))?;
     destination.write_small(&name::manifest_sidecar(archive), &text).await
+}
+
+/// What stands in a sidecar, to be written back; `None` if there is none, or one of such a length that it is none of ours.
+pub(super) async fn read_as_stored(destination: &dyn Destination, name: &str) -> Result<Option<Bytes>> {
+    match destination.read_small(name, LARGEST_MANIFEST + 1024).await {
+        Err(e) if e.kind() == ErrorKind::Damaged => Ok(None),
+        read => read,
+    }
 }
 
 /// What is said outside of an encrypted backup of this length (`None`: of any).

@@ -501,6 +501,12 @@ impl BackupWriter for PortableWriter {
             self.written.keep(&manifest.header.id, sha256);
         }
         if self.exact.is_none() {
+            // Somebody may have deleted a file of this name: what was known of that one is not true of this one.
+            if let Err(e) = self.destination.remove(&name::state_sidecar(&location)).await {
+                let text =
+                    format!("what was known of an earlier file of this name could not be removed: {e}");
+                cx.note(Severity::Warning, "", &location, text);
+            }
             // The backup is there and complete, and its copy a cache: without it listing takes longer.
             let copied = match encrypted {
                 None => sidecar::write_manifest(&*self.destination, &location, stored, &manifest).await,
