@@ -68,7 +68,7 @@ fn who_has_only_the_public_key_makes_lists_and_removes_and_who_has_the_secret_on
         assert!(ran.stderr.contains("--identity FILE"), "{line:?}: {}", ran.stderr);
         let ran = place.run(&[line, &["--from", "b", "--identity", "other.txt"]].concat());
         assert!(
-            ran.code == 1 && ran.stderr.contains("not encrypted to any of the identities"),
+            ran.code == 2 && ran.stderr.contains("not encrypted to any of the identities"),
             "{}",
             ran.stderr
         );
@@ -77,7 +77,7 @@ fn who_has_only_the_public_key_makes_lists_and_removes_and_who_has_the_secret_on
         assert!(line[0] != "show" || !read.stdout.contains(" of 0 B"), "{}", read.stdout);
     }
     restored(&place, "out");
-    place.expect(1, &["verify", "latest", "--from", "b", "--identity", "other.txt"]);
+    place.expect(2, &["verify", "latest", "--from", "b", "--identity", "other.txt"]);
     place.expect(0, &["verify", "latest", "--from", "b", "--identity", "key.txt"]);
     let verified = place.json(0, &["list", "--from", "b"]);
     assert!(verified["backups"][0]["verified"].is_string(), "{verified}");
@@ -151,7 +151,7 @@ fn a_passphrase_from_a_file_encrypts_and_reads() {
     restored(&place, "out");
     let ran = place.expect(2, &["verify", "x.tar.zst.age"]);
     assert!(ran.stderr.contains("--passphrase-file FILE"), "{}", ran.stderr);
-    let ran = place.expect(1, &["verify", "x.tar.zst.age", "--passphrase-file", "wrong"]);
+    let ran = place.expect(2, &["verify", "x.tar.zst.age", "--passphrase-file", "wrong"]);
     assert!(ran.stderr.contains("another passphrase"), "{}", ran.stderr);
 }
 

@@ -150,7 +150,7 @@ fn wrong_identity(by_passphrase: bool) -> Error {
             "the recovery sheet of the archive, or whoever chose its recipients, has the secret key",
         ),
     };
-    Error::new(ErrorKind::Denied, "decrypt the backup", text).hint(hint)
+    Error::new(ErrorKind::Usage, "decrypt the backup", text).hint(hint)
 }
 
 impl File {

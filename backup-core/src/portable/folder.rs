@@ -231,7 +231,7 @@ impl PortableArchive {
             Ok(reader) => Ok(marked(reader.summary(stored.name.clone(), stored.bytes))),
             // Who only writes has no key. That it cannot be read is said to whoever opens it; that it has not the length any more
             // with which it was written is known without.
-            Err(e) if encrypted && matches!(e.kind(), ErrorKind::Usage | ErrorKind::Denied) => {
+            Err(e) if encrypted && e.kind() == ErrorKind::Usage => {
                 let outside = match self.exact {
                     None => sidecar::read_outside(&*self.destination, &stored.name, None).await,
                     Some(_) => None,
