@@ -288,6 +288,9 @@ pub(crate) struct Restore {
     /// Data without definitions: those that are there stay, their data is replaced
     #[arg(long)]
     pub(crate) data_only: bool,
+    /// MySQL and MariaDB: nothing of it goes into the binary log; refused while a replica is attached
+    #[arg(long)]
+    pub(crate) skip_binary_log: bool,
     /// Also users, roles and their grants, and tablespaces, if the backup has them; those that are there stay as they are
     #[arg(long)]
     pub(crate) globals: bool,
@@ -298,7 +301,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) salvage: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "schema_only", "data_only", "globals", "accept", "salvage"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "schema_only", "data_only", "skip_binary_log", "globals", "accept", "salvage"])]
     pub(crate) undo: bool,
 }
 

@@ -134,6 +134,65 @@ fn a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled() {
     });
 }
 
+async fn parts_of_a_database(flavor: Flavor) {
+    let w = World::new(flavor).await;
+    w.sql(APP);
+    let (app, other) = (w.url("app"), w.url("other"));
+    w.expect(0, &["create", &app, "--to", "./b"]);
+    let restore = |more: &[&str]| {
+        let line = [&["restore", "latest", "--from", "./b"], more].concat();
+        let plan = w.plan(&line);
+        w.expect(0, &[&line[..], &["--confirm", &plan]].concat());
+    };
+    // Definitions alone.
+    w.expect(0, &["restore", "latest", "--from", "./b", "--to", &other, "--schema-only"]);
+    assert_eq!(
+        w.sql("SELECT COUNT(*) FROM other.w; SELECT COUNT(*) FROM other.other; SELECT other.f(); INSERT INTO other.t (v) VALUES ('up'); SELECT v FROM other.t"),
+        "0\n0\n7\nUP"
+    );
+    // Rows alone: what the tables are by now they stay.
+    w.sql(
+        "ALTER TABLE other.t ADD COLUMN extra int DEFAULT 5, DROP KEY v; CREATE TABLE other.stays (i int); \
+         CREATE TRIGGER other.down BEFORE UPDATE ON other.t FOR EACH ROW SET NEW.extra = 6",
+    );
+    restore(&["--to", &other, "--data-only"]);
+    assert_eq!(w.sql("SELECT COUNT(*), MAX(v), MIN(extra) FROM other.t").replace('\t', "|"), "3|two 😀|5");
+    assert_eq!(
+        w.sql("UPDATE other.t SET v = 'x' WHERE id = 1; INSERT INTO other.t (v) VALUES ('again'); SELECT SUM(extra), MAX(v) FROM other.t; \
+               SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = 'other' AND INDEX_NAME = 'v'; \
+               SELECT COUNT(*) FROM other.stays; SELECT COUNT(*) FROM other.other")
+            .replace('\t', "|"),
+        "21|x\n0\n0\n1"
+    );
+    assert!(
+        w.sql("SHOW CREATE TABLE other.other").contains("REFERENCES `t`"),
+        "the foreign key is lost or led away"
+    );
+    w.expect(0, &["restore", "--undo", "--yes"]);
+    assert_eq!(w.sql("SELECT COUNT(*), MAX(extra) FROM other.t").replace('\t', "|"), "1|5");
+    w.sql("DROP TABLE other.other");
+    let rows = ["restore", "latest", "--from", "./b", "--to", &other, "--data-only", "--dry-run"];
+    let refused = w.expect(6, &rows);
+    assert!(refused.contains("app.other") && refused.contains("definitions are not restored"), "{refused}");
+    // One table whose foreign key leads to one that stays where it is.
+    w.sql("DELETE FROM app.other");
+    restore(&["--only", "db/app.other", "--merge", "--settle"]);
+    assert!(
+        w.sql("SHOW CREATE TABLE app.other").contains("REFERENCES `t`"),
+        "the foreign key leads elsewhere"
+    );
+    assert_eq!(w.sql("INSERT INTO app.other VALUES (2, 2); SELECT COUNT(*) FROM app.other"), "2");
+    assert_eq!(w.leftovers(), "NULL");
+}
+
+#[test]
+fn definitions_alone_rows_alone_and_single_tables_come_back() {
+    run("definitions_alone_rows_alone_and_single_tables_come_back", async {
+        parts_of_a_database(Flavor::Mariadb118).await;
+        parts_of_a_database(Flavor::Mysql9).await;
+    });
+}
+
 #[test]
 fn a_restore_that_is_killed_is_old_or_new_after_heal() {
     run("a_restore_that_is_killed_is_old_or_new_after_heal", async {

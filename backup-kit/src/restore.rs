@@ -35,6 +35,7 @@ pub struct Restore {
     merge: bool,
     schema_only: bool,
     data_only: bool,
+    skip_binary_log: bool,
     globals: bool,
     accept: Vec<String>,
     salvage: bool,
@@ -59,6 +60,7 @@ impl Restore {
             merge: false,
             schema_only: false,
             data_only: false,
+            skip_binary_log: false,
             globals: false,
             accept: Vec::new(),
             salvage: false,
@@ -161,6 +163,12 @@ impl Restore {
         self
     }
 
+    /// Nothing of the restore goes into the binary log of a MySQL or MariaDB server. Refused by the plan while a replica is attached.
+    pub fn skip_binary_log(mut self, yes: bool) -> Self {
+        self.skip_binary_log = yes;
+        self
+    }
+
     /// Also what belongs to a whole server and not to a database, where the backup has it: users, roles and their grants. Those that
     /// are there already stay as they are.
     pub fn globals(mut self, yes: bool) -> Self {
@@ -242,12 +250,13 @@ impl Restore {
         let manifest = reader.manifest().clone();
         let selections = Selections::of(&self.only, &manifest)?;
         let mut members = Vec::new();
-        let (mut takes_no_owner, mut has_globals, mut at_home) = (false, false, false);
+        let (mut takes_no_owner, mut has_globals, mut has_log, mut at_home) = (false, false, false, false);
         for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
             let several = selections.count(&manifest) > 1;
             let made = self.member(component, &manifest, &selections, several).await?;
             takes_no_owner |= made.knows_owners;
             has_globals |= made.knows_globals;
+            has_log |= made.knows_log;
             at_home |= made.at_home;
             members.push(made.member);
         }
@@ -261,6 +270,9 @@ impl Restore {
         }
         if self.no_owner && !takes_no_owner {
             return Err(usage("no component of this backup has owners that could be left out").into());
+        }
+        if self.skip_binary_log && !has_log {
+            return Err(usage("no component of this backup is of a server with a binary log").into());
         }
         if self.globals && !has_globals {
             return Err(usage("no component of this backup is of a server with users and grants").into());
@@ -318,10 +330,13 @@ impl Restore {
         let at_home = origin || configured.is_some();
         let schema = backend.schema();
         let knows = |key: &str| schema["properties"].get(key).is_some();
-        let (knows_owners, knows_globals) = (knows("no_owner"), knows("globals"));
-        for (key, wanted) in
-            [("no_owner", self.no_owner && knows_owners), ("globals", self.globals && knows_globals)]
-        {
+        let (knows_owners, knows_globals, knows_log) =
+            (knows("no_owner"), knows("globals"), knows("skip_binary_log"));
+        for (key, wanted) in [
+            ("no_owner", self.no_owner && knows_owners),
+            ("globals", self.globals && knows_globals),
+            ("skip_binary_log", self.skip_binary_log && knows_log),
+        ] {
             if let Some(config) = config.as_object_mut().filter(|_| wanted) {
                 config.insert(key.into(), Value::Bool(true));
             }
@@ -356,7 +371,7 @@ impl Restore {
             target,
             disposable,
         };
-        Ok(Made { member, knows_owners, knows_globals, at_home })
+        Ok(Made { member, knows_owners, knows_globals, knows_log, at_home })
     }
 
     fn place_for(&self, component: &str, several: bool) -> Option<String> {
@@ -403,6 +418,7 @@ struct Made {
     member: RestoreMember,
     knows_owners: bool,
     knows_globals: bool,
+    knows_log: bool,
     /// It goes where the application has its data.
     at_home: bool,
 }

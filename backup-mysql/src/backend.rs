@@ -2,7 +2,8 @@
 
 use crate::{MysqlConfig, address::Address, source::MysqlSource, target::MysqlTarget};
 use backup_core::{
-    Backend, ContainerEngine, ContainerFacts, Error, ErrorKind, Named, NoContainers, Result, Source, Target,
+    Backend, ContainerEngine, ContainerFacts, Error, ErrorKind, Named, NoContainers, Parts, Result, Source,
+    Target,
 };
 use serde_json::Value;
 use std::sync::Arc;
@@ -52,6 +53,10 @@ impl Backend for MysqlBackend {
 
     fn recover(&self, undo: Value) -> Result<Box<dyn Target>> {
         Ok(Box::new(MysqlTarget::recover(undo, self.engine.clone())?))
+    }
+
+    fn parts(&self) -> Option<Parts> {
+        Some(Parts { is_data: |path| path.ends_with(b"/data.tsv"), goes_along: |_| false })
     }
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {

@@ -51,6 +51,16 @@ pub struct MysqlConfig {
     /// Restore: tables and other objects that the backup lacks stay; of those on both sides, the backup's are taken.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// Restore: definitions without rows (`restore --schema-only`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub schema_only: bool,
+    /// Restore: rows and the numbers of sequences without definitions. Those that are there stay, their rows are replaced
+    /// (`restore --data-only`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub data_only: bool,
+    /// Restore: none of it is written to the binary log (`restore --skip-binary-log`). Refused where a replica is attached.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub skip_binary_log: bool,
 }
 
 /// How a database is read.
@@ -97,6 +107,9 @@ impl MysqlConfig {
             }
             (None, Some(name)) if !name.is_empty() => {}
             _ => return Err(wrong("it needs one of `url` and `container`".to_owned())),
+        }
+        if read.schema_only && read.data_only {
+            return Err(wrong("`schema_only` and `data_only` exclude each other".to_owned()));
         }
         if read.databases.len() > 1 && read.databases.iter().any(|d| d == "*") {
             return Err(wrong("`*` stands alone in `databases`".to_owned()));
@@ -183,6 +196,7 @@ mod tests {
             json!({"url": "mysql://h", "databases": ["*", "x"]}),
             json!({"url": "mysql://h/d", "container": "c"}),
             json!({"container": ""}),
+            json!({"container": "c", "schema_only": true, "data_only": true}),
         ] {
             assert_eq!(
                 MysqlConfig::read(wrong.clone(), "db").unwrap_err().kind(),

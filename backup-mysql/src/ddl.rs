@@ -121,6 +121,24 @@ pub(crate) fn led_to<'a>(foreign_key: &'a str, database: &str) -> Option<&'a str
     }
 }
 
+/// Foreign keys of a table as they are added to it, each led to this database where the table that it names `stays` there.
+pub(crate) fn referring(alter: &str, database: &str, stays: &dyn Fn(&str) -> bool) -> String {
+    let mut out = String::with_capacity(alter.len());
+    let (mut from, mut reference) = (0, false);
+    for t in tokens_without_blanks(alter) {
+        let text = alter.get(t.start..t.end).unwrap_or_default();
+        let qualified = alter.as_bytes().get(t.end) == Some(&b'.');
+        if reference && t.kind == Kind::Name && !qualified && stays(text) {
+            out.push_str(&alter[from..t.start]);
+            out.push_str(&format!("{}.", crate::quote::ident(database)));
+            from = t.start;
+        }
+        reference = t.kind == Kind::Word && text == "REFERENCES";
+    }
+    out.push_str(&alter[from..]);
+    out
+}
+
 /// Whether a view, as servers print it to who uses its database, reads this table or view.
 pub(crate) fn reads_table(view: &str, database: &str, table: &str) -> bool {
     let (database, table) = (crate::quote::ident(database), crate::quote::ident(table));
@@ -307,6 +325,14 @@ mod tests {
         assert_eq!(led_to(key, "app"), Some("`o`"));
         assert_eq!(led_to(&key.replace("`o`", "`app`.`o`"), "app"), Some("`o`"));
         assert_eq!(led_to(&key.replace("`o`", "`other`.`o`"), "app"), None);
+    }
+
+    #[test]
+    fn a_foreign_key_goes_on_to_lead_to_a_table_that_stays() {
+        let alter = "ALTER TABLE `t` ADD CONSTRAINT `REFERENCES` FOREIGN KEY (`a`) REFERENCES `o` (`o`), ADD FOREIGN KEY (`b`) REFERENCES `n` (`id`), ADD FOREIGN KEY (`c`) REFERENCES `x`.`o` (`id`)";
+        let led = referring(alter, "app", &|table| table == "`o`");
+        assert_eq!(led, alter.replace("REFERENCES `o`", "REFERENCES `app`.`o`"));
+        assert_eq!(referring(alter, "app", &|_| false), alter);
     }
 
     #[test]

@@ -43,6 +43,12 @@ impl Server {
         }
     }
 
+    /// Whether its folders are those of this host, unless it is in a container.
+    pub(crate) fn is_on_this_host(&self) -> bool {
+        // A port of this host may be that of a tunnel.
+        matches!(self.endpoint.host, Host::Socket(_))
+    }
+
     /// The container that it runs in, if that is known, and its port in there.
     pub(crate) async fn inside(&self, engine: &dyn ContainerEngine) -> Option<(ContainerFacts, u16)> {
         if self.container.is_some() {

@@ -1,9 +1,12 @@
 //! Databases that are restored: made anew beside the old ones, and put in their place.
 
 mod accounts;
+mod binary_log;
+mod data_only;
 mod dump;
 mod insert;
 mod journal;
+mod loaders;
 mod local_infile;
 mod place;
 mod publish;
@@ -109,7 +112,7 @@ impl Target for MysqlTarget {
         let place = self.place.config.place();
         let server = self.place.server().await?;
         let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
-        let surveyed = survey(&mut session, &self.place.config, &server, incoming).await;
+        let surveyed = survey(&mut session, &self.place, &server, incoming).await;
         session.close().await;
         surveyed.map_err(|e| e.on(place))
     }
@@ -150,12 +153,8 @@ impl Target for MysqlTarget {
     }
 }
 
-async fn survey(
-    session: &mut Session,
-    config: &MysqlConfig,
-    at: &Server,
-    incoming: &Incoming,
-) -> Result<Survey> {
+async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &Incoming) -> Result<Survey> {
+    let config = &place.config;
     let failed = |e: ClientError| e.during(ErrorKind::Target, "look at the target");
     let version = Version::of(session).await.map_err(failed)?;
     let names = &at.names;
@@ -181,6 +180,7 @@ async fn survey(
     // A backup that was made before this was noted is judged while it is poured.
     let of = incoming.note("server", "version").map(Version::parse);
     refusals.extend(of.as_ref().and_then(|of| refusal(of, &version)));
+    refusals.extend(not_apart(config, incoming));
     let mut notes = notes(session, &version).await;
     if of.as_ref().is_some_and(|of| of.mariadb != version.mariadb) {
         notes.extend(vendor::listed(incoming));
@@ -202,7 +202,13 @@ async fn survey(
     let server = session.value(server).await.ok().flatten().unwrap_or_default();
     let known: Vec<&str> = databases.iter().map(|d| d.name.as_str()).collect();
     let seconds = (SWAP * u32::try_from(tables * 2).unwrap_or(u32::MAX)).as_secs() + 1;
-    Ok(Survey {
+    if config.data_only {
+        notes.push(
+            "definitions stay as they are; the rows of tables that are in the backup are replaced".to_owned(),
+        );
+        refusals.extend(data_only::tables_that_lack(incoming, &databases, names.as_deref()));
+    }
+    let mut survey = Survey {
         place: config.place(),
         replaces: tables > 0 || others > 0,
         present,
@@ -213,19 +219,28 @@ async fn survey(
         ),
         notes,
         refusals,
-        merges: config.merge,
+        merges: config.merge || config.data_only,
         ..Survey::default()
+    };
+    let disks = (at, place.engine());
+    let looked = binary_log::survey(session, config, &version, disks, incoming, &mut survey).await;
+    looked.map_err(failed)?;
+    Ok(survey)
+}
+
+/// A file of the vendor's program has definitions and rows in one.
+fn not_apart(config: &MysqlConfig, incoming: &Incoming) -> Option<Refusal> {
+    let dumped = incoming.note("all", "method").is_some_and(|how| how.starts_with("dump"));
+    (dumped && (config.schema_only || config.data_only)).then(|| {
+        let why =
+            "definitions and rows are in one file of the vendor's program, and cannot be restored apart";
+        Refusal::new(why, "restore all of it under another name, and take from there what is wanted")
     })
 }
 
 async fn notes(session: &mut Session, version: &Version) -> Vec<String> {
     let mut notes = Vec::new();
     let on = |value: Option<String>| matches!(value.as_deref(), Some("1" | "ON"));
-    if on(session.value("SELECT @@GLOBAL.log_bin").await.ok().flatten()) {
-        notes.push(
-            "the restore is written to the binary log, which needs as much room as the rows".to_owned(),
-        );
-    }
     if on(session.value("SELECT @@GLOBAL.read_only").await.ok().flatten()) {
         notes.push(
             "the server is read-only: the restore fails unless this user may write nevertheless".to_owned(),

@@ -115,8 +115,8 @@ impl Tool {
         self.runner.run(call)
     }
 
-    /// Runs the statements of a content in a database.
-    pub(crate) async fn feed(&self, database: &str, statements: Content) -> Result<()> {
+    /// Runs the statements of a content in a database; before them this one, if any.
+    pub(crate) async fn feed(&self, database: &str, before: Option<&str>, statements: Content) -> Result<()> {
         let words = [
             "--batch".to_owned(),
             "--binary-mode".to_owned(),
@@ -124,7 +124,8 @@ impl Tool {
             "--max-allowed-packet=1G".to_owned(),
             format!("--database={database}"),
         ];
-        let mut said = self.runner.run(self.call(words.into()).reading(statements));
+        let words = words.into_iter().chain(before.map(|sql| format!("--init-command={sql}")));
+        let mut said = self.runner.run(self.call(words.collect()).reading(statements));
         while said.next().await?.is_some() {}
         Ok(())
     }

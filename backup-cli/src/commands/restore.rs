@@ -99,6 +99,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .merge(args.merge)
         .schema_only(args.schema_only)
         .data_only(args.data_only)
+        .skip_binary_log(args.skip_binary_log)
         .globals(args.globals)
         .salvage(args.salvage)
         .cancel(session.cancel.clone())

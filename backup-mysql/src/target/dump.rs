@@ -1,7 +1,7 @@
 //! What the vendor's program wrote, loaded by the vendor's client into the shadow, and then taken apart: tables stay, and views, routines
 //! and triggers are kept in the record as those of any other restore.
 
-use super::{journal::Journal, rehearse::drop_all, sink::ShadowSink};
+use super::{binary_log, journal::Journal, rehearse::drop_all, sink::ShadowSink};
 use crate::{
     catalog::{fields, list},
     ddl::{requalified, unqualified},
@@ -28,7 +28,8 @@ impl ShadowSink {
         let tool = Tool::find(Program::Client, &self.server, &self.of.version, self.place.engine()).await?;
         let shadow = self.place.shadow(number);
         let (input, watched) = watch(content);
-        let fed = tool.feed(&shadow, input).await;
+        let before = self.place.config.skip_binary_log.then_some(binary_log::SWITCH_OFF);
+        let fed = tool.feed(&shadow, before, input).await;
         let watched = std::mem::take(&mut *watched.lock().unwrap_or_else(PoisonError::into_inner));
         match (watched, fed) {
             (Watched::Ended(content), Ok(())) => {

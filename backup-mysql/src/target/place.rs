@@ -1,5 +1,6 @@
 //! Where a restore happens, and the names of what it makes beside the data.
 
+use super::binary_log;
 use crate::{
     MysqlConfig,
     address::Endpoint,
@@ -111,11 +112,14 @@ impl Place {
     async fn set_up(&self, session: &mut Session) -> Result<(), ClientError> {
         let lock = format!("lock_wait_timeout = {}", self.config.lock_seconds().min(10));
         session.try_set(&[&lock]).await?;
+        if self.config.skip_binary_log {
+            binary_log::switch_off(session).await?;
+        }
         session.try_set(WRITING).await
     }
 }
 
-/// What a session that writes needs. The binary log stays on: replicas and point-in-time recovery live by it.
+/// What a session that writes needs.
 const WRITING: &[&str] = &[
     "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
     "time_zone = '+00:00'",

@@ -4,12 +4,14 @@ use super::{
     accounts,
     insert::{NotInserted, insert},
     journal::{Journal, Restored},
+    loaders::{Loader, Loaders},
     place::Place,
     refusal, rehearse,
 };
 use crate::{
     catalog::{Database, Version},
     client::{NotLoaded, Session, WORK},
+    ddl::referring,
     definitions::Definition,
     error::ClientError,
     quote::{ident, qualified},
@@ -27,10 +29,13 @@ use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
-use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
+use tokio::sync::Mutex as AsyncMutex;
 
 /// Statements of one entry are held in memory; none that a server takes is longer.
 const LONGEST: usize = 32 << 20;
+
+/// Bytes of rows that are put in as they come, and not sorted first.
+const FEW_ROWS: u64 = 256 << 10;
 
 /// A session that changes what is there, shared by sink and target.
 pub(super) type Control = Arc<AsyncMutex<Session>>;
@@ -45,7 +50,7 @@ pub(super) struct Abilities {
 }
 
 /// A table in the shadow: number of its database and name.
-type TableKey = (usize, String);
+pub(super) type TableKey = (usize, String);
 
 pub(super) struct ShadowSink {
     pub(super) place: Place,
@@ -54,8 +59,8 @@ pub(super) struct ShadowSink {
     pub(super) control: Control,
     cx: Context,
     loaders: Loaders,
-    databases: AsyncMutex<Vec<Filled>>,
-    tables: Mutex<BTreeMap<TableKey, Filling>>,
+    pub(super) databases: AsyncMutex<Vec<Filled>>,
+    pub(super) tables: Mutex<BTreeMap<TableKey, Filling>>,
     /// Tables with defaults that name sequences: made when all sequences are there.
     deferred: AsyncMutex<Vec<(usize, String, String)>>,
     tally: Mutex<Tally>,
@@ -63,37 +68,17 @@ pub(super) struct ShadowSink {
 }
 
 /// A database of the backup and its shadow.
-struct Filled {
-    restored: Restored,
+pub(super) struct Filled {
+    pub(super) restored: Restored,
     /// How many tables and sequences it had.
     tables: Option<u64>,
-    foreign_keys: Vec<String>,
+    pub(super) foreign_keys: Vec<String>,
 }
 
 #[derive(Default)]
-struct Filling {
+pub(super) struct Filling {
     rows: bool,
     history: bool,
-}
-
-/// Sessions that load, made as they are needed.
-struct Loaders {
-    idle: Mutex<Vec<Session>>,
-    permits: Semaphore,
-}
-
-struct Loader<'a> {
-    loaders: &'a Loaders,
-    session: Option<Session>,
-    _permit: SemaphorePermit<'a>,
-}
-
-impl Drop for Loader<'_> {
-    fn drop(&mut self) {
-        if let Some(session) = self.session.take().filter(Session::is_sound) {
-            self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
-        }
-    }
 }
 
 impl ShadowSink {
@@ -104,7 +89,7 @@ impl ShadowSink {
             place,
             control,
             cx: cx.clone(),
-            loaders: Loaders { idle: Mutex::default(), permits: Semaphore::new(cx.tasks.clamp(1, 16)) },
+            loaders: Loaders::new(cx.tasks.clamp(1, 16)),
             databases: AsyncMutex::default(),
             tables: Mutex::default(),
             deferred: AsyncMutex::default(),
@@ -119,23 +104,19 @@ impl ShadowSink {
     }
 
     async fn loader(&self) -> Result<Loader<'_>> {
-        let permit = self.loaders.permits.acquire().await.map_err(|_| Error::cancelled())?;
-        let idle = self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let session = match idle {
-            Some(session) => session,
-            None => {
-                self.place.loader(&self.server.endpoint).await.map_err(|e| self.failed(e, "connect", ""))?
-            }
+        let make = async || {
+            let made = self.place.loader(&self.server.endpoint).await;
+            made.map_err(|e| self.failed(e, "connect", ""))
         };
-        Ok(Loader { loaders: &self.loaders, session: Some(session), _permit: permit })
+        self.loaders.take(make).await
     }
 
     /// Runs statements in a shadow, one after another.
-    async fn run(&self, number: usize, statements: &[String], what: &str) -> Result<()> {
+    pub(super) async fn run(&self, number: usize, statements: &[String], what: &str) -> Result<()> {
         let mut loader = self.loader().await?;
-        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
         let failed = |e| self.failed(e, "make it beside the old data", what);
-        session.run(&format!("USE {}", ident(&self.place.shadow(number)))).await.map_err(failed)?;
+        loader.enter(&self.place.shadow(number)).await.map_err(failed)?;
+        let session = loader.session()?;
         for statement in statements {
             session.run_within(statement, WORK).await.map_err(failed)?;
         }
@@ -197,7 +178,10 @@ impl ShadowSink {
         let what = subject(&stored.database, &stored.name);
         let statements: Vec<String> = stored.statements_in(bytes)?.into_iter().map(str::to_owned).collect();
         let key = (number, stored.name.clone());
+        let kept = self.place.config.data_only;
         match stored.object {
+            Object::Database if kept => Ok(()),
+            Object::Keys | Object::ForeignKeys if kept => Ok(()),
             Object::Database => {
                 let Some(properties) = &stored.properties else { return Ok(()) };
                 let mut list = self.databases.lock().await;
@@ -214,7 +198,15 @@ impl ShadowSink {
                 let altered = self.control.lock().await.run(&sql).await;
                 altered.map(drop).map_err(|e| self.failed(e, "set the character set", &stored.database))
             }
+            Object::Sequence | Object::Table if self.place.config.data_only => {
+                self.make_like_live(stored, number, &statements, &what).await
+            }
             Object::Sequence | Object::Table => {
+                let mut statements = statements;
+                if stored.object == Object::Sequence && self.place.config.schema_only {
+                    // The one after it sets the next number, which is data.
+                    statements.truncate(1);
+                }
                 if stored.sequence_defaults.is_empty() {
                     self.run(number, &statements, &what).await?;
                 } else {
@@ -243,6 +235,7 @@ impl ShadowSink {
                 Ok(())
             }
             Object::Guide | Object::Script | Object::Rows | Object::Dump | Object::Users => Ok(()),
+            _ if kept => Ok(()),
             _ => self.keep_definitions(stored, number, &statements).await,
         }
     }
@@ -285,19 +278,40 @@ impl ShadowSink {
     }
 
     /// Loads rows. `Ok(Some)`: the content failed, and nothing of it is in the table.
-    async fn load(&self, stored: &Stored, number: usize, content: &mut Content) -> Result<Option<Error>> {
+    async fn load(
+        &self,
+        stored: &Stored,
+        number: usize,
+        content: &mut Content,
+        size: Option<u64>,
+    ) -> Result<Option<Error>> {
         let what = subject(&stored.database, &stored.name);
         let table = qualified(&self.place.shadow(number), &stored.name);
+        let small = size.filter(|n| *n <= FEW_ROWS);
+        let (_held, mut few) = match small {
+            None => (None, None),
+            // In one piece: each hand that rows go through costs more than the rows.
+            Some(n) => {
+                let held = self.cx.budget.reserve(n as usize).await?;
+                match gathered(content, n as usize).await {
+                    Ok(bytes) => (Some(held), Some(Content::whole(bytes))),
+                    Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
+                    Err(e) => return Ok(Some(e)),
+                }
+            }
+        };
         let mut loader = self.loader().await?;
-        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
         let failed = |e| self.failed(e, "load the rows", &what);
+        loader.check_unique(small.is_some()).await.map_err(failed)?;
+        let session = loader.session()?;
+        let rows_of = few.as_mut().unwrap_or(content);
         let history = |on: u8| format!("SET SESSION system_versioning_insert_history = {on}");
         if stored.history {
             session.run(&history(1)).await.map_err(failed)?;
         }
         let loaded = if self.of.infile {
             let sql = load_statement(&table, "data.tsv", &stored.columns);
-            match session.load(&sql, content, WORK).await {
+            match session.load(&sql, rows_of, WORK).await {
                 Ok(done) => {
                     if done.warnings > 0 {
                         warned(session, stored).await.map_err(|e| e.on(&what))?;
@@ -308,7 +322,7 @@ impl ShadowSink {
                 Err(NotLoaded::Server(e)) => Err(NotInserted::Server(e)),
             }
         } else {
-            insert(session, &table, &stored.columns, content).await
+            insert(session, &table, &stored.columns, rows_of).await
         };
         let rows = match loaded {
             Ok(rows) => rows,
@@ -357,9 +371,14 @@ impl ShadowSink {
             let tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
             tables.iter().map(|(key, t)| (key.clone(), t.rows, t.history)).collect()
         };
-        let at_once = self.loaders.permits.available_permits().max(1);
-        let foreign =
-            list.iter().flat_map(|d| d.foreign_keys.iter().map(|sql| (d.restored.number, sql.clone())));
+        let at_once = self.loaders.free().max(1);
+        let foreign = list.iter().flat_map(|d| {
+            let number = d.restored.number;
+            // A table that is not restored with it stays where it is.
+            let stays = |table: &str| !tables.iter().any(|((n, t), ..)| *n == number && ident(t) == table);
+            let led = move |sql: &String| (number, referring(sql, &d.restored.target, &stays));
+            d.foreign_keys.iter().map(led).collect::<Vec<_>>()
+        });
         let adding = stream::iter(foreign.collect::<Vec<_>>())
             .map(|(number, sql)| async move { self.run(number, &[sql], "foreign keys").await })
             .buffer_unordered(at_once);
@@ -385,7 +404,7 @@ impl ShadowSink {
 
     async fn count(&self, number: usize, name: &str, history: bool) -> Result<u64> {
         let mut loader = self.loader().await?;
-        let Some(session) = loader.session.as_mut() else { return Err(Error::cancelled()) };
+        let session = loader.session()?;
         let all = if history { " FOR SYSTEM_TIME ALL" } else { "" };
         let sql = format!("SELECT COUNT(*) FROM {}{all}", qualified(&self.place.shadow(number), name));
         session.count_within(&sql, WORK).await.map_err(|e| self.failed(e, "count the rows", name))
@@ -406,7 +425,8 @@ impl ShadowSink {
                 .collect();
             let mut r = d.restored.clone();
             // A part of a database that brings its properties along is still a part.
-            r.whole = !self.place.config.merge && d.tables == Some(names.len() as u64);
+            let stays = self.place.config.merge || self.place.config.data_only;
+            r.whole = !stays && d.tables == Some(names.len() as u64);
             let here = names.into_iter().map(|name| super::journal::Move {
                 database: r.number,
                 table: name.clone(),
@@ -415,6 +435,11 @@ impl ShadowSink {
             });
             moves.extend(here);
             restored.push(r);
+        }
+        if self.place.config.data_only {
+            for r in &restored {
+                self.keep_live_triggers(&mut control, r, tables).await?;
+            }
         }
         journal.write_databases(&mut control, &restored).await.map_err(failed)?;
         journal.write_moves(&mut control, &moves).await.map_err(failed)?;
@@ -462,6 +487,15 @@ fn admit(stored: &Version, server: &Abilities) -> Result<()> {
         None => Ok(()),
         Some(r) => Err(Error::new(ErrorKind::Refused, "restore", r.why).hint(r.hint)),
     }
+}
+
+/// All of a content of so many bytes.
+async fn gathered(content: &mut Content, size: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size);
+    while let Some(more) = content.next().await? {
+        bytes.extend_from_slice(&more);
+    }
+    Ok(bytes)
 }
 
 /// Takes out again what came in of a content that failed. Where there is no table, nothing came in.
@@ -523,7 +557,7 @@ impl Sink for ShadowSink {
             self.make_deferred().await?;
         }
         if stored.object == Object::Rows {
-            if let Some(e) = self.load(&stored, number, &mut content).await? {
+            if let Some(e) = self.load(&stored, number, &mut content, entry.size).await? {
                 return discarded(e);
             }
         } else if stored.object == Object::Dump {
@@ -568,10 +602,7 @@ impl Sink for ShadowSink {
             () = cx.cancel.cancelled() => return Err(Error::cancelled()),
             proof = self.conclude() => proof?,
         };
-        let idle = std::mem::take(&mut *self.loaders.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        for session in idle {
-            session.close().await;
-        }
+        self.loaders.close().await;
         Ok(proof)
     }
 }

@@ -13,7 +13,7 @@ use backup_mysql::MysqlBackend;
 use backup_testkit::{
     Must,
     conformance::pouring::pour,
-    memory::ContentsSink,
+    memory::{ContentsSink, surveyed},
     run as in_time,
     services::{Flavor, Mysql},
 };
@@ -49,6 +49,7 @@ impl CommandRunner for Knows {
     fn run(&self, command: ToolCommand) -> Content {
         match command.program.as_str() {
             "cat" => HostRunner.run(command),
+            "df" => InContainer(self.0.id.clone()).run(command),
             dump if dump.ends_with("dump")
                 && self.1.is_some()
                 && !command.arguments.contains(&"--help".to_owned()) =>
@@ -148,6 +149,10 @@ fn a_container_is_reached_by_its_port_or_its_address_with_the_password_that_it_h
         let config = json!({"container": "shop-db", "databases": [to]});
         let mut restored = backend(&both).target("db", config).must("a target");
         let data = captured(&config_of(&server, &name), &cx).await.must("pour");
+        // The room on its disk is part of the plan.
+        let survey = surveyed(&mut *restored, &data, &[], &cx).await.must("survey");
+        let free = survey.free_bytes.must("the room is known");
+        assert!(free > 1 << 20 && free % 1024 == 0, "{free}");
         let sink = restored.prepare(&cx).await.must("prepare");
         pour(&data, "db", sink, &cx).await.must("fill");
         restored.publish(&cx).await.must("publish");

@@ -627,5 +627,53 @@ fn a_restore_is_in_the_binary_log() {
             .must("settle");
         let log = server.container().exec(&["sh", "-c", "cat /var/lib/mysql/*-bin.000002"]).await;
         assert!(log.contains("in the log, or replicas lack it") && log.contains("RENAME TABLE"));
+        // Without it, if that is asked for.
+        let mut without = config(&server, &name);
+        without["skip_binary_log"] = json!(true);
+        let mut c = conn(&server).await;
+        run(&mut c, "FLUSH BINARY LOGS").await;
+        restore_data(&data, &without, &cx).await.must("restore").settle(&cx).await.must("settle");
+        let log = server.container().exec(&["sh", "-c", "cat /var/lib/mysql/*-bin.000003"]).await;
+        assert!(!log.contains("in the log") && !log.contains("_backup_"), "{log}");
+        // But never where somebody replicates.
+        let password = format!("MYSQL_PWD={}", server.password());
+        let replica = "mariadb-binlog -R --stop-never --host=127.0.0.1 -uroot $(basename /var/lib/mysql/*-bin.000001) >/dev/null 2>&1 &";
+        server.container().exec(&["env", &password, "sh", "-c", replica]).await;
+        let attached =
+            "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'";
+        let mut c = conn(&server).await;
+        while value(&mut c, attached).await == "0" {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let refused = surveyed(&mut *target(&without), &data, &[], &cx).await.err().must("refused");
+        assert!(
+            refused.kind() == ErrorKind::Refused && refused.to_string().contains("replicas"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn without_the_binary_log_nothing_of_a_restore_is_a_transaction_of_the_server() {
+    in_time("without_the_binary_log_nothing_of_a_restore_is_a_transaction_of_the_server", async {
+        let (server, mut c) = any_server(Flavor::Mysql9).await;
+        let name =
+            database(&mut c, "unlogged", "CREATE TABLE t (id int PRIMARY KEY);; INSERT INTO t VALUES (1)")
+                .await;
+        let (cx, to) = (Context::default(), fresh("unlogged_to"));
+        let gtids = "SELECT @@GLOBAL.gtid_executed";
+        let mut without = config(&server, &to);
+        without["skip_binary_log"] = json!(true);
+        let before = value(&mut c, gtids).await;
+        let mut restored = restore(&config(&server, &name), &without, &cx).await.must("restore");
+        restored.settle(&cx).await.must("settle");
+        assert_eq!(value(&mut c, gtids).await, before);
+        // A user who may not switch it off is told before anything is done.
+        let limited = as_user(&server, &mut c, &to, &["ALL ON `%`.*", "REPLICATION SLAVE ON *.*"]).await;
+        without["url"] = limited["url"].clone();
+        without["password_file"] = limited["password_file"].clone();
+        let refused = surveyed(&mut *target(&without), &MemorySource::new("db"), &[], &cx).await;
+        let refused = refused.err().must("refused");
+        assert!(refused.to_string().contains("may not switch the binary log off"), "{refused}");
     });
 }
