@@ -375,7 +375,9 @@ impl ShadowSink {
         let foreign = list.iter().flat_map(|d| {
             let number = d.restored.number;
             // A table that is not restored with it stays where it is.
-            let stays = |table: &str| !tables.iter().any(|((n, t), ..)| *n == number && ident(t) == table);
+            let stays = |table: &str| {
+                !tables.iter().any(|((n, t), ..)| *n == number && ident(t).eq_ignore_ascii_case(table))
+            };
             let led = move |sql: &String| (number, referring(sql, &d.restored.target, &stays));
             d.foreign_keys.iter().map(led).collect::<Vec<_>>()
         });
