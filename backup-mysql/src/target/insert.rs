@@ -1,10 +1,11 @@
 //! Rows by `INSERT`, where the server takes no `LOAD DATA LOCAL`: slower, and needs no setting.
 
+use super::sink::warned;
 use crate::{
     client::{ANSWER, Session},
     error::{ClientError, DEADLOCK},
     quote::ident,
-    stored::StoredColumn,
+    stored::{Stored, StoredColumn},
 };
 use backup_core::{Content, Error};
 use bytes::BytesMut;
@@ -16,15 +17,18 @@ const STATEMENT: usize = 768 << 10;
 pub(super) enum NotInserted {
     Content(Error),
     Server(ClientError),
+    /// The server took something else than was given.
+    Bent(Error),
 }
 
 /// Inserts the lines of a content; returns the number of rows.
 pub(super) async fn insert(
     session: &mut Session,
     table: &str,
-    columns: &[StoredColumn],
+    stored: &Stored,
     content: &mut Content,
 ) -> Result<u64, NotInserted> {
+    let columns = &stored.columns;
     let names: Vec<String> = columns.iter().map(|c| ident(&c.name)).collect();
     let head = format!("INSERT INTO {table} ({}) VALUES ", names.join(", "));
     let (mut pending, mut statement, mut rows) = (BytesMut::new(), Vec::new(), 0);
@@ -35,7 +39,7 @@ pub(super) async fn insert(
             statement.extend_from_slice(if statement.is_empty() { head.as_bytes() } else { b"," });
             write_values(&mut statement, &line[..end], columns);
             if statement.len() >= STATEMENT {
-                rows += send(session, &mut statement).await.map_err(NotInserted::Server)?;
+                rows += send(session, &mut statement, stored).await?;
             }
         }
     }
@@ -44,22 +48,27 @@ pub(super) async fn insert(
         return Err(NotInserted::Content(e));
     }
     if !statement.is_empty() {
-        rows += send(session, &mut statement).await.map_err(NotInserted::Server)?;
+        rows += send(session, &mut statement, stored).await?;
     }
     Ok(rows)
 }
 
-async fn send(session: &mut Session, statement: &mut Vec<u8>) -> Result<u64, ClientError> {
+async fn send(session: &mut Session, statement: &mut Vec<u8>, stored: &Stored) -> Result<u64, NotInserted> {
     let sql = String::from_utf8(std::mem::take(statement));
-    let sql =
-        sql.map_err(|_| ClientError::Server { code: 1300, message: "a text is not UTF-8".to_owned() })?;
-    for _ in 0..4 {
+    let not_text = |_| ClientError::Server { code: 1300, message: "a text is not UTF-8".to_owned() };
+    let sql = sql.map_err(not_text).map_err(NotInserted::Server)?;
+    let mut tries = 0;
+    let done = loop {
+        tries += 1;
         match session.run_within(&sql, ANSWER * 5).await {
-            Err(e) if e.code() == Some(DEADLOCK) => {}
-            other => return other.map(|done| done.affected),
+            Err(e) if e.code() == Some(DEADLOCK) && tries < 5 => {}
+            other => break other.map_err(NotInserted::Server)?,
         }
+    };
+    if done.warnings > 0 {
+        warned(session, stored).await.map_err(NotInserted::Bent)?;
     }
-    session.run_within(&sql, ANSWER * 5).await.map(|done| done.affected)
+    Ok(done.affected)
 }
 
 fn write_values(out: &mut Vec<u8>, line: &[u8], columns: &[StoredColumn]) {

@@ -322,11 +322,12 @@ impl ShadowSink {
                 Err(NotLoaded::Server(e)) => Err(NotInserted::Server(e)),
             }
         } else {
-            insert(session, &table, &stored.columns, rows_of).await
+            insert(session, &table, stored, rows_of).await
         };
         let rows = match loaded {
             Ok(rows) => rows,
             Err(NotInserted::Server(e)) => return Err(failed(e)),
+            Err(NotInserted::Bent(e)) => return Err(e.on(&what)),
             Err(NotInserted::Content(e)) if e.kind() == ErrorKind::Cancelled => return Err(e),
             Err(NotInserted::Content(e)) => {
                 let emptied = empty(session, &table, stored.history).await;
@@ -516,7 +517,7 @@ async fn empty(session: &mut Session, table: &str, history: bool) -> Result<(), 
 }
 
 /// A warning of a load is a value that is not what was backed up. One is not: the empty label that a server keeps for a wrong one.
-async fn warned(session: &mut Session, stored: &Stored) -> Result<()> {
+pub(super) async fn warned(session: &mut Session, stored: &Stored) -> Result<()> {
     let list = session.rows("SHOW WARNINGS LIMIT 65535").await;
     let list = list.map_err(|e| e.during(ErrorKind::Target, "read the warnings"))?;
     let labels: Vec<String> =

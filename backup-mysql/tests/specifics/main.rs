@@ -431,6 +431,20 @@ fn without_local_infile_rows_are_inserted_and_the_setting_stays() {
         assert_eq!(fingerprint(&mut c, &name).await, fingerprint(&mut c, &to).await);
         assert!(cx.notes().list.iter().any(|n| n.text.contains("inserted")), "{:?}", cx.notes());
         restored.settle(&cx).await.must("settle");
+        // A value that was taken in another form is no success there, either.
+        let mut c = conn(&server).await;
+        let small = database(
+            &mut c,
+            "bent",
+            "CREATE TABLE t (id int PRIMARY KEY, n tinyint);; INSERT INTO t VALUES (1, 1)",
+        )
+        .await;
+        let bent = bent(&config(&server, &small), &cx).await;
+        let mut into = target(&limited);
+        let shadow = into.prepare(&cx).await.must("prepare");
+        let error = pour(&bent, "db", shadow, &cx).await.err().must("a bent value is an error");
+        assert!(error.to_string().contains("another form"), "{error}");
+        into.revert(&cx).await.must("revert");
         // Who may switch it on does so for the time of loading.
         let mut restored = restore_data(&data, &config(&server, &to), &cx).await.must("restore");
         let mut c = conn(&server).await; // the other one used the database, and was ended
@@ -469,6 +483,17 @@ async fn restores_at_the_same_time(
     assert_eq!(value(&mut conn(server).await, setting).await, "1");
 }
 
+/// What is in the database, with rows that its table cannot hold.
+async fn bent(from: &Value, cx: &Context) -> MemorySource {
+    let sink = ContentsSink::new();
+    pour(&*source(from), "db", Arc::new(sink.clone()), cx).await.must("pour");
+    sink.take().into_values().fold(MemorySource::new("db"), |data, held| {
+        let rows = held.entry.path.ends_with(b"data.tsv");
+        let bytes = if rows { b"1\t1000\n".to_vec() } else { held.chunks.concat() };
+        data.with_bytes(held.entry, bytes)
+    })
+}
+
 #[test]
 fn a_value_that_the_server_takes_in_another_form_ends_the_restore() {
     in_time("a_value_that_the_server_takes_in_another_form_ends_the_restore", async {
@@ -480,14 +505,7 @@ fn a_value_that_the_server_takes_in_another_form_ends_the_restore() {
         )
         .await;
         let (cx, to) = (Context::default(), fresh("bent_to"));
-        let sink = ContentsSink::new();
-        pour(&*source(&config(&server, &name)), "db", Arc::new(sink.clone()), &cx).await.must("pour");
-        let mut data = backup_testkit::memory::MemorySource::new("db");
-        for held in sink.take().into_values() {
-            let rows = held.entry.path.ends_with(b"data.tsv");
-            let bytes = if rows { b"1\t1000\n".to_vec() } else { held.chunks.concat() };
-            data = data.with_bytes(held.entry, bytes);
-        }
+        let data = bent(&config(&server, &name), &cx).await;
         let mut target = target(&config(&server, &to));
         surveyed(&mut *target, &data, &[], &cx).await.must("survey");
         let shadow = target.prepare(&cx).await.must("prepare");
