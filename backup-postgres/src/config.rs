@@ -44,7 +44,7 @@ pub struct PostgresConfig {
     /// keys that lead to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_tables: Vec<String>,
-    /// How the rows are read; `native` if not given.
+    /// How the rows are read; if not given `native`, or `dump` where the server has no sessions for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<Method>,
     /// How long another session may wait for a table that is being read before the backup of this database gives way and fails, in

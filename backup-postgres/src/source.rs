@@ -10,7 +10,7 @@ mod vendor;
 mod watch;
 
 use crate::{
-    PostgresConfig, catalog,
+    Method, PostgresConfig, catalog,
     client::Session,
     error,
     globals::passwords_are_readable,
@@ -18,7 +18,9 @@ use crate::{
     tools::Tools,
 };
 use async_trait::async_trait;
-use backup_core::{ContainerEngine, Context, Error, Ready, Result, Severity, Source, Stillness, View};
+use backup_core::{
+    ContainerEngine, Context, Error, ErrorKind, Ready, Result, Severity, Source, Stillness, View,
+};
 use serde_json::Value;
 use std::{fmt, sync::Arc};
 
@@ -78,6 +80,8 @@ struct PostgresReady {
     major: u32,
     leader: Session,
     workers: Vec<Session>,
+    /// Why it is read by pg_dump alone, though nobody asked for it.
+    fell_back: Option<String>,
     tables: Vec<catalog::Table>,
     settings: String,
 }
@@ -103,12 +107,35 @@ async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady>
     }
     let tools = Tools::find(&server, (major, minor)).await?;
     let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
-    let mut workers = Vec::new();
-    for _ in 0..cx.tasks {
-        workers.push(pool::worker(&server, &settings).await.map_err(failed())?);
+    let by_dump = source.config.method == Some(Method::Dump);
+    let tasks = if by_dump { 0 } else { cx.tasks };
+    let opened = pool::workers(&server, &settings, tasks).await.map_err(failed())?;
+    let fell_back = match &opened.short {
+        None => None,
+        Some(why) if opened.workers.is_empty() => {
+            if source.config.method == Some(Method::Native) {
+                let message = format!("no session is left beside the first one and that of pg_dump: {why}");
+                let hint =
+                    "raise max_connections or the CONNECTION LIMIT of the role, or use method = \"dump\"";
+                return Err(Error::new(ErrorKind::Source, "connect to the database", message)
+                    .on(server.place())
+                    .hint(hint));
+            }
+            Some(format!("no session is left for more: {why}"))
+        }
+        Some(why) => {
+            let text =
+                format!("rows are read by {} sessions instead of {tasks}: {why}", opened.workers.len());
+            cx.note(Severity::Warning, &source.component, "", text);
+            None
+        }
+    };
+    if let Some(why) = &fell_back {
+        let text = format!("read by pg_dump -Fc alone, which is slower: {why}");
+        cx.note(Severity::Warning, &source.component, "", text);
     }
-    let component = source.component.clone();
-    Ok(PostgresReady { component, server, tools, major, leader, workers, tables, settings })
+    let (component, workers) = (source.component.clone(), opened.workers);
+    Ok(PostgresReady { component, server, tools, major, leader, workers, fell_back, tables, settings })
 }
 
 #[async_trait]

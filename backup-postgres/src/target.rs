@@ -177,11 +177,7 @@ impl Target for PostgresTarget {
         };
         let choice = &self.choice;
         survey.refusals.extend(merging::impossible(&server, choice.selective, choice.part.as_ref()));
-        let mut session = maintenance(&server, "look at the target").await?;
-        let of_globals = globals::survey(&mut session, &server, incoming).await;
-        let (notes, refused) =
-            of_globals.map_err(error::target("look for roles and tablespaces", &server))?;
-        session.close().await;
+        let (notes, refused) = globals::survey(&server, incoming).await?;
         survey.notes.extend(notes);
         survey.refusals.extend(refused);
         self.surveyed = Some(oid);

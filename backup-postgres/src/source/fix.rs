@@ -23,7 +23,17 @@ pub(super) async fn list(session: &mut Session, server: &Server, sizes: Sizes) -
 }
 
 pub(super) async fn fix(ready: PostgresReady) -> Result<PostgresView> {
-    let PostgresReady { component, server, tools, major, mut leader, workers, mut tables, settings } = ready;
+    let PostgresReady {
+        component,
+        server,
+        tools,
+        major,
+        mut leader,
+        workers,
+        fell_back,
+        mut tables,
+        settings,
+    } = ready;
     for _ in 0..TRIES {
         match lock_and_export(&mut leader, &tables).await {
             Ok((snapshot, position)) => {
@@ -40,6 +50,7 @@ pub(super) async fn fix(ready: PostgresReady) -> Result<PostgresView> {
                         major,
                         leader,
                         pool,
+                        fell_back,
                         tables: seen,
                         moment,
                         position,

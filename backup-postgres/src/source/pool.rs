@@ -7,6 +7,9 @@ use crate::{
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// Too many connections: of the server, of the database or of the role.
+const NONE_LEFT: &str = "53300";
+
 pub(super) struct Pool {
     server: Server,
     snapshot: String,
@@ -22,6 +25,33 @@ pub(super) async fn worker(server: &Server, settings: &str) -> Result<Session, C
     session.query(settings).await?;
     session.query(SPEAK_AS_THE_DATABASE).await?;
     Ok(session)
+}
+
+/// What the server had for us.
+pub(super) struct Opened {
+    pub(super) workers: Vec<Session>,
+    /// Why they are fewer.
+    pub(super) short: Option<String>,
+}
+
+/// So many sessions, or as many as there are but one: pg_dump needs that. It is an error if there is none for pg_dump.
+pub(super) async fn workers(server: &Server, settings: &str, wanted: usize) -> Result<Opened, ClientError> {
+    let mut workers = Vec::new();
+    let mut short = None;
+    while workers.len() <= wanted && wanted > 0 {
+        match worker(server, settings).await {
+            Ok(session) => workers.push(session),
+            Err(e) if e.code() == Some(NONE_LEFT) && !workers.is_empty() => {
+                short = Some(e.to_string());
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    if let Some(of_the_tool) = workers.pop() {
+        of_the_tool.close().await;
+    }
+    Ok(Opened { workers, short })
 }
 
 impl Pool {

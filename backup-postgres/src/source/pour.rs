@@ -44,6 +44,7 @@ pub(super) struct PostgresView {
     /// Holds the locks and the snapshot.
     pub(super) leader: Arc<tokio::sync::Mutex<Session>>,
     pub(super) pool: Arc<Pool>,
+    pub(super) fell_back: Option<String>,
     pub(super) tables: Vec<Table>,
     pub(super) moment: Moment,
     pub(super) position: String,
@@ -124,7 +125,7 @@ impl PostgresView {
             .with("server", "version", Fact::Note(format!("PostgreSQL {}", self.major)))
             .with("server", "position", Fact::Note(self.position.clone()))
             .with("server", "reached", Fact::Note(self.server.rung.clone()))
-            .with("database", "method", Fact::Note(self.method().into()))
+            .with("database", "method", Fact::Note(self.method()))
             .with("database", "properties", Fact::Digest(properties.digest()?))
             .with("large objects", "count", Fact::Count(large_objects));
         if !named.is_empty() {
@@ -142,7 +143,7 @@ impl PostgresView {
             _ => None,
         };
         let has_globals = globals.is_some();
-        if self.server.config.method == Some(Method::Dump) {
+        if self.server.config.method == Some(Method::Dump) || self.fell_back.is_some() {
             facts.add_missing(
                 self.pour_dump(sink, (&properties, globals), (&kept, &left_out, &gone), watch).await?,
             );
@@ -195,11 +196,14 @@ impl PostgresView {
     }
 
     /// For people: how it was done, and why so.
-    fn method(&self) -> &'static str {
-        match self.server.config.method {
-            Some(Method::Dump) => "dump: pg_dump -Fc, as configured",
-            Some(Method::Native) => "native: pg_dump for definitions, COPY for rows; as configured",
-            None => "native: pg_dump for definitions, COPY for rows",
+    fn method(&self) -> String {
+        match (&self.fell_back, self.server.config.method) {
+            (Some(why), _) => format!("dump: pg_dump -Fc; {why}"),
+            (_, Some(Method::Dump)) => "dump: pg_dump -Fc, as configured".to_owned(),
+            (_, Some(Method::Native)) => {
+                "native: pg_dump for definitions, COPY for rows; as configured".to_owned()
+            }
+            (_, None) => "native: pg_dump for definitions, COPY for rows".to_owned(),
         }
     }
 

@@ -27,11 +27,7 @@ pub(super) fn are_made(server: &Server) -> bool {
 }
 
 /// What the plan says of them, or why they cannot be had.
-pub(super) async fn survey(
-    session: &mut Session,
-    server: &Server,
-    incoming: &Incoming,
-) -> std::result::Result<(Vec<String>, Option<Refusal>), ClientError> {
+pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Vec<String>, Option<Refusal>)> {
     let selected = incoming.selection.covers(GLOBALS.as_bytes());
     let of = |object: Object| -> Vec<&str> {
         let facts = incoming.component.proof.iter();
@@ -50,9 +46,11 @@ pub(super) async fn survey(
         let why = "roles and tablespaces are asked for, and what is restored has none";
         return Ok((Vec::new(), Some(Refusal::new(why, "leave --globals out"))));
     }
+    let failed = || error::target("look for roles and tablespaces", server);
+    let mut session = server.maintenance_session().await.map_err(failed())?;
     let mut notes = Vec::new();
     for (object, names) in listed {
-        let there = names_of(session, object).await?;
+        let there = names_of(&mut session, object).await.map_err(failed())?;
         let (stay, made): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| there.contains(*name));
         let what = object.subject();
         if !made.is_empty() {
@@ -62,6 +60,7 @@ pub(super) async fn survey(
             notes.push(format!("these {what} are there already, and stay as they are: {}", stay.join(", ")));
         }
     }
+    session.close().await;
     Ok((notes, None))
 }
 

@@ -1,7 +1,7 @@
 //! Who may not is told what is missing.
 
 use crate::common::{Database, backend, pour};
-use backup_core::{Backend, Context, ErrorKind};
+use backup_core::{Backend, Context, ErrorKind, Fact};
 use backup_postgres::PostgresConfig;
 use backup_testkit::{
     memory::{MemorySource, surveyed},
@@ -122,5 +122,41 @@ fn a_role_that_is_not_there_is_an_error_unless_owners_are_left_out() {
         config.no_owner = true;
         crate::common::restore_by(source, backend().target("c", config.to_value()).unwrap()).await.unwrap();
         assert_eq!(to.sql("SELECT tableowner FROM pg_tables WHERE tablename = 't'").await, "postgres");
+    });
+}
+
+#[test]
+fn with_too_few_sessions_fewer_read_and_with_none_to_spare_pg_dump_alone_and_that_is_said() {
+    run("with_too_few_sessions_fewer_read_and_with_none_to_spare_pg_dump_alone_and_that_is_said", async {
+        let database = Database::with(17, "CREATE TABLE t AS SELECT i FROM generate_series(1, 9) i").await;
+        let (mut config, _file) = as_role(&database, "GRANT pg_read_all_data TO ROLE").await;
+        for (limit, method, warning) in [
+            (2, "dump: pg_dump -Fc; no session is left for more", "by pg_dump -Fc alone"),
+            (3, "native", "1 sessions instead of 2"),
+            (4, "native", ""),
+        ] {
+            database.sql(&format!("ALTER ROLE r_{} CONNECTION LIMIT {limit}", database.name)).await;
+            let mut cx = Context::default();
+            cx.tasks = 2;
+            let source = backend().source("c", config.to_value()).unwrap();
+            let (contents, facts) = pour(&*source, &cx).await.unwrap();
+            let said = facts.get("database", "method");
+            assert!(matches!(said, Some(Fact::Note(how)) if how.starts_with(method)), "{limit}: {said:?}");
+            let warned: Vec<_> = cx.notes().list.into_iter().map(|note| note.text).collect();
+            assert!(
+                warned.iter().any(|text| text.contains(warning)) || warning.is_empty() && warned.is_empty(),
+                "{warned:?}"
+            );
+            let to = Database::absent(17).await;
+            crate::common::restore(crate::common::held(contents, facts), &to).await.unwrap();
+            assert_eq!(to.sql("SELECT count(*) FROM t").await, "9");
+            assert_eq!(database.taken(), Vec::<String>::new());
+        }
+        database.sql(&format!("ALTER ROLE r_{} CONNECTION LIMIT 2", database.name)).await;
+        config.method = Some(backup_postgres::Method::Native);
+        let e =
+            pour(&*backend().source("c", config.to_value()).unwrap(), &Context::default()).await.unwrap_err();
+        assert!(e.hint_text().is_some_and(|hint| hint.contains("CONNECTION LIMIT")), "{e}");
+        drop_role(&database).await;
     });
 }
