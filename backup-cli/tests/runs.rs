@@ -483,7 +483,12 @@ fn a_backup_that_verify_found_damaged_is_never_the_latest_and_is_restored_with_a
     assert!(list["backups"][0]["damaged"].is_string() && list["backups"][0]["verified"].is_null(), "{list}");
     let list = place.expect(0, &["list", "--from", "b"]).stdout;
     assert!(list.contains("damaged 20"), "{list}");
-    place.expect(3, &["restore", "latest", "--from", "b", "--to", "c"]);
+    let ran = place.expect(7, &["restore", "latest", "--from", "b", "--to", "c"]);
+    assert!(
+        ran.stderr.contains("no other complete one") && ran.stderr.contains("--salvage"),
+        "{}",
+        ran.stderr
+    );
     fs::write(&file, sound).unwrap();
     let ran = place.expect(0, &["restore", id, "--from", "b", "--to", "c"]);
     assert!(ran.stderr.contains("must not be trusted"), "{}", ran.stderr);
@@ -603,6 +608,31 @@ fn what_was_written_since_a_restore_is_dropped_only_with_consent() {
     assert_eq!(place.read("tree/since.txt"), "precious");
     place.expect(0, &["restore", "--undo", "--yes"]);
     assert_eq!(place.read("tree/a.txt"), "newer than the backup");
+}
+
+#[test]
+fn of_two_restores_of_one_place_the_later_is_undone_first() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let mut ids = Vec::new();
+    for before in ["first", "second"] {
+        place.write("tree/a.txt", before);
+        let plan = place.json(0, &["restore", "latest", "--from", "b", "--dry-run"]);
+        let done = place.json(
+            0,
+            &["restore", "latest", "--from", "b", "--confirm", plan["plan"]["id"].as_str().unwrap()],
+        );
+        ids.push(done["report"]["id"].as_str().unwrap().to_owned());
+    }
+    let ran = place.expect(6, &["restore", "--undo", &ids[0], "--yes"]);
+    assert!(ran.stderr.contains(&format!("--undo {}", ids[1])), "{}", ran.stderr);
+    place.expect(0, &["restore", "--undo", &ids[1], "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "second");
+    place.expect(0, &["restore", "--undo", &ids[0], "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "first");
+    // What is removed is named by what stays the same.
+    let ran = place.expect(2, &["remove", "latest", "--from", "b", "--yes"]);
+    assert!(ran.stderr.contains("by id or file name"), "{}", ran.stderr);
 }
 
 #[test]

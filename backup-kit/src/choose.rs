@@ -56,7 +56,12 @@ pub fn choose<'a>(
     match which {
         Which::Named(name) => by_name(&of_module, name),
         Which::Latest(back) => {
-            let complete = complete_of_one_series(&of_module, None, module)?;
+            let complete = match complete_of_one_series(&of_module, None, module) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {
+                    return Err(only_lost_ones(&of_module).unwrap_or(e));
+                }
+                other => other?,
+            };
             // A missing one of which nothing else is known may have been of this module, too.
             let lost = backups.iter().filter(|b| b.state == State::Missing && b.series == Series::default());
             refuse_damaged_latest(of_module.iter().copied().chain(lost), &complete)?;
@@ -85,10 +90,6 @@ fn refuse_damaged_latest<'a>(
     complete: &[&BackupSummary],
 ) -> Result<()> {
     let Some(newest) = complete.last() else { return Ok(()) };
-    let lost = |b: &BackupSummary| match b.state {
-        State::Missing => b.was.is_none_or(|was| was == State::Complete),
-        state => state == State::Complete && b.damaged.is_some(),
-    };
     let of_series = |b: &BackupSummary| {
         b.series == newest.series || (b.state == State::Missing && b.series == Series::default())
     };
@@ -106,6 +107,30 @@ fn refuse_damaged_latest<'a>(
             .on(&damaged.location)
             .hint(format!("the newest that is not known to be is {}: name it by this id", newest.id))),
     }
+}
+
+/// It would be one that `latest` means, were it sound and there.
+fn lost(b: &BackupSummary) -> bool {
+    match b.state {
+        State::Missing => b.was.is_none_or(|was| was == State::Complete),
+        state => state == State::Complete && b.damaged.is_some(),
+    }
+}
+
+/// That there is none to choose is a matter of damage, if there were some.
+fn only_lost_ones(backups: &[&BackupSummary]) -> Option<Error> {
+    let newest = backups.iter().filter(|b| lost(b)).max_by_key(|b| b.created)?;
+    let (what, hint) = match newest.state {
+        State::Missing => {
+            ("its file is gone", "`backup copy` brings it back from another archive".to_owned())
+        }
+        _ => (
+            "it is damaged",
+            format!("`backup restore {} --salvage --to ELSEWHERE` restores what is intact", newest.id),
+        ),
+    };
+    let message = format!("there is no other complete one than this, and {what}");
+    Some(Error::damaged("choose the latest backup", message).on(&newest.location).hint(hint))
 }
 
 fn by_name<'a>(backups: &[&'a BackupSummary], name: &str) -> Result<&'a BackupSummary> {
@@ -239,6 +264,9 @@ mod tests {
         assert_eq!(pick(&list, "a200", None).unwrap(), "a2");
         assert_eq!(pick(&list, "2025-07-18", None).unwrap(), "a2");
         assert_eq!(pick(&list, "b3.tar.zst", None).unwrap(), "b3");
+        // Where there is no other, that is what is told.
+        let e = pick(&list[2..], "latest", None).unwrap_err();
+        assert!(e.kind() == ErrorKind::Damaged && e.to_string().contains("b3.tar.zst"), "{e}");
     }
 
     #[test]

@@ -89,6 +89,15 @@ pub async fn conclude(
     Ok(restore.clone())
 }
 
+/// Whether `newer` was restored over what `older` had restored.
+fn is_over(newer: &PendingRestore, older: &PendingRestore) -> bool {
+    let shares = newer
+        .targets
+        .iter()
+        .any(|t| older.targets.iter().any(|o| (&o.kind, &o.place) == (&t.kind, &t.place)));
+    newer.id != older.id && newer.phase == RestorePhase::Published && newer.started > older.started && shares
+}
+
 fn one_of<'a>(
     all: &'a [PendingRestore],
     old: Old,
@@ -106,7 +115,20 @@ fn one_of<'a>(
         .filter(|r| id.is_none_or(|id| r.id.as_str().starts_with(id) || r.backup.as_str().starts_with(id)))
         .collect();
     match done.as_slice() {
-        [one] => Ok(one),
+        [one] => match all.iter().find(|newer| old == Old::BringBack && is_over(newer, one)) {
+            // Its old data is what the newer one has replaced by now.
+            Some(newer) => Err(Error::new(
+                ErrorKind::Refused,
+                operation,
+                format!(
+                    "the restore {} of the same place was later, and its old data is kept, too",
+                    newer.id
+                ),
+            )
+            .on(&one.id)
+            .hint(format!("first that one: `backup restore --undo {}`, then this one", newer.id))),
+            None => Ok(one),
+        },
         [] => Err(Error::new(ErrorKind::NotFound, operation, "there is none whose old data is still kept")
             .hint("one that was interrupted is brought to its end by `backup heal`, or by its id")),
         several => {

@@ -1,7 +1,12 @@
 //! `backup remove`
 
 use super::session::Session;
-use crate::{args::Remove, exit, failure::Result, render::human};
+use crate::{
+    args::Remove,
+    exit,
+    failure::{Failure, Result},
+    render::human,
+};
 use backup_kit::{BackupSummary, CoreError, ErrorKind, State, Which, choose};
 use jiff::tz::TimeZone;
 use serde_json::json;
@@ -14,6 +19,13 @@ pub(super) async fn run(args: &Remove, session: &Session) -> Result<u8> {
     let all = archive.list(&cx).await?;
     let mut chosen: Vec<&BackupSummary> = Vec::new();
     for id in &args.ids {
+        if !matches!(id.parse(), Ok(Which::Named(_))) {
+            return Err(Failure::usage(
+                "remove the backup",
+                format!("{id} would be another one the next time"),
+                "name backups by id or file name: `backup list` shows them",
+            ));
+        }
         let backup = choose(&all, &Which::Named(id.clone()), None, &TimeZone::system())?;
         if !chosen.iter().any(|b| b.id == backup.id) {
             chosen.push(backup);
