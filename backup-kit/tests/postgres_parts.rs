@@ -154,6 +154,28 @@ fn one_table_comes_back_with_all_that_is_its_own_and_nothing_else() {
             );
             let e = w.to("no").only(Only::matching("db", "public.typo")).plan().await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::NotFound, "{e}");
+            // A database without tables keeps what is its own; what would be gone with it is refused, or replaced with consent alone.
+            w.make("bare", "");
+            let bare = w.name("bare");
+            w.sql("postgres", &format!("CREATE ROLE owns_{bare}; ALTER DATABASE {bare} OWNER TO owns_{bare}; ALTER DATABASE {bare} SET work_mem = '7MB';
+                COMMENT ON DATABASE {bare} IS 'mine'; REVOKE CONNECT ON DATABASE {bare} FROM PUBLIC"));
+            let own = format!("SELECT pg_get_userbyid(datdba), datacl, shobj_description(oid, 'pg_database'), (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid)
+                FROM pg_database d WHERE datname = '{bare}'");
+            let before = w.sql("postgres", &own);
+            assert!(before.contains("mine") && before.contains("work_mem=7MB"), "{before}");
+            let users = || w.to("bare").only(Only::matching("db", "public.users"));
+            w.sql("bare", "CREATE TYPE precious AS ENUM ('a')");
+            let e = users().merge(true).plan().await.unwrap().refused().unwrap();
+            assert!(e.to_string().contains("would not stay"), "{e}");
+            assert!(users().plan().await.unwrap().needs_consent());
+            w.sql("bare", "DROP TYPE precious");
+            users().merge(true).plan().await.unwrap().apply(None).await.unwrap();
+            assert_eq!(w.sql("bare", "SELECT count(*) FROM users"), "2");
+            assert_eq!(w.sql("postgres", &own), before);
+            apply(users().plan().await).await.unwrap();
+            assert_eq!(w.sql("postgres", &own), before);
+            w.sql("postgres", &format!("DROP DATABASE {bare} WITH (FORCE)"));
+            w.sql("postgres", &format!("DROP ROLE owns_{bare}"));
             // Beside other tables it would take their place.
             let e = w.restore().only(Only::matching("db", "public.events")).plan().await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
@@ -190,7 +212,8 @@ fn definitions_are_restored_without_rows_and_rows_into_the_definitions_that_are_
             }
 
             // Into the definitions that are there, which are newer, and over the rows that are there.
-            w.sql("empty", "ALTER TABLE events ADD later text DEFAULT 'x'; CREATE INDEX later ON events (later); CREATE TABLE added AS SELECT 1 i; INSERT INTO users VALUES (9, 'z')");
+            w.sql("empty", "ALTER TABLE events ADD later text DEFAULT 'x'; CREATE INDEX later ON events (later); CREATE TABLE added AS SELECT 1 i; INSERT INTO users VALUES (9, 'z');
+                CREATE SEQUENCE own; SELECT setval('own', 5000)");
             let newer = w.definition("empty", "*.*");
             let plan = w.to("empty").data_only(true).plan().await.unwrap();
             let said = plan.plan().notes.join("\n");
@@ -200,7 +223,11 @@ fn definitions_are_restored_without_rows_and_rows_into_the_definitions_that_are_
             assert_eq!(w.sql("empty", counts), "1000|10|1");
             let rows = "SELECT count(*), min(later), (SELECT string_agg(name, ',' ORDER BY id) FROM users), (SELECT n FROM many), (SELECT last_value FROM free) FROM events";
             assert_eq!(w.sql("empty", rows), "1000|x|a,b|1000|77");
-            assert_eq!(w.sql("empty", "SELECT nextval('events_id_seq')"), "1001");
+            assert_eq!(
+                w.sql("empty", "SELECT nextval('events_id_seq'), nextval('own')"),
+                "1001|5001",
+                "one that the backup does not know goes on"
+            );
 
             // Nowhere to go: refused by the plan.
             let refused = |plan: RestorePlan| plan.refused().unwrap().to_string();

@@ -100,6 +100,15 @@ impl Properties {
         Ok(hex::encode(Sha256::digest(serde_json::to_vec(&kept).map_err(failed)?)))
     }
 
+    /// Whether what cannot be changed later is equal.
+    pub(crate) fn is_made_like(&self, other: &Properties) -> bool {
+        let made = |p: &Properties| {
+            let Properties { encoding, locale_provider, collate, ctype, locale, icu_rules, .. } = p.clone();
+            (encoding, locale_provider, collate, ctype, locale, icu_rules)
+        };
+        made(self) == made(other)
+    }
+
     /// `CREATE DATABASE`, with what cannot be changed later. The owner comes later, so that what is restored may be done by
     /// whoever restores.
     pub(crate) fn create(&self, database: &str, major: u32, tablespace: bool) -> String {

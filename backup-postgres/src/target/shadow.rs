@@ -279,8 +279,11 @@ impl Shadow {
             self.analyze_beside(schemas, part).await?;
             return Ok(Facts::new());
         }
-        if let Some(sql) = sequences {
-            let sql = if self.server.config.data_only { self.known_sequences(&sql).await? } else { sql };
+        let sequences = match self.server.config.data_only {
+            true => Some(self.sequences_that_are_there(&sequences.unwrap_or_default()).await?),
+            false => sequences,
+        };
+        if let Some(sql) = sequences.filter(|sql| !sql.is_empty()) {
             self.run("set the sequences", &sql).await?;
         }
         if let Some(schema) = schema {
@@ -297,22 +300,30 @@ impl Shadow {
             }
         }
         self.gather_statistics().await?;
-        if self.choice.part.is_none() {
-            facts.add_missing(self.set_properties(&opened.properties).await?);
+        match self.choice.part {
+            None => facts.add_missing(self.set_properties(&opened.properties).await?),
+            Some(_) => self.keep_properties(&opened.properties).await?,
         }
         // What a backup counts as a whole is not counted of a part of it.
         Ok(if self.choice.selective { Facts::new() } else { facts })
     }
 
-    /// Of statements that set sequences, those whose sequence is there.
-    async fn known_sequences(&self, sql: &str) -> Result<String> {
+    /// Statements that set all sequences: to what the backup says of them; those that it does not know stay where they are.
+    async fn sequences_that_are_there(&self, sql: &str) -> Result<String> {
         let failed = || error::target("look for the sequences", &self.server);
         let mut session = self.session().await?;
         let there = catalog::sequence_names(&mut session).await.map_err(failed())?;
         session.close().await;
+        let mut old = self.server.session().await.map_err(failed())?;
+        old.query(&catalog::settings(self.major, 30)).await.map_err(failed())?;
+        let here = catalog::sequences(&mut old).await.map_err(failed())?;
+        old.close().await;
         let there: Vec<String> = there.iter().map(|name| catalog::setting_of(name)).collect();
-        let (known, unknown): (Vec<&str>, Vec<&str>) =
+        let (mut known, unknown): (Vec<&str>, Vec<&str>) =
             sql.lines().partition(|line| there.iter().any(|setting| line.starts_with(setting)));
+        let of_backup = |setting: &String| known.iter().any(|line| line.starts_with(setting));
+        let others: Vec<&String> = there.iter().filter(|setting| !of_backup(setting)).collect();
+        known.extend(here.lines().filter(|line| others.iter().any(|setting| line.starts_with(*setting))));
         if !unknown.is_empty() {
             let text = format!("{} sequences of the backup are not there, and are left out", unknown.len());
             self.cx.note(Severity::Warning, &self.component, "", text);
@@ -414,6 +425,21 @@ impl Shadow {
             .await?;
         let counted = counted.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
         counted.ok_or_else(|| Error::damaged("count the rows", "no number came").on(qualified(schema, name)))
+    }
+
+    /// A part says nothing of the database: that whose place it takes keeps what is its own.
+    async fn keep_properties(&self, of_backup: &Properties) -> Result<()> {
+        let failed = || error::target("read the properties that are there", &self.server);
+        let mut session = self.server.maintenance_session().await.map_err(failed())?;
+        let live =
+            Properties::read(&mut session, &self.server.database, self.major).await.map_err(failed())?;
+        session.close().await;
+        let Some(live) = live else { return Ok(()) };
+        if !live.is_made_like(of_backup) {
+            let text = "encoding and locale of the database are those of the backup now";
+            self.cx.note(Severity::Warning, &self.component, "", text);
+        }
+        self.set_properties(&live).await.map(drop)
     }
 
     async fn set_properties(&self, wanted: &Properties) -> Result<Facts> {

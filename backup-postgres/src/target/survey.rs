@@ -72,8 +72,14 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
         inside.query(&catalog::settings(major, 10)).await.map_err(failed())?;
         let objects = "SELECT count(*) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
             WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f')";
+        // Types without those that each table and each type has of itself.
         let others = "SELECT (SELECT count(*) FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
               WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema')
+            + (SELECT count(*) FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+              LEFT JOIN pg_catalog.pg_class c ON c.oid = t.typrelid
+              WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND coalesce(c.relkind = 'c', t.typelem = 0))
+            + (SELECT count(*) FROM pg_catalog.pg_extension WHERE extname <> 'plpgsql')
+            + (SELECT count(*) FROM pg_catalog.pg_namespace WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public'))
             + (SELECT count(*) FROM pg_catalog.pg_largeobject_metadata)";
         let size =
             format!("SELECT pg_catalog.pg_size_pretty(pg_catalog.pg_database_size({oid}::pg_catalog.oid))");
@@ -82,10 +88,20 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
         let size = inside.value(&size).await.map_err(failed())?.unwrap_or_default();
         replaces = relations + more > 0;
         present = match replaces {
+            true if relations == 0 => {
+                format!("a database with {more} other objects and no relations, {size}")
+            }
             true => format!("a database with {relations} relations, {size}"),
             false => "an empty database".to_owned(),
         };
         inside.close().await;
+        if choice.part.is_some() {
+            refusals.extend(merged_into_no_tables(server, replaces));
+            notes.push(
+                "database: its owner, privileges, settings and comment stay; all else is replaced by this part"
+                    .to_owned(),
+            );
+        }
     }
     session.close().await;
     notes.extend(untested);
@@ -108,6 +124,15 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
         ..Survey::default()
     };
     Ok((survey, oid))
+}
+
+/// A database without tables is exchanged as a whole also where a part is merged into it: nothing else may be in it.
+fn merged_into_no_tables(server: &Server, has_more: bool) -> Option<Refusal> {
+    (server.config.merge && has_more).then(|| {
+        let why = "the database has no tables, but sequences, types, functions, schemas, extensions or large objects, which would not stay";
+        let hint = "leave --merge out to replace it, or restore into a database of its own (--to) and take the tables from there";
+        Refusal::new(why, hint)
+    })
 }
 
 /// Definitions of a newer version are not understood.
