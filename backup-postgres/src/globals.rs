@@ -17,6 +17,8 @@ pub(crate) const TABLESPACES: &str = "tablespaces";
 const HEAD: &str = "-- Roles and tablespaces of the server. By hand: psql -X -d postgres -f 'roles+tablespaces.sql'. Those that exist already stay as they are.\n";
 /// Since then a membership says what it is good for.
 const MEMBERSHIP_OPTIONS: u32 = 16;
+/// Since then a role may be let set what others may not.
+const PARAMETER_PRIVILEGES: u32 = 15;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -92,6 +94,8 @@ struct Stored {
 pub(crate) struct Globals {
     list: Vec<(Of, String)>,
     pub(crate) facts: Facts,
+    /// What the server has and the list has not, for people.
+    pub(crate) left_out: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -162,6 +166,7 @@ impl Globals {
             FROM pg_catalog.pg_tablespace t WHERE t.spcname !~ '^pg_' ORDER BY t.spcname";
         let tablespaces: Vec<Tablespace> = listed(session, sql).await?;
         tablespaces.iter().for_each(|tablespace| globals.tablespace(tablespace));
+        globals.left_out = left_out(session, major).await?;
         Ok(globals)
     }
 
@@ -274,6 +279,35 @@ pub(crate) fn statements(entry: &Entry, text: &str) -> Result<Vec<(Of, String)>>
         rest = left;
     }
     if rest.is_empty() { Ok(out) } else { Err(wrong("there is more than it says")) }
+}
+
+/// What belongs to the server as roles do, and is not among them.
+async fn left_out(session: &mut Session, major: u32) -> std::result::Result<Vec<String>, ClientError> {
+    let mut kinds = vec![
+        (
+            "SELECT string_agg(pg_catalog.split_part(c, '=', 1), ', ') FROM pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c
+             WHERE s.setrole = 0 AND s.setdatabase = 0",
+            "settings of all roles (ALTER ROLE ALL SET)",
+        ),
+        (
+            "SELECT string_agg(pg_catalog.concat(l.provider, ' on ', coalesce(r.rolname, t.spcname)), ', ') FROM pg_catalog.pg_shseclabel l
+             LEFT JOIN pg_catalog.pg_roles r ON l.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND r.oid = l.objoid
+             LEFT JOIN pg_catalog.pg_tablespace t ON l.classoid = 'pg_catalog.pg_tablespace'::pg_catalog.regclass AND t.oid = l.objoid
+             WHERE r.oid IS NOT NULL OR t.oid IS NOT NULL",
+            "security labels of roles and tablespaces",
+        ),
+    ];
+    if major >= PARAMETER_PRIVILEGES {
+        let sql = "SELECT string_agg(parname, ', ') FROM pg_catalog.pg_parameter_acl";
+        kinds.push((sql, "privileges on settings (GRANT … ON PARAMETER)"));
+    }
+    let mut out = Vec::new();
+    for (sql, what) in kinds {
+        if let Some(which) = session.value(sql).await? {
+            out.push(format!("{what} are not in the backup: {which}"));
+        }
+    }
+    Ok(out)
 }
 
 async fn listed<T: for<'de> Deserialize<'de>>(

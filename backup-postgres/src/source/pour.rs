@@ -137,6 +137,9 @@ impl PostgresView {
                 let failed = error::source("read roles and tablespaces", &self.server);
                 let globals = Globals::read(&mut leader, self.major).await.map_err(failed)?;
                 facts.add_missing(globals.facts.clone());
+                for text in &globals.left_out {
+                    cx.note(Severity::Warning, &self.component, "roles and tablespaces", text.clone());
+                }
                 let (entry, text) = globals.into_entry();
                 Some(Ok((entry, Content::whole(text))))
             }

@@ -12,8 +12,8 @@ use crate::{
 use backup_core::{Context, Fact, Incoming, Refusal, Result, Severity};
 use std::collections::BTreeSet;
 
-/// It is there already: somebody was quicker.
-const THERE: &str = "42710";
+/// It is there already: somebody was quicker, also by a moment.
+const THERE: [&str; 2] = ["42710", "23505"];
 /// It cannot be granted or set, because it is unknown here; or it needs what is not here.
 const UNKNOWN: [&str; 3] = ["42704", "22023", "42501"];
 /// Others need it.
@@ -103,7 +103,7 @@ pub(super) async fn make(
                     Ok(()) => {
                         made.insert(key);
                     }
-                    Err(e) if e.code() == Some(THERE) => {
+                    Err(e) if e.code().is_some_and(|code| THERE.contains(&code)) => {
                         say(Severity::Note, of, "was there already, and stays as it is".to_owned());
                     }
                     // It needs a folder of the server, which may not be there.

@@ -64,7 +64,20 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         from.sql("CREATE TABLE t AS SELECT 1 i; ALTER TABLE t OWNER TO \"o'x\"").await;
         let source = backend().source("c", with_globals(&from).to_value()).unwrap();
         assert!(source.origin().get("globals").is_none());
-        let (contents, facts) = pour(&*source, &Context::default()).await.unwrap();
+        from.admin("ALTER ROLE ALL SET log_min_duration_statement = 100; GRANT SET ON PARAMETER log_statement TO boss").await;
+        let cx = Context::default();
+        let (contents, facts) = pour(&*source, &cx).await.unwrap();
+        let said = cx.notes().list;
+        for left_out in
+            ["ALTER ROLE ALL SET) are not in the backup: log_min_duration_statement", "log_statement"]
+        {
+            assert!(
+                said.iter().any(|n| n.severity == Severity::Warning && n.text.contains(left_out)),
+                "{said:?}"
+            );
+        }
+        // Said, and out of the way of what is compared.
+        from.admin("ALTER ROLE ALL RESET ALL; REVOKE ALL ON PARAMETER log_statement FROM boss").await;
         assert_eq!(facts.get("roles", "o'x"), Some(&Fact::Note("may log in".into())));
         let source = held(contents, facts);
 
@@ -110,6 +123,24 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         undone.revert(&cx).await.unwrap();
         let left = later.admin("SELECT string_agg(rolname || ' ' || shobj_description(oid, 'pg_authid'), ',') FROM pg_roles WHERE rolname IN ('boss', 'o''x')").await;
         assert_eq!(left, "boss two\nlines");
+
+        // One that another restore makes in the same moment is there.
+        later.admin("DROP TABLE needs; DROP ROLE boss").await;
+        let meanwhile = "BEGIN; CREATE ROLE boss; DO $$ BEGIN FOR i IN 1..600 LOOP
+            EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()); PERFORM pg_sleep(0.1); END LOOP; END $$; COMMIT";
+        let cx = Context::default();
+        let (_, mut settled) = tokio::join!(later.admin(meanwhile), async {
+            while later.admin("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()").await == "0" {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            published(&source, target(&later), &cx).await
+        });
+        settled.settle(&cx).await.unwrap();
+        let notes = cx.notes().list;
+        assert!(
+            notes.iter().any(|n| n.path == "role boss" && n.text.contains("was there already")),
+            "{notes:?}"
+        );
 
         // A backup without them has none to restore; who may not read passwords is told so.
         let without = backend().source("c", from.config().to_value()).unwrap();
