@@ -1,6 +1,7 @@
 //! Databases that are read.
 
 mod accounts;
+mod ahead;
 pub(crate) mod definitions;
 mod dump;
 mod guide;

@@ -1,6 +1,7 @@
 //! The rows of a table as lines of text: what `LOAD DATA` reads, and nothing is lost in.
 
 use super::{
+    ahead::Ahead,
     ranges::Ranges,
     readers::{Lease, Readers},
     side_by_side::read_side_by_side,
@@ -15,18 +16,17 @@ use crate::{
 };
 use backup_core::{Error, ErrorKind, Fact, Facts, Feed, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mysql_async::{Row, Value};
 use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::sync::mpsc;
 
 /// What is passed on at once.
 pub(super) const BATCH: usize = 192 << 10;
 /// With the row that makes it full.
-const ROOM: usize = BATCH + (64 << 10);
+pub(super) const ROOM: usize = BATCH + (64 << 10);
 /// Bytes of a text that are looked through together.
 const LOOKED_AT_ONCE: usize = 32;
 /// Bytes of a text that has something special somewhere which are passed over together if there is nothing among them.
@@ -161,7 +161,7 @@ pub(super) enum Way {
     /// They are next.
     Feed(Feed),
     /// They are read ahead of others.
-    Ahead(mpsc::Sender<Bytes>),
+    Ahead(Ahead),
 }
 
 /// Rows become lines, and lines go on in batches.
@@ -184,7 +184,7 @@ impl RowSink for Lines {
         }
         match &self.way {
             Way::Feed(feed) => feed.send(full.freeze()).await,
-            Way::Ahead(out) => out.send(full.freeze()).await.map_err(|_| Error::cancelled()),
+            Way::Ahead(out) => out.send(full.freeze()).await,
         }
     }
 }

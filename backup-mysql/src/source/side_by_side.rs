@@ -4,12 +4,12 @@
 //! short, and each session reads one into memory while those before it are passed on.
 
 use super::{
+    ahead::{Batches, ahead_of},
     ranges::Ranges,
     readers::{Lease, Readers},
     rows::{BATCH, RowsOf, Way},
 };
 use backup_core::{Error, ErrorKind, Feed, Result};
-use bytes::Bytes;
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -22,12 +22,12 @@ const BATCHES_OF_SHORT: usize = SHORT as usize / BATCH + 2;
 const BATCHES_OF_LONG: usize = 2;
 
 /// A range that is being read.
-struct Ahead {
-    batches: mpsc::Receiver<Bytes>,
+struct Reading {
+    batches: Batches,
     reading: JoinHandle<Result<u64>>,
 }
 
-impl Drop for Ahead {
+impl Drop for Reading {
     fn drop(&mut self) {
         self.reading.abort();
     }
@@ -39,7 +39,7 @@ struct SideBySide<'a> {
     ranges: Ranges,
     readers: &'a Arc<Readers>,
     /// In the order of the ranges.
-    queue: VecDeque<Ahead>,
+    queue: VecDeque<Reading>,
     idle: Vec<Lease>,
     sessions: usize,
     /// Bytes of the next range while nobody helps.
@@ -67,7 +67,7 @@ pub(super) async fn read_side_by_side(
         loop {
             tokio::select! {
                 biased;
-                batch = first.batches.recv() => match batch {
+                batch = first.batches.next() => match batch {
                     Some(batch) => feed.send(batch).await?,
                     None => break,
                 },
@@ -118,8 +118,8 @@ impl SideBySide<'_> {
         Ok(())
     }
 
-    fn begin(&self, mut lease: Lease, only: String, ahead: usize) -> Ahead {
-        let (out, batches) = mpsc::channel(ahead);
+    fn begin(&self, mut lease: Lease, only: String, ahead: usize) -> Reading {
+        let (out, batches) = ahead_of(ahead);
         let (rows, done) = (self.rows.clone(), self.done.clone());
         let reading = tokio::spawn(async move {
             let read = rows.read(&mut lease, &only, Way::Ahead(out)).await;
@@ -129,6 +129,6 @@ impl SideBySide<'_> {
             }
             read
         });
-        Ahead { batches, reading }
+        Reading { batches, reading }
     }
 }
