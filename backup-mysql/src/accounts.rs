@@ -15,6 +15,9 @@ pub(crate) const USERS_FILE: &str = "users+grants.sql";
 /// The subject of the notes that name them.
 pub(crate) const USERS_SUBJECT: &str = "users";
 
+/// How a grant begins that lets a user be a proxy for others.
+pub(crate) const PROXY: &str = "GRANT PROXY ON ";
+
 /// The name of a user or a role.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -101,7 +104,7 @@ pub(crate) async fn list(
         let account = Account { name, host: (!is_role).then_some(host) };
         if account.is_of_the_server() {
             let is_nothing = |g: &String| g.starts_with("GRANT USAGE ON *.* ");
-            if is_role && !grants_of(session, "PUBLIC").await?.iter().all(is_nothing) {
+            if is_role && !grants_of(session, "PUBLIC", version).await?.iter().all(is_nothing) {
                 warnings.push("grants to PUBLIC are not in the backup".to_owned());
             }
             continue;
@@ -118,10 +121,17 @@ pub(crate) async fn list(
             Some((create, roles)) => (create, vec![format!("ALTER USER {account} DEFAULT ROLE {roles}")]),
             None => (create, Vec::new()),
         };
-        let (grants, defaults): (Vec<_>, Vec<_>) = grants_of(session, &account.to_string())
+        let (mut grants, defaults): (Vec<_>, Vec<_>) = grants_of(session, &account.to_string(), version)
             .await?
             .into_iter()
             .partition(|g| !g.starts_with("SET DEFAULT ROLE"));
+        if grants.is_empty() {
+            // There is always one of USAGE.
+            return Err(ClientError::Lost(format!("no grants of {account} could be read")));
+        }
+        if version.mariadb && !is_role {
+            grants.extend(proxies_of(session, &account).await?);
+        }
         default_roles.extend(defaults);
         let login = if is_role { "role".to_owned() } else { plugin };
         found.push(Found { account, login, create, grants, default_roles });
@@ -129,10 +139,31 @@ pub(crate) async fn list(
     Ok((found, warnings))
 }
 
-/// Those of the account itself: MariaDB prints those of roles that it has, too.
-async fn grants_of(session: &mut Session, name: &str) -> Result<Vec<String>, ClientError> {
+/// Those of the account itself: MariaDB prints those of roles that it has, too, and those to be a proxy in a form of their own.
+async fn grants_of(session: &mut Session, name: &str, version: &Version) -> Result<Vec<String>, ClientError> {
     let rows = session.rows(&format!("SHOW GRANTS FOR {name}")).await?;
     let lines = rows.into_iter().map(fields::<1>).map(|[line]| line);
+    if !version.mariadb {
+        return Ok(lines.collect());
+    }
+    let lines = lines.filter(|line| !line.starts_with(PROXY));
     let (to, from, of) = (format!(" TO {name}"), format!(" FROM {name}"), format!(" FOR {name}"));
     Ok(lines.filter(|l| l.contains(&to) || l.contains(&from) || l.contains(&of)).collect())
+}
+
+/// For whom a user of MariaDB may be a proxy. Its own statements for that quote no name, so that not all of them can be run.
+async fn proxies_of(session: &mut Session, account: &Account) -> Result<Vec<String>, ClientError> {
+    let sql = format!(
+        "SELECT Proxied_user, Proxied_host, With_grant FROM mysql.proxies_priv WHERE User = {} AND Host = {} ORDER BY 1, 2",
+        text(&account.name),
+        text(account.host.as_deref().unwrap_or_default())
+    );
+    let proxied = session.rows(&sql).await?.into_iter().map(|row| {
+        let [name, host, grantable] = fields(row);
+        let more = if grantable == "1" { " WITH GRANT OPTION" } else { "" };
+        // Without a name it is anybody; without a host, from anywhere.
+        let host = if host.is_empty() { "%" } else { &*host };
+        format!("{PROXY}{}@{} TO {account}{more}", text(&name), text(host))
+    });
+    Ok(proxied.collect())
 }

@@ -3,7 +3,7 @@
 use super::{journal::Journal, place::Place};
 use crate::{
     MysqlConfig,
-    accounts::{Account, AccountStep, USERS_FILE, USERS_SUBJECT},
+    accounts::{Account, AccountStep, PROXY, USERS_FILE, USERS_SUBJECT},
     catalog::Version,
     client::Session,
     error::ClientError,
@@ -14,6 +14,8 @@ use backup_core::{Context, Error, ErrorKind, Fact, Incoming, Refusal, Result, Se
 const NO_PLUGIN: u16 = 1524;
 /// What a grant is about is not there: a table, a routine.
 const NOT_THERE: [u16; 2] = [1146, 1305];
+/// Who restores may not grant this.
+const DENIED: [u16; 3] = [1044, 1045, 1698];
 
 /// Whether a restore makes the users of a backup. What one vendor calls a user means nothing to the other.
 pub(super) fn are_made(config: &MysqlConfig, of: &Version, here: &Version) -> bool {
@@ -107,6 +109,12 @@ pub(super) async fn make(place: &Place, session: &mut Session, cx: &Context) -> 
             }
             (AccountStep::Grant, Err(e)) if e.code().is_some_and(|c| NOT_THERE.contains(&c)) => {
                 say(Severity::Warning, account, format!("a grant is about something that is not there: {e}"));
+            }
+            // Only who may be one himself can give it on, whatever else he may.
+            (AccountStep::Grant, Err(e))
+                if statement.starts_with(PROXY) && e.code().is_some_and(|c| DENIED.contains(&c)) =>
+            {
+                say(Severity::Warning, account, format!("could not be made a proxy for others: {e}"));
             }
             (_, Err(e)) => return Err(failed(e, &account.to_string())),
         }

@@ -13,9 +13,10 @@ use backup_testkit::{
 use mysql_async::{Conn, Row, prelude::Queryable};
 use serde_json::json;
 
-const MARIADB: &str = "CREATE ROLE boss;; CREATE ROLE reader;; GRANT reader TO boss;; \
+const MARIADB: &str = "INSERT INTO mysql.proxies_priv (Host, User, Proxied_host, Proxied_user, With_grant) VALUES ('%', 'root', '', '', 1);; FLUSH PRIVILEGES;; CREATE ROLE boss;; CREATE ROLE reader;; GRANT reader TO boss;; \
     CREATE USER 'o''x'@'%' IDENTIFIED BY 'its p''w' REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 500;; \
     CREATE USER two@localhost IDENTIFIED VIA mysql_native_password USING PASSWORD('x') OR unix_socket ACCOUNT LOCK;; \
+    GRANT PROXY ON ''@'%' TO 'o''x'@'%' WITH GRANT OPTION;; GRANT PROXY ON 'o''x'@'%' TO two@localhost;; \
     GRANT boss TO 'o''x'@'%' WITH ADMIN OPTION;; SET DEFAULT ROLE boss FOR 'o''x'@'%'";
 const MYSQL: &str = "CREATE ROLE boss, reader;; GRANT reader TO boss;; \
     CREATE USER 'o''x'@'%' IDENTIFIED BY 'its p''w' DEFAULT ROLE boss REQUIRE SSL WITH MAX_QUERIES_PER_HOUR 500 COMMENT 'it''s';; \
@@ -84,6 +85,8 @@ async fn come_back(flavor: Flavor) {
     let mut m = made(flavor, &cx).await;
     let before = users(&mut m.c).await;
     assert!(before.len() > 8, "{before:?}");
+    let proxies = before.iter().filter(|line| line.starts_with("GRANT PROXY")).count();
+    assert_eq!(proxies, if flavor.is_mariadb() { 2 } else { 0 }, "{before:?}");
     // Who is there stays as he is, whatever the backup says.
     run(&mut m.c, "DROP USER stays@'%';; CREATE USER stays@'%' IDENTIFIED BY 'after'").await;
     let stays = users(&mut m.c).await;
