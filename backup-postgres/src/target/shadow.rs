@@ -185,6 +185,9 @@ impl Shadow {
             let items = self.choice.part.as_ref().map(|part| &*part.before);
             self.vendor_restore(schema.path(), &["--section=pre-data"], items, 1).await?;
         }
+        if self.server.config.data_only {
+            self.take_over_sequences().await?;
+        }
         let mut inside = self.session().await?;
         let tables = catalog::tables(&mut inside, catalog::Sizes::Estimated).await.map_err(failed())?;
         inside.close().await;
@@ -279,11 +282,8 @@ impl Shadow {
             self.analyze_beside(schemas, part).await?;
             return Ok(Facts::new());
         }
-        let sequences = match self.server.config.data_only {
-            true => Some(self.sequences_that_are_there(&sequences.unwrap_or_default()).await?),
-            false => sequences,
-        };
-        if let Some(sql) = sequences.filter(|sql| !sql.is_empty()) {
+        if let Some(sql) = sequences {
+            let sql = if self.server.config.data_only { self.known_sequences(&sql).await? } else { sql };
             self.run("set the sequences", &sql).await?;
         }
         if let Some(schema) = schema {
@@ -308,22 +308,28 @@ impl Shadow {
         Ok(if self.choice.selective { Facts::new() } else { facts })
     }
 
-    /// Statements that set all sequences: to what the backup says of them; those that it does not know stay where they are.
-    async fn sequences_that_are_there(&self, sql: &str) -> Result<String> {
+    /// Sequences go on where they are in the database that is there: the backup sets those that it knows later.
+    async fn take_over_sequences(&self) -> Result<()> {
+        let failed = || error::target("read the sequences that are there", &self.server);
+        let mut old = self.server.session().await.map_err(failed())?;
+        old.query(&catalog::settings(self.major, 30)).await.map_err(failed())?;
+        let sql = catalog::sequences(&mut old).await.map_err(failed())?;
+        old.close().await;
+        match self.known_sequences(&sql).await? {
+            sql if sql.is_empty() => Ok(()),
+            sql => self.run("set the sequences", &sql).await,
+        }
+    }
+
+    /// Of statements that set sequences, those whose sequence is there.
+    async fn known_sequences(&self, sql: &str) -> Result<String> {
         let failed = || error::target("look for the sequences", &self.server);
         let mut session = self.session().await?;
         let there = catalog::sequence_names(&mut session).await.map_err(failed())?;
         session.close().await;
-        let mut old = self.server.session().await.map_err(failed())?;
-        old.query(&catalog::settings(self.major, 30)).await.map_err(failed())?;
-        let here = catalog::sequences(&mut old).await.map_err(failed())?;
-        old.close().await;
         let there: Vec<String> = there.iter().map(|name| catalog::setting_of(name)).collect();
-        let (mut known, unknown): (Vec<&str>, Vec<&str>) =
+        let (known, unknown): (Vec<&str>, Vec<&str>) =
             sql.lines().partition(|line| there.iter().any(|setting| line.starts_with(setting)));
-        let of_backup = |setting: &String| known.iter().any(|line| line.starts_with(setting));
-        let others: Vec<&String> = there.iter().filter(|setting| !of_backup(setting)).collect();
-        known.extend(here.lines().filter(|line| others.iter().any(|setting| line.starts_with(*setting))));
         if !unknown.is_empty() {
             let text = format!("{} sequences of the backup are not there, and are left out", unknown.len());
             self.cx.note(Severity::Warning, &self.component, "", text);

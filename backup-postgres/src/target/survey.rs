@@ -95,12 +95,8 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
             false => "an empty database".to_owned(),
         };
         inside.close().await;
-        if choice.part.is_some() {
-            refusals.extend(merged_into_no_tables(server, replaces));
-            notes.push(
-                "database: its owner, privileges, settings and comment stay; all else is replaced by this part"
-                    .to_owned(),
-            );
+        if choice.part.is_some() && !server.config.no_owner {
+            notes.push("database: its owner, privileges, settings and comment stay".to_owned());
         }
     }
     session.close().await;
@@ -124,15 +120,6 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
         ..Survey::default()
     };
     Ok((survey, oid))
-}
-
-/// A database without tables is exchanged as a whole also where a part is merged into it: nothing else may be in it.
-fn merged_into_no_tables(server: &Server, has_more: bool) -> Option<Refusal> {
-    (server.config.merge && has_more).then(|| {
-        let why = "the database has no tables, but sequences, types, functions, schemas, extensions or large objects, which would not stay";
-        let hint = "leave --merge out to replace it, or restore into a database of its own (--to) and take the tables from there";
-        Refusal::new(why, hint)
-    })
 }
 
 /// Definitions of a newer version are not understood.
