@@ -249,7 +249,16 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
         for version in [15, 17] {
             let w = World::new(version).await;
             w.sql("shop", "CREATE STATISTICS pair (dependencies) ON by, n FROM events; GRANT SELECT ON events TO PUBLIC");
+            // Lines of a text that look like some of pg_restore are its own.
+            w.sql("shop", "ALTER TABLE events ALTER note SET DEFAULT E'a\r\nSET lock_timeout = 0;\n\\\\restrict x\nb'; COMMENT ON COLUMN events.n IS E'c\r\nSET lock_timeout = 0;\nd'");
+            let texts = "SELECT md5(pg_get_expr(adbin, adrelid)), md5(col_description('events'::regclass, 5)) FROM pg_attrdef WHERE adrelid = 'events'::regclass AND adnum = 4";
+            let written = w.sql("shop", texts);
             w.back_up().await;
+            // What a database has set for its users is not for a restore.
+            let hostile = |on: bool| {
+                let how = if on { "SET default_transaction_read_only = on" } else { "RESET ALL" };
+                w.sql("postgres", &format!("ALTER DATABASE {} {how}", w.name("shop")));
+            };
             let one = || w.restore().only(Only::matching("db", "public.events")).merge(true);
             let e = one().plan().await.unwrap().refused().unwrap();
             assert!(e.to_string().contains("materialized view public.many"), "{e}");
@@ -271,9 +280,12 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
                 "{said}"
             );
             assert!(plan.needs_consent() && plan.plan().members[0].survey.merges);
+            hostile(true);
             let report = apply(Ok(plan)).await.unwrap();
+            hostile(false);
             assert_eq!(w.sql("shop", state), "1000|0|later,later|events kept");
             assert_eq!(w.definition("shop", "events"), before);
+            assert_eq!(w.sql("shop", texts), written);
             assert!(w.try_sql("shop", "INSERT INTO orders VALUES (2, 5000)").unwrap_err().contains("leads"));
             w.sql(
                 "shop",
@@ -287,7 +299,19 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
             let end = async |how, id: &str| {
                 conclude(how, Some(id), None, w.dir.path(), &registry, &cx).await.unwrap()
             };
+            // What was made on the restored table would go with it: nothing is undone until it is gone.
+            w.sql("shop", "CREATE MATERIALIZED VIEW since AS SELECT id FROM events");
+            let undone = conclude(Old::BringBack, Some(&id), None, w.dir.path(), &registry, &cx).await;
+            let e = undone.unwrap_err();
+            assert!(e.kind() == ErrorKind::Refused && e.to_string().contains("view public.since"), "{e}");
+            assert_eq!(
+                w.sql("shop", "SELECT count(*) FROM since"),
+                w.sql("shop", "SELECT count(*) FROM events")
+            );
+            w.sql("shop", "DROP MATERIALIZED VIEW since");
+            hostile(true);
             end(Old::BringBack, &id).await;
+            hostile(false);
             assert_eq!(w.sql("shop", state), old);
             assert_eq!(w.definition("shop", "*.*"), changed);
             assert_eq!(w.sql("shop", LEFT), "0");
@@ -306,9 +330,86 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
             w.sql("shop", "UPDATE events SET note = 'again'");
             let report = apply(one().plan().await).await.unwrap();
             assert_ne!(w.sql("shop", LEFT), "0");
+            hostile(true);
             end(Old::LetGo, &report.id.to_string()).await;
+            hostile(false);
             let last = "SELECT (SELECT count(*) FROM events WHERE note = 'again'), (SELECT count(*) FROM users WHERE name = 'x')";
             assert_eq!((w.sql("shop", last), w.sql("shop", LEFT)), ("0|2".into(), "0".into()));
         }
+    });
+}
+
+#[test]
+fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
+    run("nothing_that_nobody_agreed_to_lose_goes_with_a_table", async {
+        let w = World::new(17).await;
+        w.back_up().await;
+        let merged =
+            |table: &str| w.restore().only(Only::matching("db", format!("public.{table}"))).merge(true);
+        w.sql("shop", "DROP MATERIALIZED VIEW many; UPDATE users SET name = 'later'");
+
+        // The key of a table that stays leads to the restored one, once; one that was dropped is not made.
+        let keys = "SELECT count(*), bool_and(convalidated) FROM pg_constraint WHERE conname = 'events_by_fkey' AND confrelid = 'users'::regclass";
+        let names = "SELECT string_agg(name, ',' ORDER BY id) FROM users";
+        apply(merged("users").settle(true).plan().await).await.unwrap();
+        assert_eq!((w.sql("shop", keys), w.sql("shop", names)), ("1|t".into(), "a,b".into()));
+        w.sql("shop", "ALTER TABLE events DROP CONSTRAINT events_by_fkey; UPDATE users SET name = 'later'");
+        apply(merged("users").settle(true).plan().await).await.unwrap();
+        assert_eq!((w.sql("shop", keys), w.sql("shop", names)), ("0|".into(), "a,b".into()));
+
+        // What cannot be led to the restored table is refused by the plan.
+        for (make, name, drop) in [
+            ("CREATE TABLE archive (LIKE events INCLUDING DEFAULTS)", "table archive", "DROP TABLE archive"),
+            ("CREATE VIEW typed AS SELECT NULL::events IS NULL AS x", "view typed", "DROP VIEW typed"),
+            (
+                "CREATE SUBSCRIPTION follows CONNECTION 'host=none' PUBLICATION p WITH (connect = false, slot_name = NONE);
+                 SET allow_system_table_mods = on;
+                 INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate) SELECT oid, 'events'::regclass, 'r' FROM pg_subscription",
+                "subscription follows",
+                "DROP SUBSCRIPTION follows",
+            ),
+        ] {
+            w.sql("shop", make);
+            let refused = merged("events").plan().await.unwrap().refused();
+            w.sql("shop", drop);
+            let e = refused.unwrap().to_string().replace("public.", "");
+            assert!(e.contains(name), "{make}: {e}");
+        }
+
+        // What others do while the rows come: the last statement before them is the one that it follows.
+        let meanwhile = |sql: &str| {
+            w.sql("shop", &format!("DROP EVENT TRIGGER IF EXISTS meanwhile; CREATE OR REPLACE FUNCTION meanwhile() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN {sql}; END$$;
+                CREATE EVENT TRIGGER meanwhile ON ddl_command_end WHEN TAG IN ('DROP SCHEMA') EXECUTE FUNCTION meanwhile()"));
+        };
+        let rolled_back = async |what: &str| {
+            let e = apply(merged("events").plan().await).await.unwrap_err();
+            assert!(e.kind() == ErrorKind::RolledBack && e.to_string().contains(what), "{e}");
+            w.sql("shop", "DROP EVENT TRIGGER meanwhile");
+            assert_eq!(w.sql("shop", LEFT), "0");
+        };
+        meanwhile("CREATE MATERIALIZED VIEW IF NOT EXISTS public.late AS SELECT count(*) FROM public.events");
+        rolled_back("late").await;
+        assert_eq!(w.sql("shop", "SELECT count FROM late"), "1000");
+        w.sql("shop", "DROP TABLE events CASCADE");
+        meanwhile("CREATE TABLE IF NOT EXISTS public.events AS SELECT 'theirs' AS made");
+        rolled_back("made, dropped or exchanged").await;
+        assert_eq!(w.sql("shop", "SELECT made FROM events"), "theirs");
+
+        // A table that was not there before has nothing to lead others to when it goes again.
+        w.sql("shop", "DROP TABLE events");
+        let report = apply(merged("*").plan().await).await.unwrap();
+        let (cx, id, registry) =
+            (backup_kit::Context::default(), report.id.to_string(), backup_kit::Registry::default());
+        let undo = async || conclude(Old::BringBack, Some(&id), None, w.dir.path(), &registry, &cx).await;
+        w.sql("shop", "CREATE VIEW since AS SELECT id FROM events");
+        let e = undo().await.unwrap_err();
+        assert!(e.kind() == ErrorKind::Refused && e.to_string().contains("view public.since"), "{e}");
+        w.sql("shop", "DROP VIEW since");
+        undo().await.unwrap();
+        assert_eq!(
+            w.sql("shop", "SELECT to_regclass('public.events') IS NULL, (SELECT count(*) FROM users)"),
+            "t|2"
+        );
+        assert_eq!(w.sql("shop", LEFT), "0");
     });
 }

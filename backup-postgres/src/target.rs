@@ -1,6 +1,7 @@
 //! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
 
 mod beside;
+mod bound;
 mod dump;
 mod exchange;
 mod globals;
@@ -17,6 +18,7 @@ use crate::{PostgresConfig, client::Session, error, server::Server};
 use async_trait::async_trait;
 use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
 use beside::Schemas;
+use bound::Surveyed;
 use exchange::{Exchange, Published};
 use part::Part;
 use publish::Swap;
@@ -70,6 +72,8 @@ pub(crate) struct PostgresTarget {
     server: Option<Server>,
     /// Number of the database that the plan replaces; 0: none is there.
     surveyed: Option<u64>,
+    /// Tables that it replaces, where others stay.
+    tables: Surveyed,
     choice: Choice,
     shadow: Option<Arc<Shadow>>,
 }
@@ -98,6 +102,7 @@ impl PostgresTarget {
             engine,
             server: None,
             surveyed: None,
+            tables: Surveyed::new(),
             choice: Choice::default(),
             shadow: None,
         }
@@ -128,7 +133,7 @@ impl PostgresTarget {
         if !self.undo.config.merge {
             return Ok(None);
         }
-        let session = match server.session().await {
+        let session = match exchange::session(server).await {
             Err(e) if e.code() == Some("3D000") => return Ok(None),
             session => session.map_err(error::target("look for the tables", server))?,
         };
@@ -144,7 +149,9 @@ impl PostgresTarget {
         let gone = || Error::new(ErrorKind::Target, "exchange the tables", "the database is gone");
         let mut exchange = self.exchange(&server).await?.ok_or_else(gone)?;
         let (last, sequences) = shadow.finishing_statements();
-        let done = exchange.publish(&Published { part: &part, last: &last, sequences: &sequences }).await;
+        let surveyed = &self.tables;
+        let what = Published { part: &part, surveyed, last: &last, sequences: &sequences };
+        let done = exchange.publish(&what).await;
         exchange.session.close().await;
         done
     }
@@ -172,7 +179,11 @@ impl Target for PostgresTarget {
         self.choice = survey::choice(&server, incoming, cx).await?;
         let merged = self.choice.part.as_ref().filter(|_| self.choice.merge);
         let (mut survey, oid) = match merged {
-            Some(part) => merging::survey(&server, incoming, part).await?,
+            Some(part) => {
+                let (survey, oid, tables) = merging::survey(&server, incoming, part).await?;
+                self.tables = tables;
+                (survey, oid)
+            }
             None => survey::survey(&server, incoming, &self.choice).await?,
         };
         let choice = &self.choice;
@@ -220,7 +231,7 @@ impl Target for PostgresTarget {
     async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
         let server = self.server().await?;
         if let Some(mut exchange) = self.exchange(&server).await? {
-            let published = exchange.is_published().await;
+            let published = exchange.check_revert().await;
             exchange.session.close().await;
             if published? {
                 return Ok(());

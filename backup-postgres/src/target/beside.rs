@@ -57,14 +57,24 @@ pub(super) fn by_schema(part: &Part) -> BTreeMap<&str, Vec<&str>> {
     out
 }
 
-/// What pg_restore writes for psql alone is no statement; locks are waited for as long as we say.
+/// What pg_restore writes for psql alone is no statement; locks are waited for as long as we say. The definitions are as they are,
+/// whatever lines are in their texts.
 fn statements(script: &str) -> String {
-    let is_sql = |line: &&str| {
-        !line.starts_with("\\restrict ")
-            && !line.starts_with("\\unrestrict ")
-            && *line != "SET lock_timeout = 0;"
-    };
-    script.lines().filter(is_sql).map(|line| format!("{line}\n")).collect()
+    let mut lines = script.split_inclusive('\n');
+    let (mut out, mut closing) = (String::with_capacity(script.len()), None);
+    for line in lines.by_ref() {
+        if let Some(key) = line.strip_prefix("\\restrict ") {
+            closing = Some(format!("\\unrestrict {key}"));
+        } else if line.trim_end() != "SET lock_timeout = 0;" {
+            out += line;
+        }
+        if line.starts_with("-- Name: ") {
+            break;
+        }
+    }
+    // The key is made by chance for each script.
+    lines.filter(|line| closing.as_deref() != Some(*line)).for_each(|line| out += line);
+    out
 }
 
 /// Brings a table, with its indexes, its own sequences and its statistics objects, into another schema.
@@ -180,4 +190,20 @@ async fn make(session: &mut Session, schemas: &Schemas, part: &Part, sql: &str) 
         session.query(&format!("DROP SCHEMA {}", ident(&schemas.aside(number)))).await?;
     }
     session.query("COMMIT").await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_script_the_head_is_ours_and_the_definitions_are_as_they_are() {
+        let item = "-- Name: TABLE t; Type: COMMENT\n\nCOMMENT ON TABLE t IS 'a\r\nSET lock_timeout = 0;\n\\restrict x\n\\unrestrict x\nb\r\n';\n\n";
+        let script = format!(
+            "--\n\n\\restrict Kx9\n\nSET statement_timeout = 0;\nSET lock_timeout = 0;\n{item}\\unrestrict Kx9\n\n"
+        );
+        assert_eq!(statements(&script), format!("--\n\n\nSET statement_timeout = 0;\n{item}\n"));
+        let none = "--\nSET lock_timeout = 0;\n\n-- Completed\n";
+        assert_eq!(statements(none), "--\n\n-- Completed\n");
+    }
 }

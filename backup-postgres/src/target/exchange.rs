@@ -5,17 +5,22 @@
 
 use super::{
     beside::{Schemas, bring, by_schema, is_there},
+    bound::{Surveyed, bound, fields, made_anew, numbers, regclasses},
     part::Part,
 };
 use crate::{
+    catalog,
     client::{ClientError, Row, Session},
     error,
     quote::{ident, literal, qualified},
-    server::Server,
+    server::{Server, major_version},
 };
-use backup_core::{Context, Result, Severity};
+use backup_core::{Context, Error, ErrorKind, Result, Severity};
 use serde::{Deserialize, Serialize};
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 /// One try to have the locks, and all of them.
 const TRY: &str = "5s";
@@ -24,6 +29,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 const LOCKED: [&str; 2] = ["55P03", "40P01"];
 /// Rows of foreign keys are looked at.
 const WORK: Duration = Duration::from_secs(24 * 3600);
+/// Seconds that a statement waits for a lock that is no part of an exchange.
+const LOCK: u32 = 60;
 
 pub(super) struct Exchange<'a> {
     pub(super) server: &'a Server,
@@ -34,6 +41,7 @@ pub(super) struct Exchange<'a> {
 /// What is done in the place of the old tables.
 pub(super) struct Published<'a> {
     pub(super) part: &'a Part,
+    pub(super) surveyed: &'a Surveyed,
     /// Statements for when the tables have their places.
     pub(super) last: &'a str,
     pub(super) sequences: &'a str,
@@ -49,7 +57,13 @@ struct Record {
     appeared: Vec<String>,
     /// Foreign keys of the old tables to others, which would bind them: table, name, definition.
     foreign_keys: Vec<(String, String, String)>,
+    /// What was bound to the restored tables as soon as they had their places: a partition that is one again. All else is made since.
+    #[serde(default)]
+    bound: Vec<String>,
 }
+
+/// An exchange that does not take place, for the reason that is told, or what it yields.
+type Decided<T> = std::result::Result<T, String>;
 
 /// Foreign keys and views of other tables that lead to tables.
 struct Leading {
@@ -59,12 +73,28 @@ struct Leading {
     views: Vec<[Option<String>; 3]>,
 }
 
+/// A session with the database, whatever the user or the database has set for others.
+pub(super) async fn session(server: &Server) -> Result<Session, ClientError> {
+    let mut session = server.session().await?;
+    let (major, _) = major_version(&mut session).await?;
+    session.query(&catalog::settings(major, LOCK)).await?;
+    Ok(session)
+}
+
 impl Exchange<'_> {
     pub(super) async fn publish(&mut self, what: &Published<'_>) -> Result<()> {
         let began = Instant::now();
         loop {
-            let done = self.try_publish(what).await;
-            let Err(e) = done else { return Ok(()) };
+            let e = match self.try_publish(what).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => {
+                    self.roll_back().await;
+                    let e =
+                        Error::new(ErrorKind::Refused, "exchange the tables", why).on(self.server.place());
+                    return Err(e.hint("nothing is changed: make a new plan of the restore"));
+                }
+                Err(e) => e,
+            };
             self.roll_back().await;
             if e.code().is_none_or(|code| !LOCKED.contains(&code)) || began.elapsed() > TRIES {
                 let locked = e.code().is_some_and(|code| LOCKED.contains(&code));
@@ -78,7 +108,7 @@ impl Exchange<'_> {
         }
     }
 
-    async fn try_publish(&mut self, what: &Published<'_>) -> Result<(), ClientError> {
+    async fn try_publish(&mut self, what: &Published<'_>) -> Result<Decided<()>, ClientError> {
         self.begin().await?;
         let mut records = Vec::new();
         for (schema, tables) in by_schema(what.part) {
@@ -94,6 +124,9 @@ impl Exchange<'_> {
         }
         let old = names(&records, |record| &record.replaced);
         self.lock(&old).await?;
+        if let Some(why) = self.changed_since(what, &old).await? {
+            return Ok(Err(why));
+        }
         let leading = self.leading_to(&old).await?;
         let of_old = self.foreign_keys(&old, false).await?;
         for [table, name, definition, _] in of_old.into_iter().map(|key| key.map(Option::unwrap_or_default)) {
@@ -121,13 +154,85 @@ impl Exchange<'_> {
         let _none = self.lead_to_them(&leading, true).await?;
         self.run(what.last).await?;
         self.run(what.sequences).await?;
-        self.run("COMMIT").await
+        let live: Vec<String> = what.part.tables.iter().map(|(s, t)| qualified(s, t)).collect();
+        if let Some(record) = records.first_mut() {
+            record.bound = bound(&mut self.session, &live).await?;
+            let (text, keep) = (serde_json::to_string(record).unwrap_or_default(), self.schemas.old_one(0));
+            self.run(&format!("COMMENT ON SCHEMA {} IS {}", ident(&keep), literal(&text))).await?;
+        }
+        self.run("COMMIT").await.map(Ok)
     }
 
-    /// Whether the exchange has taken place.
-    pub(super) async fn is_published(&mut self) -> Result<bool> {
-        let records = self.records().await;
-        Ok(!records.map_err(error::target("look for the previous tables", self.server))?.is_empty())
+    /// What is not as the plan says. The old tables are locked.
+    async fn changed_since(
+        &mut self,
+        what: &Published<'_>,
+        old: &[String],
+    ) -> Result<Option<String>, ClientError> {
+        let there = numbers(&mut self.session, what.part).await?;
+        let surveyed = what.surveyed;
+        let differ = |table: &&String| there.get(*table) != surveyed.get(*table);
+        let names: BTreeSet<&String> = there.keys().chain(surveyed.keys()).filter(differ).collect();
+        if !names.is_empty() {
+            let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+            let names = names.join(", ");
+            return Ok(Some(format!(
+                "made, dropped or exchanged by somebody else during the restore: {names}"
+            )));
+        }
+        let bound = bound(&mut self.session, old).await?;
+        let text = "bound to the old tables by somebody else during the restore";
+        Ok((!bound.is_empty()).then(|| format!("{text}: {}", bound.join(", "))))
+    }
+
+    /// Whether the exchange has taken place. An error if it has, and cannot be undone.
+    pub(super) async fn check_revert(&mut self) -> Result<bool> {
+        let failed = || error::target("look for the previous tables", self.server);
+        let records = self.records().await.map_err(failed())?;
+        if records.is_empty() {
+            return Ok(false);
+        }
+        let live = self.live(&records).await.map_err(failed())?;
+        match self.made_since(&records, &live).await.map_err(failed())? {
+            Some(why) => Err(self.not_undone(why)),
+            None => Ok(true),
+        }
+    }
+
+    fn not_undone(&self, why: String) -> Error {
+        let e = Error::new(ErrorKind::Refused, "bring the previous tables back", why).on(self.server.place());
+        e.hint("drop what is named, or what of it you can do without, and try again; `settle` lets the old data go")
+    }
+
+    /// Schemas and names of the tables that were published, as far as they are there.
+    async fn live(&mut self, records: &[Record]) -> Result<Vec<(String, String)>, ClientError> {
+        let mut live = Vec::new();
+        for record in records {
+            for table in record.replaced.iter().chain(&record.appeared) {
+                if is_there(&mut self.session, &record.schema, table).await? {
+                    live.push((record.schema.clone(), table.clone()));
+                }
+            }
+        }
+        Ok(live)
+    }
+
+    /// What would go with the restored tables, and is no part of the restore.
+    async fn made_since(
+        &mut self,
+        records: &[Record],
+        live: &[(String, String)],
+    ) -> Result<Option<String>, ClientError> {
+        let all: Vec<String> = live.iter().map(|(s, t)| qualified(s, t)).collect();
+        let known: BTreeSet<&String> = records.iter().flat_map(|record| &record.bound).collect();
+        let mut made = bound(&mut self.session, &all).await?;
+        made.retain(|what| !known.contains(what));
+        // Nothing takes the place of these.
+        let mut appeared = names(records, |record| &record.appeared);
+        appeared.retain(|table| all.contains(table));
+        made.extend(made_anew(&mut self.session, &appeared, &all).await?);
+        let text = "these were made since, and need the restored tables";
+        Ok((!made.is_empty()).then(|| format!("{text}: {}", made.join(", "))))
     }
 
     /// The old tables come back, if they were exchanged; those beside are dropped.
@@ -136,7 +241,11 @@ impl Exchange<'_> {
         let began = Instant::now();
         loop {
             match self.try_revert().await {
-                Ok(unchecked) => {
+                Ok(Err(why)) => {
+                    self.roll_back().await;
+                    return Err(self.not_undone(why));
+                }
+                Ok(Ok(unchecked)) => {
                     for name in unchecked {
                         let text =
                             "rows that were written meanwhile do not fit it: it is there, but NOT VALID";
@@ -154,29 +263,22 @@ impl Exchange<'_> {
                 }
             }
         }
-        for what in ["new", "aside"] {
-            self.drop_schemas(what, true).await.map_err(failed())?;
-        }
-        Ok(())
+        self.drop_schemas("new").await.map_err(failed())
     }
 
     /// Names of foreign keys that could not be checked.
-    async fn try_revert(&mut self) -> Result<Vec<String>, ClientError> {
+    async fn try_revert(&mut self) -> Result<Decided<Vec<String>>, ClientError> {
         let records = self.records().await?;
         if records.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Ok(Vec::new()));
         }
         self.begin().await?;
-        let mut live = Vec::new();
-        for record in &records {
-            for table in record.replaced.iter().chain(&record.appeared) {
-                if is_there(&mut self.session, &record.schema, table).await? {
-                    live.push((record.schema.clone(), table.clone()));
-                }
-            }
-        }
+        let live = self.live(&records).await?;
         let live_names: Vec<String> = live.iter().map(|(s, t)| qualified(s, t)).collect();
         self.lock(&live_names).await?;
+        if let Some(why) = self.made_since(&records, &live).await? {
+            return Ok(Err(why));
+        }
         let leading = self.leading_to(&live_names).await?;
         self.part_from(&leading).await?;
         for (number, record) in records.iter().enumerate() {
@@ -196,14 +298,14 @@ impl Exchange<'_> {
         }
         unchecked.extend(self.lead_to_them(&leading, false).await?);
         self.run("COMMIT").await?;
-        Ok(unchecked)
+        Ok(Ok(unchecked))
     }
 
     /// Drops the old tables.
     pub(super) async fn settle(&mut self) -> Result<()> {
         let failed = || error::target("drop the previous tables", self.server);
-        for what in ["new", "aside", "old"] {
-            self.drop_schemas(what, what != "old").await.map_err(failed())?;
+        for what in ["new", "old"] {
+            self.drop_schemas(what).await.map_err(failed())?;
         }
         Ok(())
     }
@@ -223,7 +325,7 @@ impl Exchange<'_> {
         if self.session.is_clean() {
             // What failed is what counts; a session that cannot roll back is closed.
             let _ = self.session.query("ROLLBACK").await;
-        } else if let Ok(session) = self.server.session().await {
+        } else if let Ok(session) = session(self.server).await {
             self.session = session;
         }
     }
@@ -334,32 +436,25 @@ impl Exchange<'_> {
         rows.into_iter().map(record).collect()
     }
 
-    /// Drops all schemas of this restore; what others have made to need them keeps them, unless they are `ours` alone.
-    async fn drop_schemas(&mut self, what: &str, ours: bool) -> Result<(), ClientError> {
-        let sql = format!(
-            "SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname LIKE {} ORDER BY 1",
-            self.schemas.pattern(what)
+    /// Drops all schemas of this restore, and the tables in them; what others have made to need them keeps them.
+    async fn drop_schemas(&mut self, what: &str) -> Result<(), ClientError> {
+        let pattern = self.schemas.pattern(what);
+        let tables = format!(
+            "SELECT n.nspname, c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname LIKE {pattern} AND c.relkind IN ('r', 'p') ORDER BY 1, 2"
         );
-        for row in self.session.query(&sql).await? {
+        let tables = self.session.query(&tables).await?.into_iter().map(fields);
+        let tables = tables.map(|row| row.map(Option::unwrap_or_default));
+        let tables: Vec<String> = tables.map(|[schema, table]| qualified(&schema, &table)).collect();
+        // All at once: foreign keys lead from one to another.
+        if !tables.is_empty() {
+            self.run(&format!("DROP TABLE {}", tables.join(", "))).await?;
+        }
+        let schemas =
+            format!("SELECT nspname FROM pg_catalog.pg_namespace WHERE nspname LIKE {pattern} ORDER BY 1");
+        for row in self.session.query(&schemas).await? {
             let [schema] = fields(row).map(Option::unwrap_or_default);
-            let tables = format!(
-                "SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-                 WHERE n.nspname = {} AND c.relkind IN ('r', 'p')",
-                literal(&schema)
-            );
-            let rows = self.session.query(&tables).await?;
-            let names: Vec<String> = rows
-                .into_iter()
-                .map(|row| {
-                    let [table] = fields(row).map(Option::unwrap_or_default);
-                    qualified(&schema, &table)
-                })
-                .collect();
-            if !names.is_empty() && !ours {
-                self.run(&format!("DROP TABLE {}", names.join(", "))).await?;
-            }
-            let cascade = if ours { " CASCADE" } else { "" };
-            self.run(&format!("DROP SCHEMA {}{cascade}", ident(&schema))).await?;
+            self.run(&format!("DROP SCHEMA {}", ident(&schema))).await?;
         }
         Ok(())
     }
@@ -368,70 +463,4 @@ impl Exchange<'_> {
 /// `"schema"."table"` of all that each record lists.
 fn names(records: &[Record], of: impl Fn(&Record) -> &Vec<String>) -> Vec<String> {
     records.iter().flat_map(|r| of(r).iter().map(|table| qualified(&r.schema, table))).collect()
-}
-
-/// A list of numbers of tables.
-fn regclasses(tables: &[String]) -> String {
-    let each: Vec<String> = tables
-        .iter()
-        .map(|table| format!("{}::pg_catalog.regclass::pg_catalog.oid", literal(table)))
-        .collect();
-    format!("ARRAY[{}]::pg_catalog.oid[]", each.join(", "))
-}
-
-/// So many fields of a row.
-fn fields<const N: usize>(row: Row) -> [Option<String>; N] {
-    let mut row = row.into_iter();
-    std::array::from_fn(|_| row.next().flatten())
-}
-
-/// What leads to tables, or is bound to them, in a way that cannot be made anew: for people.
-pub(super) async fn bound(session: &mut Session, tables: &[String]) -> Result<Vec<String>, ClientError> {
-    let these = regclasses(tables);
-    let sql = format!(
-        "SELECT DISTINCT pg_catalog.pg_describe_object(d.classid, d.objid, 0) FROM pg_catalog.pg_depend d
-         LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND k.oid = d.objid
-         LEFT JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND r.oid = d.objid
-         LEFT JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
-         LEFT JOIN pg_catalog.pg_trigger t ON d.classid = 'pg_catalog.pg_trigger'::pg_catalog.regclass AND t.oid = d.objid
-         LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::pg_catalog.regclass AND p.oid = d.objid
-         LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND a.oid = d.objid
-         WHERE d.deptype = 'n'
-           AND (d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY ({these})
-             OR d.refclassid = 'pg_catalog.pg_type'::pg_catalog.regclass AND d.refobjid IN
-               (SELECT y.oid FROM pg_catalog.pg_type y JOIN pg_catalog.pg_type e ON y.oid = e.oid OR y.typelem = e.oid WHERE e.typrelid = ANY ({these})))
-           AND NOT (k.oid IS NOT NULL AND (k.contype = 'f' OR k.conrelid = ANY ({these})))
-           AND NOT (r.oid IS NOT NULL AND (r.ev_class = ANY ({these}) OR v.relkind = 'v' AND r.ev_type = '1'))
-           AND NOT coalesce(t.tgrelid = ANY ({these}), false) AND NOT coalesce(p.polrelid = ANY ({these}), false)
-           AND NOT coalesce(a.adrelid = ANY ({these}), false)
-           AND NOT (d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = ANY ({these}))
-         UNION SELECT 'publication ' || b.pubname FROM pg_catalog.pg_publication_rel l JOIN pg_catalog.pg_publication b ON b.oid = l.prpubid WHERE l.prrelid = ANY ({these})
-         UNION SELECT 'inheritance or partitions of ' || i.inhrelid::pg_catalog.regclass::text FROM pg_catalog.pg_inherits i
-           WHERE i.inhrelid = ANY ({these}) OR i.inhparent = ANY ({these}) ORDER BY 1"
-    );
-    let rows = session.query(&sql).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| fields::<1>(row).map(Option::unwrap_or_default))
-        .map(|[text]| text)
-        .collect())
-}
-
-/// Views and foreign keys of others that are made anew: for people.
-pub(super) async fn made_anew(session: &mut Session, tables: &[String]) -> Result<Vec<String>, ClientError> {
-    let these = regclasses(tables);
-    let sql = format!(
-        "SELECT DISTINCT 'view ' || v.oid::pg_catalog.regclass::text FROM pg_catalog.pg_depend d
-         JOIN pg_catalog.pg_rewrite r ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid = r.oid
-         JOIN pg_catalog.pg_class v ON v.oid = r.ev_class AND v.relkind = 'v'
-         WHERE d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = ANY ({these})
-         UNION SELECT 'foreign key ' || k.conname || ' of ' || k.conrelid::pg_catalog.regclass::text FROM pg_catalog.pg_constraint k
-         WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = ANY ({these}) AND NOT k.conrelid = ANY ({these}) ORDER BY 1"
-    );
-    let rows = session.query(&sql).await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| fields::<1>(row).map(Option::unwrap_or_default))
-        .map(|[text]| text)
-        .collect())
 }

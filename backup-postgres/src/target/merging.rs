@@ -1,8 +1,8 @@
 //! What is there before single tables are restored into a database whose others stay, and what stands in the way. Reads only.
 
 use super::{
-    beside::{by_schema, is_there},
-    exchange::{bound, made_anew},
+    beside::by_schema,
+    bound::{Surveyed, bound, made_anew, numbers},
     part::Part,
     survey::newer,
 };
@@ -10,7 +10,7 @@ use crate::{
     catalog,
     client::{ClientError, Session},
     error,
-    quote::{ident, literal, qualified},
+    quote::{ident, literal},
     server::{Server, major_version},
 };
 use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
@@ -31,27 +31,27 @@ pub(super) fn impossible(server: &Server, selective: bool, part: Option<&Part>) 
     })
 }
 
-/// The survey, and the number of the database.
-pub(super) async fn survey(server: &Server, incoming: &Incoming, part: &Part) -> Result<(Survey, u64)> {
+/// The survey, the number of the database, and the tables that are there.
+pub(super) async fn survey(
+    server: &Server,
+    incoming: &Incoming,
+    part: &Part,
+) -> Result<(Survey, u64, Surveyed)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut session).await.map_err(failed())?;
     session.query(&catalog::settings(major, 10)).await.map_err(failed())?;
     may_make_schemas(&mut session, server).await?;
     let mut refusals = Vec::from_iter(newer(incoming, major));
-    let mut there = Vec::new();
-    for (schema, tables) in by_schema(part) {
+    for schema in by_schema(part).into_keys() {
         let known = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL", literal(&ident(schema)));
         if session.value(&known).await.map_err(failed())?.as_deref() != Some("t") {
             let why = format!("the schema {schema} is not there");
             refusals.push(Refusal::new(why, format!("CREATE SCHEMA {}", ident(schema))));
         }
-        for table in tables {
-            if is_there(&mut session, schema, table).await.map_err(failed())? {
-                there.push(qualified(schema, table));
-            }
-        }
     }
+    let surveyed = numbers(&mut session, part).await.map_err(failed())?;
+    let there: Vec<String> = surveyed.keys().cloned().collect();
     let bound = bound(&mut session, &there).await.map_err(failed())?;
     if !bound.is_empty() {
         let why = format!(
@@ -64,11 +64,11 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, part: &Part) ->
     }
     let mut notes = Vec::from_iter(untested);
     notes.extend(part.notes.clone());
-    let anew = made_anew(&mut session, &there).await.map_err(failed())?;
+    let anew = made_anew(&mut session, &there, &there).await.map_err(failed())?;
     if !anew.is_empty() {
         notes.push(format!("these are led to the restored tables: {}", anew.join(", ")));
     }
-    let (present, identity, oid) = state(&mut session, &there).await.map_err(failed())?;
+    let (present, identity, oid) = state(&mut session, &surveyed).await.map_err(failed())?;
     session.close().await;
     let survey = Survey {
         place: server.place(),
@@ -83,27 +83,28 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, part: &Part) ->
         merges: true,
         ..Survey::default()
     };
-    Ok((survey, oid))
+    Ok((survey, oid, surveyed))
 }
 
 /// For people, for the identity of the plan, and the number of the database.
-async fn state(session: &mut Session, there: &[String]) -> Result<(String, String, u64), ClientError> {
+async fn state(session: &mut Session, there: &Surveyed) -> Result<(String, String, u64), ClientError> {
     let oid =
         session.number("SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()").await?;
-    let (mut numbers, mut rows) = (Vec::new(), 0);
-    for table in there {
-        let name = literal(table);
-        let sql = format!("SELECT oid FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass");
-        numbers.push(session.number(&sql).await?.to_string());
+    let mut rows = 0;
+    for number in there.values() {
         let sql = format!(
-            "SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = {name}::pg_catalog.regclass"
+            "SELECT coalesce((SELECT greatest(reltuples, 0)::int8 FROM pg_catalog.pg_class WHERE oid = {number}), 0)"
         );
         rows += session.number(&sql).await?;
     }
     let present = match there.is_empty() {
         true => "none of these tables".to_owned(),
-        false => format!("{} with about {rows} rows", there.join(", ")),
+        false => {
+            let names: Vec<&str> = there.keys().map(String::as_str).collect();
+            format!("{} with about {rows} rows", names.join(", "))
+        }
     };
+    let numbers: Vec<String> = there.values().map(u64::to_string).collect();
     Ok((present, format!("database {oid}, tables {}", numbers.join("+")), oid))
 }
 

@@ -27,6 +27,10 @@ const OF_A_TABLE: [&str; 17] = [
     "ACL",
     "SECURITY LABEL",
 ];
+/// Of these the name begins with that of the table that they are on; and of these it is that name.
+const NAMED_AFTER_TABLE: [&str; 7] =
+    ["DEFAULT", "CONSTRAINT", "CHECK CONSTRAINT", "FK CONSTRAINT", "TRIGGER", "RULE", "POLICY"];
+const NAMED_AS_TABLE: [&str; 2] = ["ROW SECURITY", "TABLE ATTACH"];
 /// What is never made because something that belongs to a table needs it.
 const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
 /// What a table is, before it has rows. All else of it waits until it has its place.
@@ -52,11 +56,11 @@ pub(super) struct Part {
 }
 
 impl Part {
-    /// What a selection means where these relations (schema and name) are there; `None`: all definitions.
+    /// What a selection means beside the relations (schema and name) that are there, or in a database of its own; `None`: all definitions.
     pub(super) fn of(
         selection: &Selection,
         items: &[Item],
-        there: &BTreeSet<(String, String)>,
+        there: Option<&BTreeSet<(String, String)>>,
     ) -> Option<Self> {
         // It is no part of any table: who has it has all.
         if selection.is_all() || selection.covers(layout::GUIDE.as_bytes()) {
@@ -72,10 +76,12 @@ impl Part {
         Some(Self::with(&tables, items, there))
     }
 
-    fn with(tables: &[&Item], items: &[Item], there: &BTreeSet<(String, String)>) -> Self {
+    fn with(tables: &[&Item], items: &[Item], there: Option<&BTreeSet<(String, String)>>) -> Self {
         let asked: BTreeSet<u32> = tables.iter().map(|table| table.number).collect();
         // What is there is not made, and nothing that it needs.
-        let known = items.iter().filter(|i| asked.contains(&i.number) || !is_there(i, there));
+        let known = items
+            .iter()
+            .filter(|i| asked.contains(&i.number) || !there.is_some_and(|there| is_there(i, there)));
         let known: BTreeMap<u32, &Item> = known.map(|item| (item.number, item)).collect();
         let mut chosen = BTreeSet::new();
         let mut own = asked.clone();
@@ -98,7 +104,7 @@ impl Part {
             match missing {
                 None if OF_A_TABLE.contains(&&*item.kind) => {
                     chosen.extend(its);
-                    if item.needs.iter().any(|need| own.contains(need)) {
+                    if item.needs.iter().any(|need| own.contains(need)) && is_on(item, tables) {
                         own.insert(item.number);
                     }
                 }
@@ -128,7 +134,7 @@ impl Part {
                 let first = MADE_FIRST.contains(&&*item.kind);
                 if first { &mut part.own } else { &mut part.own_last }.push(item.number);
             }
-            if item.kind == "SEQUENCE" && (there.is_empty() || own.contains(&item.number)) {
+            if item.kind == "SEQUENCE" && (there.is_none() || own.contains(&item.number)) {
                 let (schema, name) = name(item);
                 part.sequences.insert(quote::qualified(&schema, &name));
             }
@@ -151,6 +157,15 @@ impl Part {
 fn is_there(item: &Item, there: &BTreeSet<(String, String)>) -> bool {
     let schema = item.schema.clone().unwrap_or_default();
     RELATIONS.contains(&&*item.kind) && there.contains(&(schema, item.name.clone()))
+}
+
+/// Whether an item that needs some of these tables is on one of them: a foreign key needs two tables, and is on one.
+fn is_on(item: &Item, tables: &[&Item]) -> bool {
+    let mut needed = tables.iter().filter(|t| item.needs.contains(&t.number) && item.schema == t.schema);
+    if NAMED_AFTER_TABLE.contains(&&*item.kind) {
+        return needed.any(|t| item.name.strip_prefix(&*t.name).is_some_and(|rest| rest.starts_with(' ')));
+    }
+    !NAMED_AS_TABLE.contains(&&*item.kind) || needed.any(|t| item.name == t.name)
 }
 
 /// An item and what it needs, as far as that is not chosen yet.
@@ -213,7 +228,7 @@ mod tests {
 
     fn only(name: &'static str) -> Part {
         let selection = Selection::Matching(Arc::new(move |path| path == name.as_bytes()));
-        Part::of(&selection, &items(), &BTreeSet::new()).unwrap()
+        Part::of(&selection, &items(), None).unwrap()
     }
 
     #[test]
@@ -232,18 +247,22 @@ mod tests {
     fn beside_tables_that_are_there_only_what_is_its_own_is_made() {
         let selection = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.events"));
         let there = [("s".to_owned(), "users".to_owned()), ("s".to_owned(), "events".to_owned())];
-        let part = Part::of(&selection, &items(), &there.into()).unwrap();
+        let part = Part::of(&selection, &items(), Some(&there.clone().into())).unwrap();
         assert_eq!((part.own, part.own_last), (vec![5, 7, 8, 9, 12], vec![13, 14, 15]));
         assert!(part.notes.is_empty(), "{:?}", part.notes);
+        // The foreign key that leads to it is on the other one, which stays as it is.
+        let selection = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.users"));
+        let part = Part::of(&selection, &items(), Some(&there.into())).unwrap();
+        assert_eq!((part.own, part.own_last), (vec![4, 11], vec![]));
     }
 
     #[test]
     fn a_foreign_key_comes_with_both_of_its_tables_and_all_definitions_are_no_part() {
         let selection = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"s.")));
-        let part = Part::of(&selection, &items(), &BTreeSet::new()).unwrap();
+        let part = Part::of(&selection, &items(), None).unwrap();
         assert!(part.after.contains(&14) && part.notes.is_empty() && !part.before.contains(&6));
-        assert!(Part::of(&Selection::All, &items(), &BTreeSet::new()).is_none());
+        assert!(Part::of(&Selection::All, &items(), None).is_none());
         let definitions = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"database/")));
-        assert!(Part::of(&definitions, &items(), &BTreeSet::new()).is_none());
+        assert!(Part::of(&definitions, &items(), None).is_none());
     }
 }

@@ -19,14 +19,14 @@ pub(super) async fn choice(server: &Server, incoming: &Incoming, cx: &Context) -
     }
     // A dump has its definitions in itself.
     let schema = incoming.read(layout::SCHEMA.as_bytes(), MOST_STATEMENTS, cx).await?;
-    let there = if server.config.merge { relations(server).await? } else { None };
     // Where there is nothing, a database takes its place like any other.
-    let merge = there.as_ref().is_some_and(|there| !there.is_empty());
+    let there = if server.config.merge { relations(server).await? } else { None };
+    let there = there.filter(|there| !there.is_empty());
     let part = match schema {
-        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?, &there.unwrap_or_default()),
+        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?, there.as_ref()),
         None => None,
     };
-    Ok(Choice { selective: true, merge: merge && part.is_some(), part })
+    Ok(Choice { selective: true, merge: there.is_some() && part.is_some(), part })
 }
 
 /// Schemas and names of all relations of the database; `None`: there is no database.
