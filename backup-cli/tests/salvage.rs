@@ -96,7 +96,7 @@ fn a_restore_that_meets_damage_is_undone_marks_the_backup_and_names_the_way_out(
     assert!(!place.path("out").exists());
     let backups = place.json(0, &["list", "--from", "b"]);
     assert!(backups["backups"][0]["damaged"].is_string(), "{backups}");
-    place.expect(3, &["restore", "latest", "--from", "b", "--to", "out"]);
+    place.expect(7, &["restore", "latest", "--from", "b", "--to", "out"]);
 }
 
 #[test]

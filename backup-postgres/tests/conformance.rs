@@ -32,7 +32,20 @@ const KNOWN: &str = "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a 
 const SMALL: &str = "CREATE TABLE a (id int PRIMARY KEY, t text); INSERT INTO a SELECT i, 'row ' || i FROM generate_series(1, 1000) i;
     CREATE TABLE b (id serial, x jsonb); INSERT INTO b (x) VALUES ('{}'), (NULL);";
 
-struct Postgres;
+/// Keeps the server from one store to the next: without anybody who uses it, it ends, and starting one takes seconds.
+#[derive(Default)]
+struct Postgres(OnceLock<Arc<backup_testkit::services::Postgres>>);
+
+impl Postgres {
+    async fn database(&self, sql: &str) -> Database {
+        self.kept(Database::with(VERSION, sql).await)
+    }
+
+    fn kept(&self, database: Database) -> Database {
+        self.0.get_or_init(|| database.server.clone());
+        database
+    }
+}
 
 struct Boxed(Box<dyn Source>);
 
@@ -65,7 +78,7 @@ impl SourceFixture for Postgres {
             // Its file is not there.
             Setup::Unreadable => format!("{KNOWN} UPDATE pg_class SET relfilenode = 4000000000 WHERE oid = 'a'::regclass;"),
         };
-        let database = Arc::new(Database::with(VERSION, &sql).await);
+        let database = Arc::new(self.database(&sql).await);
         let mut made = Made::new(Boxed(database.source()), database.clone());
         made.secret = Some(database.server.password().to_owned());
         if setup == Setup::Big {
@@ -93,8 +106,8 @@ impl TargetFixture for Postgres {
 
     async fn store(&self, old_data: bool) -> Database {
         match old_data {
-            true => Database::with(VERSION, "CREATE TABLE old (i int); INSERT INTO old VALUES (1)").await,
-            false => Database::absent(VERSION).await,
+            true => self.database("CREATE TABLE old (i int); INSERT INTO old VALUES (1)").await,
+            false => self.kept(Database::absent(VERSION).await),
         }
     }
 
@@ -128,6 +141,11 @@ impl TargetFixture for Postgres {
     async fn leftovers(&self, store: &Database) -> Vec<String> {
         store.leftovers_of_this().await
     }
+
+    /// A try makes two databases and drops them.
+    fn polls(&self) -> Vec<u32> {
+        vec![1, 2, 3, 5, 8, 12, 17, 24, 33, 45, 60]
+    }
 }
 
 #[async_trait]
@@ -137,7 +155,7 @@ impl BackendFixture for Postgres {
     }
 
     async fn place(&self) -> Place {
-        let database = Database::with(VERSION, KNOWN).await;
+        let database = self.database(KNOWN).await;
         Place {
             config: database.config().to_value(),
             absent: database.config_of("no_such_database").to_value(),
@@ -157,13 +175,13 @@ impl BackendFixture for Postgres {
 }
 
 mod source {
-    backup_testkit::source_conformance!(super::Postgres);
+    backup_testkit::source_conformance!(super::Postgres::default());
 }
 mod target {
-    backup_testkit::target_conformance!(super::Postgres);
+    backup_testkit::target_conformance!(super::Postgres::default());
 }
 mod backend_promises {
-    backup_testkit::backend_conformance!(super::Postgres);
+    backup_testkit::backend_conformance!(super::Postgres::default());
 }
 
 #[test]

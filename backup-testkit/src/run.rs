@@ -10,7 +10,7 @@ use std::{
 };
 
 /// No promise takes longer: what does is a deadlock.
-const TIME_LIMIT: Duration = Duration::from_secs(180);
+const TIME_LIMIT: Duration = Duration::from_secs(400);
 
 /// Runs one promise on several threads. Panics, naming it, if it does not end in time.
 pub fn run(promise: &str, test: impl Future<Output = ()>) {

@@ -37,12 +37,17 @@ pub trait TargetFixture: Send + Sync {
 
     /// Shadows and old data that are still kept.
     async fn leftovers(&self, store: &Self::Store) -> Vec<String>;
+
+    /// The polls of a call at which it is killed in turn, ascending. A store of which every try takes seconds names fewer.
+    fn polls(&self) -> Vec<u32> {
+        (1..=60).collect()
+    }
 }
 
-/// A kill before the call, after it, and at every poll of it: at so many at most. The loops end at the first poll that the
+/// A kill before the call, after it, and at the polls of it that the fixture names. The loops end at the first poll that the
 /// call did not need, for then all are covered.
-fn kills() -> impl Iterator<Item = Fault> {
-    [Fault::Killed, Fault::KilledAfter].into_iter().chain((1..=60).map(Fault::KilledAtPoll))
+fn kills(make: &impl TargetFixture) -> impl Iterator<Item = Fault> {
+    [Fault::Killed, Fault::KilledAfter].into_iter().chain(make.polls().into_iter().map(Fault::KilledAtPoll))
 }
 
 async fn pause() {
@@ -222,7 +227,7 @@ pub async fn undo_is_the_same_from_the_beginning_to_the_end(make: &impl TargetFi
 async fn killed_at(make: &impl TargetFixture, step: Step) {
     let mut covered = 0;
     for old_data in [true, false] {
-        for fault in kills() {
+        for fault in kills(make) {
             let (store, cx) = (make.store(old_data).await, Context::default());
             let old = make.fingerprint(&store).await;
             let mut target = FaultyTarget::new(make.target(&store).await, step, fault);
@@ -278,7 +283,7 @@ pub async fn killed_in_revert_a_later_process_reverts(make: &impl TargetFixture)
 /// The old data is going: on with it.
 pub async fn killed_in_settle_a_later_process_settles(make: &impl TargetFixture) {
     let new = new_fingerprint(make, true).await;
-    for fault in kills() {
+    for fault in kills(make) {
         let (store, cx) = (make.store(true).await, Context::default());
         let mut target = FaultyTarget::new(make.target(&store).await, Step::Settle, fault);
         let happened = target.happened();
@@ -300,7 +305,7 @@ pub async fn killed_in_settle_a_later_process_settles(make: &impl TargetFixture)
 
 /// An error in the middle of publishing, in the same process.
 pub async fn a_publish_that_fails_half_way_is_reverted(make: &impl TargetFixture) {
-    for fault in [Fault::Fails, Fault::FailsAfter].into_iter().chain(kills()) {
+    for fault in [Fault::Fails, Fault::FailsAfter].into_iter().chain(kills(make)) {
         let (store, cx) = (make.store(true).await, Context::default());
         let old = make.fingerprint(&store).await;
         let mut inner = make.target(&store).await;
