@@ -58,7 +58,7 @@ async fn no_hard_link_leads_outside() {
 }
 
 #[tokio::test]
-async fn a_path_that_appears_twice_is_damage() {
+async fn a_path_that_appears_twice_is_refused() {
     for bytes in [10, 3 << 20] {
         let dir = tempfile::tempdir().unwrap();
         let (mut target, sink) = shadow(dir.path()).await;
@@ -71,7 +71,7 @@ async fn a_path_that_appears_twice_is_damage() {
             Err(e) => e,
             Ok(_) => sink.finish(&Context::default()).await.unwrap_err(),
         };
-        assert_eq!(e.kind(), ErrorKind::Damaged, "{e}");
+        assert_eq!(e.kind(), ErrorKind::Target, "{e}");
         assert!(e.to_string().contains("twice"), "{e}");
         target.revert(&Context::default()).await.unwrap();
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
