@@ -88,7 +88,7 @@ impl LeftOut {
     /// Statements without those about what is left out.
     pub(super) fn kept(&self, sql: &str) -> String {
         let about = |line: &&str| self.statements.iter().any(|begin| line.starts_with(begin.as_str()));
-        sql.lines().filter(|line| !about(line)).map(|line| format!("{line}\n")).collect()
+        sql.split_inclusive('\n').filter(|line| !about(line)).collect()
     }
 
     /// An archive without what is left out.
