@@ -1,6 +1,6 @@
 //! Archives to a bucket: MinIO on this machine, against the same archive to a disk and against `mc pipe`.
 
-use crate::archive::{COMPONENT, Track, conclude, needs, remove, wall};
+use crate::archive::{COMPONENT, Track, conclude, needs, remove, turns, wall};
 use crate::args::Options;
 use crate::failure::{Doing, Failure, Result};
 use crate::machine::{self, Machine};
@@ -45,13 +45,13 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
         machine::wait_until_quiet()?;
     }
     let mut report = Report::heading("destinations", &Machine::look(&data)?, &tools, &machine::load()?);
-    trees::warm(&place)?;
     let mut samples: [Vec<Sample>; 4] = Default::default();
     for round in 1..=track.rounds {
-        for (side, samples) in samples.iter_mut().enumerate() {
+        for side in turns(round, NAMES.len()) {
             let what = format!("round {round}: {}", NAMES[side]);
             let job = job(&mut track, &minio, &place, side, round)?;
-            samples.push(match side {
+            trees::warm(&place)?;
+            samples[side].push(match side {
                 0 => track.run(&what, &job)?,
                 _ => track.run_with_server(&what, &job)?,
             });

@@ -111,16 +111,19 @@ pub(crate) fn facts(folder: &Path) -> Result<Facts> {
     Ok(all)
 }
 
-/// Reads every file once, so that all sides find the tree in the page cache.
-pub(crate) fn warm(folder: &Path) -> Result<()> {
+/// Reads a file, or every file of a folder, so that the next run finds it in the page cache. Before every run: a machine may take
+/// from the cache what was not used for a while, and then the first side of a round would read the disk for the others.
+pub(crate) fn warm(place: &Path) -> Result<()> {
     let mut buffer = vec![0; 1 << 20];
-    walk(folder, &mut |path, kind| {
-        if kind.is_file() {
-            let mut file = fs::File::open(path).doing(path.display())?;
-            while file.read(&mut buffer).doing(path.display())? > 0 {}
-        }
+    let mut read = |path: &Path| {
+        let mut file = fs::File::open(path).doing(path.display())?;
+        while file.read(&mut buffer).doing(path.display())? > 0 {}
         Ok(())
-    })
+    };
+    if place.is_file() {
+        return read(place);
+    }
+    walk(place, &mut |path, kind| if kind.is_file() { read(path) } else { Ok(()) })
 }
 
 fn walk(folder: &Path, visit: &mut dyn FnMut(&Path, fs::FileType) -> Result<()>) -> Result<()> {

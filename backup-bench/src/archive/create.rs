@@ -1,10 +1,10 @@
 //! Making an archive.
 
 use super::{
-    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, cpu, remove, wall,
+    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, cpu, remove, turns, wall,
 };
-use crate::archive::memory::Peaks;
 use crate::failure::Doing;
+use crate::{archive::memory::Peaks, trees};
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -38,8 +38,9 @@ pub(super) fn race(
         ["ours", "plain", "hashed", "synced"].map(|n| track.work.join(format!("{tree}-{n}.tar.zst")));
     let mut samples: [Vec<Sample>; 4] = Default::default();
     for round in 1..=track.rounds {
-        for side in 0..4 {
+        for side in turns(round, 4) {
             remove(&outputs[side])?;
+            trees::warm(contest.place)?;
             let job = job(track, contest, side, &outputs[side]);
             let what = format!("{tree}, round {round}: {}", names[side]);
             samples[side].push(track.run(&what, &job)?);

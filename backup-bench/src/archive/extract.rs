@@ -1,7 +1,7 @@
 //! Restoring the whole tree.
 
 use super::create::Archives;
-use super::{COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, wall};
+use super::{COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, turns, wall};
 use crate::archive::memory::Peaks;
 use crate::failure::{Doing, Failure};
 use crate::trees;
@@ -27,8 +27,10 @@ pub(super) fn race(
     let tree = contest.tree.name();
     let mut samples: [Vec<Sample>; 3] = Default::default();
     for round in 1..=track.rounds {
-        for (side, name) in NAMES.iter().enumerate() {
+        for side in turns(round, NAMES.len()) {
+            let name = NAMES[side];
             let folder = track.work.join(format!("{tree}-restored-{side}-{round}"));
+            trees::warm(if side == 0 { &archives.ours } else { &archives.plain })?;
             let job = match side {
                 0 => restore(track, &archives.ours, &folder, None),
                 1 => Job::script(PLAIN_SCRIPT, &[&archives.plain, &folder]),

@@ -1,10 +1,11 @@
 //! The other ways to write an archive: gzip, xz, encrypted. Each against the pipe that people use for it.
 
 use super::{
-    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, cpu, remove, wall,
+    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, cpu, remove, turns, wall,
 };
 use crate::archive::select;
 use crate::failure::{Doing, Failure};
+use crate::trees;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
@@ -57,8 +58,9 @@ pub(super) fn race(
         let encrypted = format.ending.ends_with(".age");
         let mut samples: [Vec<Sample>; 2] = Default::default();
         for round in 1..=track.rounds {
-            for side in 0..2 {
+            for side in turns(round, 2) {
                 remove(&outputs[side])?;
+                trees::warm(contest.place)?;
                 let job = match side {
                     0 => ours(track, contest, &outputs[0], encrypted.then_some(&recipient)),
                     _ => {

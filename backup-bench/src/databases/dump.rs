@@ -1,7 +1,7 @@
 //! A database into an archive.
 
 use super::{Check, DATABASE, Ours, Report, Result, Sample, Store, TENTH, Track, compare, peak};
-use crate::archive::remove;
+use crate::archive::{remove, turns};
 use crate::failure::Doing;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ pub(super) fn race(
     let times = || store.server().times();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); rivals.len() + 1];
     for round in 1..=track.rounds {
-        for (side, samples) in samples.iter_mut().enumerate() {
+        for side in turns(round, samples.len()) {
             let rival = side.checked_sub(1).and_then(|i| rivals.get(i));
             let (name, output, job) = match rival {
                 Some(rival) => (rival.name, work.join(rival.file), rival.job(store, &work)),
@@ -25,7 +25,7 @@ pub(super) fn race(
             };
             remove(&output)?;
             store.come_to_rest()?;
-            samples.push(track.run_beside(&format!("dump, round {round}: {name}"), &job, &times)?);
+            samples[side].push(track.run_beside(&format!("dump, round {round}: {name}"), &job, &times)?);
         }
     }
     let sizes = [ours.archive(DATABASE)].into_iter().chain(rivals.iter().map(|r| work.join(r.file)));

@@ -1,6 +1,7 @@
 //! An archive into a database that is not there.
 
 use super::{Check, DATABASE, Ours, Report, Result, Sample, Store, TENTH, Track, compare, peak};
+use crate::archive::turns;
 use crate::failure::Failure;
 
 /// Returns our peaks of memory: with all of the data, and with a tenth.
@@ -16,7 +17,7 @@ pub(super) fn race(
     let times = || store.server().times();
     let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); rivals.len() + 1];
     for round in 1..=track.rounds {
-        for (side, samples) in samples.iter_mut().enumerate() {
+        for side in turns(round, samples.len()) {
             let rival = side.checked_sub(1).and_then(|i| rivals.get(i));
             let (name, job) = match rival {
                 Some(rival) => (rival.name, rival.job(store, &work)),
@@ -24,7 +25,7 @@ pub(super) fn race(
             };
             store.drop_database(DATABASE)?;
             store.come_to_rest()?;
-            samples.push(track.run_beside(&format!("restore, round {round}: {name}"), &job, &times)?);
+            samples[side].push(track.run_beside(&format!("restore, round {round}: {name}"), &job, &times)?);
             // Once for each side: what came back is what was there.
             if round == 1 && store.fingerprint(DATABASE)? != fingerprint {
                 return Err(Failure::Failed(format!("{name}: what it restored is not what was backed up")));
