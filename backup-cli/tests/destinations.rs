@@ -130,23 +130,38 @@ fn a_configured_bucket_has_credentials_of_its_own() {
 
 #[test]
 fn a_certificate_that_is_the_servers_own_is_trusted_if_its_file_is_named_and_not_otherwise() {
-    let minio = match Minio::start_tls() {
-        Ok(minio) => minio,
-        Err(why) => return could_not_run("minio", &why),
+    let servers = [false, true].map(Minio::start_tls);
+    let [minio, authority] = match servers {
+        [Ok(minio), Ok(authority)] => [minio, authority],
+        [Err(why), _] | [_, Err(why)] => return could_not_run("minio", &why),
     };
     let client = Client::of_minio();
-    let archive = |more: &str| {
-        let (bucket, address) = (Minio::BUCKET, minio.address());
-        let url = format!("url = \"s3://{bucket}/tls\"\nendpoint = \"https://{address}\"\n");
+    let archive = |address: &str, more: &str| {
+        let url = format!("url = \"s3://{}/tls\"\nendpoint = \"https://{address}\"\n", Minio::BUCKET);
         client.place.write("backup.toml", &format!("[archives.own]\n{url}{more}"));
     };
-    archive("");
-    let ran = client.expect(4, &["create", "tree", "--to", "own"]);
-    assert!(ran.stderr.contains("peer certificate") && ran.stderr.contains("ca_file"), "{}", ran.stderr);
-    archive(&format!("ca_file = \"{}\"\n", minio.ca_file().display()));
-    client.expect(0, &["create", "tree", "--to", "own"]);
-    client.expect(0, &["verify", "--from", "own"]);
-    archive("ca_file = \"backup.toml\"\n");
+    let named = |minio: &Minio| format!("ca_file = \"{}\"\n", minio.ca_file().display());
+    let refused = || {
+        let begun = Instant::now();
+        let ran = client.expect(4, &["create", "tree", "--to", "own"]);
+        // Trying again would take eight seconds.
+        assert!(begun.elapsed() < Duration::from_secs(6), "it was tried again: {}", ran.stderr);
+        assert!(ran.stderr.contains("certificate") && ran.stderr.contains("ca_file"), "{}", ran.stderr);
+    };
+    for (this, other) in [(&minio, &authority), (&authority, &minio)] {
+        archive(&this.address(), "");
+        refused();
+        archive(&this.address(), &named(other));
+        refused();
+        archive(&this.address(), &named(this));
+        client.expect(0, &["create", "tree", "--to", "own"]);
+        client.expect(0, &["verify", "--from", "own"]);
+        // It is of the address, not of the name.
+        archive(&this.address().replace("127.0.0.1", "localhost"), &named(this));
+        let ran = client.expect(4, &["create", "tree", "--to", "own"]);
+        assert!(ran.stderr.contains("not valid for"), "{}", ran.stderr);
+    }
+    archive(&minio.address(), "ca_file = \"backup.toml\"\n");
     let ran = client.expect(2, &["list", "--from", "own"]);
     assert!(ran.stderr.contains("ca_file"), "{}", ran.stderr);
 }

@@ -1,6 +1,6 @@
 //! HTTP with TLS by rustls and the certificates of this system.
 
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, ErrorKind, Result, named_certificates::NamedCertificates};
 use std::{path::Path, sync::Arc, time::Duration};
 
 const CONNECT: Duration = Duration::from_secs(15);
@@ -9,11 +9,14 @@ const CONNECT: Duration = Duration::from_secs(15);
 pub(crate) fn client(tls: bool, ca_file: Option<&Path>) -> Result<reqwest::Client> {
     let fail = |e: &dyn std::fmt::Display| Error::new(ErrorKind::Usage, "prepare TLS", e);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(|e| fail(&e))?;
     let config = match (ca_file, tls) {
-        (Some(file), _) => config.with_root_certificates(roots(file)?),
+        (Some(file), _) => {
+            let verifier = Arc::new(NamedCertificates::read(file, provider)?);
+            config.dangerous().with_custom_certificate_verifier(verifier)
+        }
         (None, true) => {
             use rustls_platform_verifier::BuilderVerifierExt;
             config.with_platform_verifier().map_err(|e| fail(&e))?
@@ -26,19 +29,4 @@ pub(crate) fn client(tls: bool, ca_file: Option<&Path>) -> Result<reqwest::Clien
         .user_agent(concat!("backup/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|e| fail(&e))
-}
-
-/// The certificates of this file, which is PEM.
-fn roots(file: &Path) -> Result<rustls::RootCertStore> {
-    use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let fail = |e: &dyn std::fmt::Display| {
-        let text = format!("the ca_file {}: {e}", file.display());
-        Error::new(ErrorKind::Usage, "read the certificates", text)
-            .hint("it is a file of certificates in PEM: -----BEGIN CERTIFICATE-----")
-    };
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| fail(&e))? {
-        roots.add(certificate.map_err(|e| fail(&e))?).map_err(|e| fail(&e))?;
-    }
-    if roots.is_empty() { Err(fail(&"no certificate is in it")) } else { Ok(roots) }
 }

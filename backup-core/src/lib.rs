@@ -23,6 +23,7 @@ mod incoming;
 mod ledger;
 mod manifest;
 mod memory;
+mod named_certificates;
 mod pipeline;
 pub mod portable;
 mod process;

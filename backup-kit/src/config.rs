@@ -173,8 +173,12 @@ impl Config {
     ) -> Result<Self> {
         let text = Text { file, text };
         let mut table = toml::de::DeTable::parse(text.text).map_err(|e| text.toml_error(&e))?;
-        credentials::refuse_plain(table.get_ref(), &text)?;
-        interpolate::table(table.get_mut(), &text, var)?;
+        // Of what is not known yet nothing else can be said: these are told first, and all of them.
+        let mut mistakes = credentials::plain(table.get_ref(), &text);
+        interpolate::table(table.get_mut(), &text, var, &mut mistakes);
+        if let Some(e) = all_of(mistakes, file) {
+            return Err(e);
+        }
         let raw =
             ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
         let folder = file.parent().unwrap_or(Path::new(""));

@@ -21,10 +21,11 @@ const LONGEST_SECRET: u64 = 64 << 10;
 /// Keys of an archive whose values are secrets.
 const SECRETS: [&str; 2] = ["secret_access_key", "password"];
 
-/// A secret that stands in the file itself is an error that names its line.
-pub(super) fn refuse_plain(root: &DeTable<'_>, text: &Text<'_>) -> Result<()> {
+/// Complaints about the secrets that stand in the file itself, with their lines.
+pub(super) fn plain(root: &DeTable<'_>, text: &Text<'_>) -> Vec<Error> {
+    let mut mistakes = Vec::new();
     let archives = root.iter().find(|(key, _)| key.get_ref() == "archives");
-    let Some(DeValue::Table(archives)) = archives.map(|(_, value)| value.get_ref()) else { return Ok(()) };
+    let Some(DeValue::Table(archives)) = archives.map(|(_, value)| value.get_ref()) else { return mistakes };
     for (_, archive) in archives {
         let DeValue::Table(archive) = archive.get_ref() else { continue };
         for (key, value) in archive {
@@ -35,11 +36,11 @@ pub(super) fn refuse_plain(root: &DeTable<'_>, text: &Text<'_>) -> Result<()> {
             {
                 let message =
                     format!("a secret must not stand in this file: `{}` is \"${{VARIABLE}}\"", key.get_ref());
-                return Err(text.error_in(value.span(), message));
+                mistakes.push(text.error_in(value.span(), message));
             }
         }
     }
-    Ok(())
+    mistakes
 }
 
 /// Fills in what the environment and files say of an archive.

@@ -1,21 +1,21 @@
 //! `${VAR}`, `${VAR:-default}` and `${VAR:?why}` in every string of the configuration; `$$` is one `$`.
 
 use super::place::Text;
-use backup_core::Result;
+use backup_core::Error;
 use std::{borrow::Cow, ops::Range};
 use toml::de::{DeTable, DeValue};
 
-/// Replaces the variables in all strings. One that is not set is an error that names the line.
+/// Replaces the variables in all strings. Each that is not set is a mistake, told with its line.
 pub(super) fn table(
     table: &mut DeTable<'_>,
     text: &Text<'_>,
     var: &dyn Fn(&str) -> Option<String>,
-) -> Result<()> {
+    mistakes: &mut Vec<Error>,
+) {
     for (_, item) in table.iter_mut() {
         let span = item.span();
-        value(item.get_mut(), span, text, var)?;
+        value(item.get_mut(), span, text, var, mistakes);
     }
-    Ok(())
 }
 
 fn value(
@@ -23,22 +23,22 @@ fn value(
     span: Range<usize>,
     text: &Text<'_>,
     var: &dyn Fn(&str) -> Option<String>,
-) -> Result<()> {
+    mistakes: &mut Vec<Error>,
+) {
     match item {
-        DeValue::String(s) if s.contains('$') => {
-            let done = expand(s, var).map_err(|message| text.error_in(span, message))?;
-            *s = Cow::Owned(done);
-        }
+        DeValue::String(s) if s.contains('$') => match expand(s, var) {
+            Ok(done) => *s = Cow::Owned(done),
+            Err(message) => mistakes.push(text.error_in(span, message)),
+        },
         DeValue::Array(list) => {
             for inner in list.iter_mut() {
                 let span = inner.span();
-                value(inner.get_mut(), span, text, var)?;
+                value(inner.get_mut(), span, text, var, mistakes);
             }
         }
-        DeValue::Table(inner) => table(inner, text, var)?,
+        DeValue::Table(inner) => table(inner, text, var, mistakes),
         _ => {}
     }
-    Ok(())
 }
 
 fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {

@@ -77,6 +77,16 @@ fn a_variable_that_is_not_set_names_its_line() {
 }
 
 #[test]
+fn every_variable_that_is_not_set_and_every_plain_secret_is_told() {
+    let c = complaint(
+        "[modules.a.sources.x]\nkind = \"files\"\npath = \"${ONE}\"\nexclude = [\"${TWO}\"]\n\
+         [archives.b]\nurl = \"s3://b\"\nsecret_access_key = \"hunter2\"\n",
+    );
+    assert!(c.contains("it has 3 mistakes") && c.contains(":7: a secret") && !c.contains("hunter2"), "{c}");
+    assert!(c.contains(":3: the variable ONE is not set") && c.contains(":4: the variable TWO"), "{c}");
+}
+
+#[test]
 fn a_value_cannot_smuggle_in_syntax() {
     let var = |_: &str| Some("\"\nkind = \"evil".to_owned());
     let text = "[archives.a]\nurl = \"${X}\"\n";

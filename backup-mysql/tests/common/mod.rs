@@ -17,7 +17,7 @@ use mysql_async::{Conn, OptsBuilder, Row, Value, prelude::Queryable};
 use serde_json::{Value as Json, json};
 use std::{
     fmt::Write as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -78,9 +78,9 @@ pub fn password_file(server: &Mysql) -> PathBuf {
     secret_file(&server.port().to_string(), server.password())
 }
 
-/// A file with a secret. Made whole at once: other tests may read it.
+/// A file with a secret, in the build directory, where it may stay. Made whole at once: other tests may read it.
 pub fn secret_file(of: &str, secret: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("backup-mysql-test-{}-{of}", std::process::id()));
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mysql-{}-{of}", std::process::id()));
     if !path.exists() {
         let new = path.with_extension(fresh("new"));
         std::fs::write(&new, secret).unwrap();

@@ -22,14 +22,17 @@ impl Minio {
     }
 
     /// Starts one that speaks TLS, with a certificate that only `ca_file` vouches for.
-    pub fn start_tls() -> Result<Self, String> {
+    ///
+    /// `authority`: whether it is marked as that of an authority, as openssl does it of itself.
+    pub fn start_tls(authority: bool) -> Result<Self, String> {
         let place = Place::new("minio")?;
         let certificates = place.folder("certs")?;
         let mut openssl = Command::new("openssl");
         openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]);
         openssl.args(["-days", "2", "-subj", "/CN=backup test", "-addext", "subjectAltName=IP:127.0.0.1"]);
-        // The certificate of a server that is marked as an authority's is refused.
-        openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        if !authority {
+            openssl.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+        }
         openssl.arg("-keyout").arg(certificates.join("private.key"));
         openssl.arg("-out").arg(certificates.join("public.crt"));
         let made = openssl.output().map_err(|e| format!("openssl: {e}"))?;

@@ -108,11 +108,8 @@ fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
         return (message, Some("give the user in the URL and the password as BACKUP_<NAME>_PASSWORD"));
     }
     let hint = match e.kind() {
-        _ if text.contains("CaUsedAsEndEntity") => Some(
-            "the certificate of the server is marked as that of an authority: make it with basicConstraints=CA:FALSE",
-        ),
         _ if text.contains("invalid peer certificate") => Some(
-            "if the server's certificate is right, name a file of what vouches for it: `ca_file` of the archive in backup.toml",
+            "if the server's certificate is right, name a file of it, or of what vouches for it: `ca_file` of the archive in backup.toml",
         ),
         Remote::PermissionDenied => Some("check the credentials, and what they allow"),
         _ if text.contains("onnection refused") || text.contains("dns") || text.contains("connect") => {

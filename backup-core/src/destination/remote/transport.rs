@@ -161,10 +161,21 @@ fn stalled(patience: Duration) -> opendal::Error {
 }
 
 fn failed(what: &'static str, e: reqwest::Error) -> opendal::Error {
-    let temporary = e.is_request() || e.is_body() || e.is_decode() || e.is_connect();
+    let of_the_way = e.is_request() || e.is_body() || e.is_decode() || e.is_connect();
+    let temporary = of_the_way && !is_of_a_certificate(&e);
     opendal::Error::new(opendal::ErrorKind::Unexpected, what)
         .with_temporary(temporary)
         .set_source(e.without_url())
+}
+
+/// A certificate that is not trusted is not trusted a moment later either.
+fn is_of_a_certificate(e: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(e) = e.downcast_ref::<rustls::Error>() {
+        return matches!(e, rustls::Error::InvalidCertificate(_));
+    }
+    // What an error of a connection holds is not its source.
+    let held = e.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+    held.is_some_and(|held| is_of_a_certificate(held)) || e.source().is_some_and(is_of_a_certificate)
 }
 
 /// When the connection last took something.
