@@ -91,13 +91,13 @@ fn job(track: &mut Track, minio: &Minio, place: &Path, side: usize, round: u32) 
         let job = Job::script(RIVAL, &[parent, name.as_ref(), to.as_ref(), &mc]);
         return Ok(job.env("MC_HOST_m", host).env("PATH", mc_path()));
     }
-    let file = track.work.join("ours.tar.zst");
-    remove(&file)?;
+    let file = track.work.join(["ours.tar.zst", "", "", "both.tar.zst"][side]);
     let bucket = object(&minio.endpoint(), &format!("{}-{round}", ["", "ours", "", "both"][side]));
     let mut source = OsString::from(format!("{COMPONENT}="));
     source.push(place);
     let mut line: Vec<OsString> = vec!["create".into(), source, "--quiet".into()];
     if side != 1 {
+        remove(&file)?;
         line.extend(["--to".into(), file.into_os_string()]);
     }
     if side != 0 {
