@@ -134,6 +134,29 @@ fn of_an_archive_that_was_cut_everything_before_the_cut_is_restored() {
 }
 
 #[test]
+fn of_an_archive_that_is_one_frame_and_was_cut_everything_before_the_cut_is_restored() {
+    for file in ["x.tar.zst", "x.tar.gz", "x.tar.xz"] {
+        let (place, bytes) = (Place::new(), noise(40 * 40_000));
+        for i in 0..40 {
+            place.write(&format!("tree/text {i:02}"), &format!("line {i} of a text\n").repeat(500));
+            fs::write(place.path(&format!("tree/noise {i:02}")), &bytes[i * 40_000..][..40_000]).unwrap();
+        }
+        let all = fingerprint(&place.path("tree"));
+        place.expect(0, &["create", "tree", "--to", file]);
+        let whole = fs::read(place.path(file)).unwrap();
+        fs::write(place.path(file), &whole[..whole.len() * 2 / 3]).unwrap();
+        let (there, ran) = salvage(&place, file, "out");
+        is_a_part_of(&there, &all, false);
+        let files = there.values().filter(|t| t.starts_with("file")).count();
+        assert!((20..70).contains(&files), "{file}: {files} files");
+        assert!(
+            ran["report"]["notes"].to_string().contains("what else was in the backup is not known"),
+            "{ran}"
+        );
+    }
+}
+
+#[test]
 fn a_cut_archive_in_a_folder_is_known_by_the_copy_of_its_manifest() {
     let place = Place::new();
     let all = tree(&place);

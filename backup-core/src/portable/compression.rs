@@ -113,4 +113,32 @@ mod tests {
             assert_eq!(Compression::of_name(other), None, "{other}");
         }
     }
+
+    #[test]
+    fn of_a_frame_that_was_cut_the_beginning_is_read() {
+        let mut raw = Vec::new();
+        for n in 0..300_000u64 {
+            raw.extend_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()[..(n % 7) as usize]);
+            raw.extend_from_slice(b"text");
+        }
+        for compression in Compression::ALL {
+            let Some(codec) = compression.codec() else { continue };
+            let mut packed = Vec::new();
+            let mut encoder = codec.encoder(compression.default_level()).unwrap();
+            encoder.encode(&raw, Holds::Data, &mut packed).unwrap();
+            let read = |packed: &[u8]| {
+                let mut out = Vec::new();
+                codec.decode_cut(packed, &mut out).then_some(out)
+            };
+            let begin = read(&packed[..packed.len() * 2 / 3]).unwrap();
+            assert!(raw.starts_with(&begin), "{compression:?}");
+            assert!(
+                begin.len() > raw.len() / 2 && begin.len() < raw.len(),
+                "{compression:?}: {}",
+                begin.len()
+            );
+            assert!(read(&packed).is_none_or(|all| all == raw), "{compression:?}: it is whole");
+            assert!(read(&[]).is_none(), "{compression:?}");
+        }
+    }
 }

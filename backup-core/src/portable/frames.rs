@@ -76,6 +76,8 @@ pub(super) struct Frames {
     table: Table,
     /// Length of the tar.
     pub(super) bytes: u64,
+    /// The last frame has lost its end, and is what is left of it.
+    cut: bool,
     cache: Mutex<VecDeque<(usize, Slot)>>,
     convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
@@ -118,6 +120,7 @@ impl Frames {
             compression,
             table,
             bytes,
+            cut: false,
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched,
@@ -125,8 +128,13 @@ impl Frames {
         })
     }
 
-    /// Frames that were found without a seek table; for a plain tar none are needed.
-    pub(super) fn found(blob: Arc<dyn Blob>, compression: Compression, frames: Vec<FrameAt>) -> Self {
+    /// Frames that were found without a seek table; for a plain tar none are needed. `cut`: the last one has lost its end.
+    pub(super) fn found(
+        blob: Arc<dyn Blob>,
+        compression: Compression,
+        frames: Vec<FrameAt>,
+        cut: bool,
+    ) -> Self {
         let (table, bytes) = match compression {
             Compression::None => {
                 // The end may be anywhere: nothing is a frame of its own.
@@ -143,6 +151,7 @@ impl Frames {
             compression,
             table,
             bytes,
+            cut,
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched: Arc::default(),
@@ -305,15 +314,21 @@ impl Frames {
         }
         let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
+        let is_cut = self.cut && index + 1 == self.table.count();
         let task = tokio::spawn(async move {
-            let stored = codec.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
+            let whole = codec.filter(|_| !is_cut);
+            let stored = whole.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
             fetched.fetch_add(u64::from(stored), Relaxed);
             let packed = blob.read_at(at.packed, stored as usize).await?;
             let Some(codec) = codec else { return Ok(packed) };
             let decompress = move || {
                 let mut bytes = home.take();
                 bytes.clear();
-                codec.decode(&packed, at.lengths, &mut bytes)?;
+                if !is_cut {
+                    codec.decode(&packed, at.lengths, &mut bytes)?;
+                } else if !codec.decode_cut(&packed, &mut bytes) {
+                    return Err(Error::damaged("decompress the last frame", "nothing of it can be read"));
+                }
                 Ok(home.lend(bytes))
             };
             tokio::task::spawn_blocking(decompress)

@@ -117,12 +117,12 @@ async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<F
         }
         let rest = first.strip_prefix(codec.head());
         if has_table || rest.is_some_and(|rest| codec.find_frame(rest) == Some(0)) {
-            let frames = scan::frames(&blob, codec, cx).await?;
-            return Ok(Frames::found(blob, compression, frames));
+            let (frames, cut) = scan::frames(&blob, codec, cx).await?;
+            return Ok(Frames::found(blob, compression, frames, cut));
         }
     }
     if first.get(257..262) == Some(b"ustar") {
-        return Ok(Frames::found(blob, Compression::None, Vec::new()));
+        return Ok(Frames::found(blob, Compression::None, Vec::new(), false));
     }
     Err(Error::damaged("salvage the archive", "it begins like no archive of ours").on(place))
 }

@@ -25,9 +25,14 @@ impl RestorePlan {
         cx: Context,
     ) -> Result<Self> {
         // A selection would take the place of all that is there: what was not selected would be gone.
-        if let Some(m) =
-            prepared.plan().members.iter().find(|m| m.selective && m.survey.replaces && !m.survey.merges)
-        {
+        // What its store refuses in any case, the plan refuses with the store's own reason.
+        let unmerged = prepared.plan().members.iter().find(|m| {
+            m.selective
+                && m.survey.replaces
+                && !m.survey.merges
+                && m.survey.refusals.iter().all(|r| r.accept.is_some())
+        });
+        if let Some(m) = unmerged {
             return Err(backup_core::Error::new(
                 ErrorKind::Refused,
                 "restore a part",

@@ -324,6 +324,9 @@ impl ShadowSink {
         } else {
             insert(session, &table, stored, rows_of).await
         };
+        if stored.history && !matches!(loaded, Err(NotInserted::Server(_))) {
+            session.run(&history(0)).await.map_err(failed)?;
+        }
         let rows = match loaded {
             Ok(rows) => rows,
             Err(NotInserted::Server(e)) => return Err(failed(e)),
@@ -335,9 +338,6 @@ impl ShadowSink {
                 return Ok(Some(e));
             }
         };
-        if stored.history {
-            session.run(&history(0)).await.map_err(failed)?;
-        }
         let promised = content.facts().map(|f| f.get(&what, "rows").cloned());
         if let Some(Some(Fact::Count(promised))) = promised
             && promised != rows

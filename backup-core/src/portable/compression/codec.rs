@@ -37,6 +37,10 @@ pub(in crate::portable) trait Codec: Send + Sync {
     /// Decompresses one frame into `raw`, which is empty. Anything but exactly one frame of exactly these lengths is an error.
     fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()>;
 
+    /// Decompresses the beginning of a frame that has lost its end into `raw`, which is empty: as far as it goes, up to the length of
+    /// the largest frame. `false`: nothing comes out, or it is damaged before it is cut.
+    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool;
+
     /// How many bytes of the file a frame takes that the table lists with this length.
     fn stored(&self, packed: u32) -> u32 {
         packed

@@ -112,6 +112,24 @@ impl Codec for GzipMembers {
         Ok(())
     }
 
+    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
+        let Some(body) = packed.strip_prefix(&HEADER) else { return false };
+        let mut inflate = Decompress::new(false);
+        while raw.len() < LARGEST_FRAME as usize {
+            let before = (inflate.total_in(), inflate.total_out());
+            raw.reserve(64 << 10);
+            let rest = &body[(before.0 as usize).min(body.len())..];
+            match inflate.decompress_vec(rest, raw, FlushDecompress::None) {
+                Ok(Status::StreamEnd) => return false,
+                // What it says where nothing is left to read.
+                Ok(_) if before == (inflate.total_in(), inflate.total_out()) => return !raw.is_empty(),
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
     fn table_length(&self, tail: &[u8]) -> Option<u64> {
         let last = &tail[tail.len().checked_sub(LAST)?..];
         let at = AROUND - NOTHING.len();

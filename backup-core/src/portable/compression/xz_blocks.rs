@@ -196,6 +196,25 @@ impl Codec for XzBlocks {
         Ok(())
     }
 
+    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
+        // More than the largest dictionary of ours takes.
+        let Ok(mut stream) = Stream::new_stream_decoder(64 << 20, 0) else { return false };
+        let input = [&HEAD, packed].concat();
+        while raw.len() < LARGEST_FRAME as usize {
+            let before = (stream.total_in(), stream.total_out());
+            raw.reserve(64 << 10);
+            let rest = &input[(before.0 as usize).min(input.len())..];
+            match stream.process_vec(rest, raw, Action::Run) {
+                Ok(_) if before == (stream.total_in(), stream.total_out()) => return !raw.is_empty(),
+                Ok(Status::Ok | Status::GetCheck) => {}
+                // It says so where nothing is left to read.
+                Ok(Status::MemNeeded) => return !raw.is_empty(),
+                Ok(Status::StreamEnd) | Err(_) => return false,
+            }
+        }
+        false
+    }
+
     fn stored(&self, packed: u32) -> u32 {
         packed.saturating_add(3) & !3
     }

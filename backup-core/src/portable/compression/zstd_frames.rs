@@ -5,6 +5,7 @@ use super::codec::{
     find,
 };
 use crate::{Error, ErrorKind, Result};
+use std::io::{ErrorKind as ErrorOfInput, Read};
 use zstd::zstd_safe::{self, CParameter};
 
 /// Fixed end of a table: number of frames (4 bytes), descriptor (1), magic (4).
@@ -99,6 +100,13 @@ impl Codec for ZstdFrames {
             n if n == raw_length => Ok(()),
             _ => Err(damaged_frame(OTHER_CONTENT)),
         }
+    }
+
+    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
+        let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(packed) else { return false };
+        let mut decoder = decoder.single_frame().take(LARGEST_FRAME.into());
+        let end = decoder.read_to_end(raw);
+        !raw.is_empty() && end.is_err_and(|e| e.kind() == ErrorOfInput::UnexpectedEof)
     }
 
     fn table_length(&self, tail: &[u8]) -> Option<u64> {

@@ -16,11 +16,12 @@ const USUAL: u32 = 4 << 20;
 
 /// The frames of a file from its beginning, up to its end or to where it was cut. Where something cannot be decompressed there is a frame
 /// that cannot be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of what comes after it.
+/// Says, too, whether the last one is the beginning of a frame that was cut.
 pub(super) async fn frames(
     blob: &Arc<dyn Blob>,
     codec: &'static dyn Codec,
     cx: &Context,
-) -> Result<Vec<FrameAt>> {
+) -> Result<(Vec<FrameAt>, bool)> {
     let mut window = Window { blob: blob.clone(), start: 0, bytes: Bytes::new() };
     let (mut frames, mut packed, mut raw) = (Vec::new(), codec.head().len() as u64, 0u64);
     let mut usual = None;
@@ -35,7 +36,16 @@ pub(super) async fn frames(
             continue;
         }
         let content = codec.promised(&bytes).or(usual).unwrap_or(USUAL);
-        let Some(next) = next_frame(&mut window, codec, packed + 1, cx).await? else { return Ok(frames) };
+        let Some(next) = next_frame(&mut window, codec, packed + 1, cx).await? else {
+            let rest = (bytes.len() as u64 == blob.bytes() - packed).then_some(bytes);
+            let cut = match rest {
+                Some(rest) => beginning(codec, rest).await?,
+                None => None,
+            };
+            let is_cut = cut.is_some();
+            frames.extend(cut.map(|lengths| FrameAt { packed, raw, lengths }));
+            return Ok((frames, is_cut));
+        };
         let length = (next - packed).min(LARGEST_FRAME.into()) as u32;
         frames.push(FrameAt { packed, raw, lengths: Lengths { packed: length, raw: content } });
         packed = next;
@@ -78,6 +88,16 @@ async fn whole_frame(codec: &'static dyn Codec, bytes: &Bytes) -> Result<Option<
         let lengths = codec.lengths_at(&bytes).filter(|l| l.packed > 0 && l.raw > 0)?;
         let frame = bytes.get(..codec.stored(lengths.packed) as usize)?;
         codec.decode(frame, lengths, &mut Vec::new()).ok().map(|()| lengths)
+    });
+    tried.await.map_err(panicked)
+}
+
+/// What can be read of a frame that has lost its end.
+async fn beginning(codec: &'static dyn Codec, rest: Bytes) -> Result<Option<Lengths>> {
+    let tried = tokio::task::spawn_blocking(move || {
+        let mut raw = Vec::new();
+        let came = codec.decode_cut(&rest, &mut raw);
+        came.then(|| Lengths { packed: rest.len() as u32, raw: raw.len() as u32 })
     });
     tried.await.map_err(panicked)
 }
