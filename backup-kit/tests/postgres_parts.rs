@@ -264,6 +264,15 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
             assert!(e.to_string().contains("materialized view public.many"), "{e}");
             let e = w.restore().merge(true).plan().await.unwrap().refused().unwrap();
             assert!(e.to_string().contains("table by table"), "{e}");
+            // Other tables are there, too: the reason is the store's, and nothing is done.
+            for restore in [one().schema_only(true), one().data_only(true)] {
+                let all = w.definition("shop", "*.*");
+                let plan = restore.plan().await.unwrap();
+                let e = plan.refused().unwrap();
+                assert!(!e.to_string().contains("is not empty"), "{e}");
+                assert!(apply(Ok(plan)).await.is_err());
+                assert_eq!(w.definition("shop", "*.*"), all);
+            }
 
             let before = w.definition("shop", "events");
             w.sql("shop", "DROP MATERIALIZED VIEW many; UPDATE users SET name = 'later'; DELETE FROM events WHERE id > 500; UPDATE events SET note = 'changed'; ALTER TABLE events ADD added int;

@@ -118,6 +118,10 @@ async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<F
         let rest = first.strip_prefix(codec.head());
         if has_table || rest.is_some_and(|rest| codec.find_frame(rest) == Some(0)) {
             let (frames, cut) = scan::frames(&blob, codec, cx).await?;
+            if cut {
+                let text = "it was cut within a frame, whose checksum stood at its end: damage before the cut may be unnoticed there";
+                cx.note(Severity::Warning, "", place, text);
+            }
             return Ok(Frames::found(blob, compression, frames, cut));
         }
     }

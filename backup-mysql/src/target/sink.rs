@@ -324,7 +324,13 @@ impl ShadowSink {
         } else {
             insert(session, &table, stored, rows_of).await
         };
-        if stored.history && !matches!(loaded, Err(NotInserted::Server(_))) {
+        // Others use the session after this, unless the restore ends here.
+        let goes_on = match &loaded {
+            Ok(_) => true,
+            Err(NotInserted::Content(e)) => e.kind() != ErrorKind::Cancelled,
+            Err(_) => false,
+        };
+        if stored.history && goes_on {
             session.run(&history(0)).await.map_err(failed)?;
         }
         let rows = match loaded {

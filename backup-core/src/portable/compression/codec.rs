@@ -38,7 +38,8 @@ pub(in crate::portable) trait Codec: Send + Sync {
     fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()>;
 
     /// Decompresses the beginning of a frame that has lost its end into `raw`, which is empty: as far as it goes, up to the length of
-    /// the largest frame. `false`: nothing comes out, or it is damaged before it is cut.
+    /// the largest frame. `false`: nothing comes out, or nothing is missing, or damage was met. Not all damage is: the checksum was at the
+    /// end.
     fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool;
 
     /// How many bytes of the file a frame takes that the table lists with this length.
