@@ -380,6 +380,10 @@ pub(crate) struct Heal {
     /// Folders or files that were being restored: their journals are found beside them, also if the state folder is lost
     #[arg(value_name = "PLACE")]
     pub(crate) places: Vec<std::path::PathBuf>,
+    /// Ends this restore without what can never be reached again (a disk that is broken, a server that is gone): the data from
+    /// before it that lies there is given up
+    #[arg(long, value_name = "ID", conflicts_with_all = ["places", "from"])]
+    pub(crate) forget: Option<String>,
     #[command(flatten)]
     pub(crate) from: From,
 }

@@ -28,6 +28,7 @@ mod pipeline;
 pub mod portable;
 mod process;
 mod proof;
+mod real_path;
 mod restore;
 mod retry;
 mod secret;
@@ -63,11 +64,12 @@ pub use pipeline::{
 };
 pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
+pub use real_path::real_path;
 pub use restore::{
-    Confirmation, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId, PlannedBackup,
-    PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember, RestoreOptions,
-    RestorePhase, RestoreReport, RestoredComponent, UrlHealth, heal_restores, met_damage, pending,
-    plan_restore, settle_restore, undo_restore,
+    Confirmation, ForgottenRestore, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId,
+    PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember,
+    RestoreOptions, RestorePhase, RestoreReport, RestoredComponent, UrlHealth, forget_restore, heal_restores,
+    met_damage, pending, plan_restore, settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};

@@ -77,7 +77,8 @@ pub trait Target: Display + Send {
     fn undo(&self) -> serde_json::Value;
 
     /// A folder beside the data in which the journal of the restore may live, if the target is a local path. Made by the
-    /// journal before `prepare`, removed by it after `settle` or `revert`.
+    /// journal before `prepare`, removed by it after `settle` or `revert`. The same of a target that was made by
+    /// `Backend::recover`: while it is not there, nothing is reverted or settled.
     fn journal_home(&self) -> Option<PathBuf> {
         None
     }

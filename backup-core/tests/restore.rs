@@ -11,7 +11,7 @@ use common::*;
 use scene::*;
 use std::{
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -128,6 +128,54 @@ async fn an_application_that_is_not_healthy_gets_its_old_data_back() {
     let s = scene().await;
     let e = s.restore(s.targets(), |o| o.health = Some(Box::new(Sick))).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::RolledBack);
+    s.assert_old_without_traces();
+}
+
+/// As if a file system was unmounted meanwhile.
+struct MovesAway {
+    home: PathBuf,
+    to: PathBuf,
+}
+
+#[async_trait]
+impl HealthCheck for MovesAway {
+    async fn check(&self, _cx: &Context) -> Result<()> {
+        fs::rename(&self.home, &self.to).unwrap();
+        Err(Error::new(ErrorKind::Target, "ask the application", "500"))
+    }
+}
+
+#[tokio::test]
+async fn what_is_out_of_reach_is_never_said_to_be_reverted_or_settled() {
+    let s = scene().await;
+    let (home, to) = (s.homes()[0].clone(), s.dir.path().join("away"));
+    s.restore(vec![s.target("two"), s.target("one")], |_| {}).await.unwrap();
+    let found = pending(&s.state(), &[]).unwrap();
+    fs::rename(&home, &to).unwrap();
+    for e in [
+        undo_restore(&found[0], &recover, &s.cx).await.unwrap_err(),
+        settle_restore(&found[0], &recover, &s.cx).await.unwrap_err(),
+    ] {
+        let text = format!("{e} {}", e.hint_text().unwrap());
+        for part in ["one", home.to_str().unwrap(), "mount", "--forget"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+    assert!(
+        matches!(&s.heal(25).await[..], [Healed::Failed { .. }]),
+        "its time is over, and it is not there"
+    );
+    assert_eq!(pending(&s.state(), &[]).unwrap()[0].phase, RestorePhase::Published, "nothing was begun");
+    fs::rename(&to, &home).unwrap();
+    undo_restore(&found[0], &recover, &s.cx).await.unwrap();
+    s.assert_old_without_traces();
+
+    let away = MovesAway { home: home.clone(), to: to.clone() };
+    let two_and_one = vec![s.target("two"), s.target("one")];
+    let e = s.restore(two_and_one, |o| o.health = Some(Box::new(away))).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotRolledBack, "{e}");
+    fs::rename(&to, &home).unwrap();
+    assert!(matches!(&s.heal(0).await[..], [Healed::Reverted { .. }]));
     s.assert_old_without_traces();
 }
 

@@ -163,6 +163,63 @@ fn a_journal_is_found_beside_the_data_without_the_state_folder() {
     s.assert_old_without_traces();
 }
 
+/// As if the file system of one of them was not mounted.
+#[test]
+fn a_target_whose_folder_is_not_there_is_healed_once_it_is_and_the_others_before() {
+    let s = killed_half_way();
+    let (home, away) = (s.homes()[1].clone(), s.dir.path().join("away"));
+    fs::rename(&home, &away).unwrap();
+    for _ in 0..2 {
+        let healed = run(s.heal(0));
+        let [Healed::Failed { error, .. }] = &healed[..] else { panic!("{healed:?}") };
+        assert!(error.to_string().contains("two at"), "{error}");
+        let done: Vec<bool> = pending(&s.state(), &[]).unwrap()[0].targets.iter().map(|t| t.done).collect();
+        assert_eq!(done, [true, false, true]);
+    }
+    fs::rename(&away, &home).unwrap();
+    assert_eq!(kinds(&run(s.heal(0))), ["reverted"]);
+    s.assert_old_without_traces();
+}
+
+/// The folders are taken away one by one, when all is done.
+#[test]
+fn a_folder_that_is_gone_because_all_is_done_is_no_obstacle() {
+    let s = killed_half_way();
+    let (home, away) = (s.homes()[1].clone(), s.dir.path().join("away"));
+    fs::rename(&home, &away).unwrap();
+    run(s.heal(0));
+    fs::remove_dir_all(s.homes()[2].clone()).unwrap();
+    fs::rename(&away, &home).unwrap();
+    assert_eq!(kinds(&run(s.heal(0))), ["reverted"]);
+    s.assert_old_without_traces();
+}
+
+#[test]
+fn a_restore_with_a_place_that_is_gone_for_good_is_forgotten_and_the_rest_of_it_reverted() {
+    let s = killed_half_way();
+    let id = pending(&s.state(), &[]).unwrap()[0].id.clone();
+    fs::remove_dir_all(s.homes()[1].clone()).unwrap();
+    let forget = |id: &str| run(forget_restore(&s.state(), id, &recover, &s.cx));
+    assert_eq!(forget("").unwrap_err().kind(), ErrorKind::NotFound);
+    let forgotten = forget(id.as_str()).unwrap();
+    assert!(forgotten.given_up.len() == 1 && forgotten.given_up[0].contains("two at"), "{forgotten:?}");
+    assert_eq!(fs::read_to_string(s.place("one")).unwrap(), "old");
+    assert!(s.traces().is_empty(), "{:?}", s.traces());
+    assert_eq!(forget(id.as_str()).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn without_its_journal_a_restore_is_forgotten_and_what_lies_beside_data_is_left_and_named() {
+    let s = killed_half_way();
+    let (id, homes) = (pending(&s.state(), &[]).unwrap()[0].id.clone(), s.homes());
+    fs::remove_dir_all(&homes[0]).unwrap();
+    let barred = run(s.restore(vec![s.target("two")], |_| {})).unwrap_err();
+    assert_eq!(barred.kind(), ErrorKind::NotRolledBack, "{barred}");
+    let forgotten = run(forget_restore(&s.state(), id.as_str(), &recover, &s.cx)).unwrap();
+    assert_eq!((forgotten.left, forgotten.given_up.len()), (homes[1..].to_vec(), 3));
+    assert!(homes[1].join("two.old").exists() && !s.traces().iter().any(|t| t.starts_with(s.state())));
+}
+
 fn edit(path: &Path, change: impl Fn(String) -> String) {
     fs::write(path, change(fs::read_to_string(path).unwrap())).unwrap();
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     ArchiveSpec, Error, Module, Result, Run, SourceSpec, archive::check_credentials, guard,
-    series::SeriesParts,
+    series::SeriesParts, state_dir,
 };
 use backup_core::{
     ComponentHeader, CreateComponent, CreateRequest, ErrorKind, Event, ProcessStamp, ReadBack, Report,
@@ -244,7 +244,8 @@ impl Backup {
 
     fn component(&self, name: &str, source: &SourceSpec) -> Result<CreateComponent> {
         let backend = self.module.registry.get(&source.kind)?;
-        let made = backend.source(name, source.config.clone()).map_err(|e| e.on(name))?;
+        let config = guard::without_journals(&source.kind, &source.config, state_dir().ok());
+        let made = backend.source(name, config).map_err(|e| e.on(name))?;
         let origin = made.origin();
         for archive in &self.to {
             guard::destination_outside(archive.local_path(), &source.kind, &source.config)?;

@@ -1,6 +1,7 @@
-//! What must not be: an archive inside the folder that it holds or that it is restored over, and traces of a trial.
+//! What must not be: an archive inside the folder that it holds or that it is restored over, journals in a backup, and traces of a
+//! trial.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result, real_path};
 use backup_files::FilesConfig;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, config: &V
         _ => None,
     };
     let (Some(archive), Some(config)) = (archive, config) else { return Ok(()) };
-    let (inside, source) = (real(archive), real(&config.path));
-    let left_out = config.exclude_paths.iter().any(|p| inside.starts_with(real(p)));
+    let (inside, source) = (real_path(archive), real_path(&config.path));
+    let left_out = config.exclude_paths.iter().any(|p| inside.starts_with(real_path(p)));
     if !inside.starts_with(&source) || left_out {
         return Ok(());
     }
@@ -30,7 +31,7 @@ pub(crate) fn archive_not_replaced(archive: Option<&Path>, kind: &str, config: &
     let path = config.get("path").and_then(Value::as_str).filter(|_| kind == "files");
     let (Some(archive), Some(path)) = (archive, path) else { return Ok(()) };
     let merges = config.get("merge") == Some(&Value::Bool(true));
-    let (inside, target) = (real(archive), real(Path::new(path)));
+    let (inside, target) = (real_path(archive), real_path(Path::new(path)));
     if merges || !inside.starts_with(&target) {
         return Ok(());
     }
@@ -41,6 +42,21 @@ pub(crate) fn archive_not_replaced(archive: Option<&Path>, kind: &str, config: &
     );
     Err(Error::new(ErrorKind::Refused, "plan the restore", message)
         .hint("restore it elsewhere (--to ELSEWHERE), move the archive, or keep what is there (--merge)"))
+}
+
+/// Pointers to journals of restores must not come back with data: they would speak of restores that are over.
+pub(crate) fn without_journals(kind: &str, config: &Value, state_dir: Option<PathBuf>) -> Value {
+    let read = match kind {
+        "files" => serde_json::from_value::<FilesConfig>(config.clone()).ok(),
+        _ => None,
+    };
+    match (read, state_dir) {
+        (Some(mut read), Some(dir)) => {
+            read.exclude_paths.push(dir.join("restores"));
+            read.to_value()
+        }
+        _ => config.clone(),
+    }
 }
 
 /// The folder, if it is not there.
@@ -54,19 +70,6 @@ pub(crate) async fn absent(folder: Option<PathBuf>) -> Option<PathBuf> {
 pub(crate) async fn remove_empty(folder: Option<PathBuf>) {
     if let Some(folder) = folder {
         let _ = tokio::task::spawn_blocking(move || std::fs::remove_dir(folder)).await;
-    }
-}
-
-/// The path without symbolic links, as far as it exists; the rest as it is written.
-fn real(path: &Path) -> PathBuf {
-    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    let existing = whole.ancestors().find_map(|a| Some((a, std::fs::canonicalize(a).ok()?)));
-    match existing {
-        Some((there, real)) => match whole.strip_prefix(there) {
-            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
-            _ => real,
-        },
-        None => whole,
     }
 }
 

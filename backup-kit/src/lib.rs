@@ -27,10 +27,10 @@ pub use backup_core::Error as CoreError;
 pub use backup_core::encryption::{Identities, NewIdentity};
 pub use backup_core::{
     Archive, Backend, BackupId, BackupReader, BackupSummary, Component, ComponentReport, Confirmation,
-    Content, Context, Depth, Entry, ErrorKind, Event, Fact, Healed, Kind, Listed, Manifest, Named, Note,
-    Notes, Observer, Parts, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal, Posix,
-    ReadBack, Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path, met_damage,
-    without_secrets,
+    Content, Context, Depth, Entry, ErrorKind, Event, Fact, ForgottenRestore, Healed, Kind, Listed, Manifest,
+    Named, Note, Notes, Observer, Parts, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal,
+    Posix, ReadBack, Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path,
+    met_damage, without_secrets,
 };
 pub use choose::{Which, choose};
 pub use config::Config;
@@ -39,7 +39,7 @@ pub use error::{Error, Result};
 pub use health::Health;
 pub use import::{Import, import};
 pub use module::Module;
-pub use recovery::{Old, conclude, heal, journal_homes, kept};
+pub use recovery::{Old, conclude, forget, heal, journal_homes, kept};
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;

@@ -2,8 +2,8 @@
 
 use crate::{Registry, Result};
 use backup_core::{
-    Context, Error, ErrorKind, Healed, PendingRestore, RestorePhase, heal_restores, pending, settle_restore,
-    undo_restore,
+    Context, Error, ErrorKind, ForgottenRestore, Healed, JournalTarget, PendingRestore, RestorePhase,
+    forget_restore, heal_restores, pending, settle_restore, undo_restore,
 };
 use jiff::Timestamp;
 use std::{
@@ -31,8 +31,19 @@ pub async fn heal(
     Ok(heal_restores(state_dir, homes, registry, Timestamp::now(), cx).await?)
 }
 
+/// Ends the restore whose id begins with `id` without the places that can never be reached again (a disk that is broken, a server that is
+/// gone): what cannot be reverted or settled is given up, and the restore is forgotten. Reads `state_dir` only.
+pub async fn forget(
+    id: &str,
+    state_dir: &Path,
+    registry: &Registry,
+    cx: &Context,
+) -> Result<ForgottenRestore> {
+    Ok(forget_restore(state_dir, id, registry, cx).await?)
+}
+
 /// Folders with the journal of a restore to `place`: beside it, or in it where it is a mount point. For `heal` when the state
-/// folder is lost.
+/// folder is lost. Whose they are is for `heal` to look at: others may have made them.
 pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
     let place = std::path::absolute(place).map_err(|e| unreadable(place, e))?;
     let mut homes = Vec::new();
@@ -49,8 +60,10 @@ pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
         };
         for item in list {
             let item = item.map_err(|e| unreadable(&folder, e))?;
-            let ours = item.file_name().to_string_lossy().starts_with(&prefix);
-            if ours && item.path().join("journal.json").is_file() {
+            let named = item.file_name().to_string_lossy().starts_with(&prefix);
+            let journal = item.path().join("journal.json").symlink_metadata();
+            // What this user may not look into is somebody else's, and that is said.
+            if named && journal.err().is_none_or(|e| e.kind() == io::ErrorKind::PermissionDenied) {
                 homes.push(item.path());
             }
         }
@@ -89,13 +102,13 @@ pub async fn conclude(
     Ok(restore.clone())
 }
 
-/// Whether `newer` was restored over what `older` had restored.
+/// Whether `newer` was restored over what `older` had restored, or into it.
 fn is_over(newer: &PendingRestore, older: &PendingRestore) -> bool {
-    let shares = newer
-        .targets
-        .iter()
-        .any(|t| older.targets.iter().any(|o| (&o.kind, &o.place) == (&t.kind, &t.place)));
-    newer.id != older.id && newer.phase == RestorePhase::Published && newer.started > older.started && shares
+    let same = |o: &JournalTarget| newer.targets.iter().any(|t| (&o.kind, &o.place) == (&t.kind, &t.place));
+    // Its old data would be moved away with what it lies in.
+    let inside = |o: &JournalTarget| newer.homes.iter().any(|home| home.starts_with(&o.place));
+    let over = older.targets.iter().any(|o| newer.phase == RestorePhase::Published && same(o) || inside(o));
+    newer.id != older.id && newer.started > older.started && over
 }
 
 fn one_of<'a>(
@@ -121,7 +134,7 @@ fn one_of<'a>(
                 ErrorKind::Refused,
                 operation,
                 format!(
-                    "the restore {} of the same place was later, and its old data is kept, too",
+                    "the restore {} of the same place, or into it, was later, and its old data is kept, too",
                     newer.id
                 ),
             )
@@ -130,7 +143,9 @@ fn one_of<'a>(
             None => Ok(one),
         },
         [] => Err(Error::new(ErrorKind::NotFound, operation, "there is none whose old data is still kept")
-            .hint("one that was interrupted is brought to its end by `backup heal`, or by its id")),
+            .hint(
+                "`backup heal` brings one that was interrupted to its end (so does its id), and names those that cannot be reached",
+            )),
         several => {
             let list: Vec<String> = several
                 .iter()
@@ -164,6 +179,7 @@ mod tests {
             published: None,
             keep_until: None,
             targets: Vec::new(),
+            homes: Vec::new(),
             process: ProcessStamp::current(),
             journal: PathBuf::new(),
             running,

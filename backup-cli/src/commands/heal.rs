@@ -2,26 +2,36 @@
 
 use super::session::{Session, outcome};
 use crate::{args::Heal, exit, failure::Result};
-use backup_kit::{ArchiveSpec, Context, CoreError, Healed, heal, journal_homes, state_dir};
+use backup_kit::{ArchiveSpec, Context, CoreError, Healed, forget, heal, journal_homes, state_dir};
 use serde_json::json;
 
 /// Restores first: they concern live data. Then what crashed runs left in the archives that are named or
 /// configured.
 pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
+    if let Some(id) = &args.forget {
+        return forgotten(id, session).await;
+    }
     let (settings, cx) = (&session.settings, session.context());
+    let state_dir = state_dir()?;
     let mut homes = Vec::new();
     for place in &args.places {
         homes.extend(journal_homes(place)?);
     }
-    let restores = heal(&state_dir()?, &homes, &settings.registry, &cx).await?;
+    let restores = heal(&state_dir, &homes, &settings.registry, &cx).await?;
     let mut code = exit::COMPLETE;
     for healed in &restores {
-        if let Healed::Failed { .. } | Healed::LeftAlone { unfinished: true, .. } = healed {
-            code = exit::worse(code, exit::NOT_UNDONE);
-            settings.output.warning(outcome(healed));
-        } else {
-            settings.output.result(&outcome(healed))?;
-        }
+        let worse = match healed {
+            Healed::Failed { .. } | Healed::LeftAlone { unfinished: true, .. } => exit::NOT_UNDONE,
+            // In a state folder that several users share it is nothing of this one's; at a place that was named it is in the way.
+            Healed::NotOurs { journal, .. } if !journal.starts_with(&state_dir) => exit::REFUSED,
+            Healed::NotOurs { .. } => exit::COMPLETE,
+            _ => {
+                settings.output.result(&outcome(healed))?;
+                continue;
+            }
+        };
+        code = exit::worse(code, worse);
+        settings.output.warning(outcome(healed));
     }
     let mut removed = Vec::new();
     let archives = settings.archives(args.from.from.as_deref())?;
@@ -46,6 +56,23 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     }
     settings.output.object(code, json!({ "restores": restores, "removed": removed }))?;
     Ok(code)
+}
+
+/// Ends a restore without what can never be reached again, and says what that was.
+async fn forgotten(id: &str, session: &Session) -> Result<u8> {
+    let output = session.settings.output;
+    let cx = session.context();
+    let restore = forget(id, &state_dir()?, &session.settings.registry, &cx).await?;
+    output.result(&format!("the restore {} is forgotten", restore.id))?;
+    for text in &restore.given_up {
+        output.result(&format!("given up: {text}"))?;
+    }
+    for folder in &restore.left {
+        let text = format!("{} is left: look at the data in it before removing it", folder.display());
+        output.result(&text)?;
+    }
+    output.object(exit::COMPLETE, json!({ "forgotten": restore }))?;
+    Ok(exit::COMPLETE)
 }
 
 /// Removes what crashed runs left in one archive; says what.

@@ -17,7 +17,7 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
         return undo(args, session).await;
     }
     if !args.dry_run {
-        session.heal_or_refuse().await?;
+        session.heal_first().await?;
     }
     let plan = plan(args, session).await?;
     session.progress.finish();

@@ -7,8 +7,8 @@ use crate::{
     settings::Settings,
 };
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed,
-    Identities, Run, State, Which, archive, choose, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Identities, Run, State, Which,
+    archive, choose, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -79,30 +79,19 @@ impl Session {
         Ok(read_with(spec, &among.keys))
     }
 
-    /// Brings interrupted restores to their end before anything new begins, and says so. Returns why one could not be.
-    pub(super) async fn heal_first(&self) -> Result<Option<CoreError>> {
+    /// Brings interrupted restores to their end before anything new begins, and says so. One that cannot be healed bars only its
+    /// own places: that is for the restore to say.
+    pub(super) async fn heal_first(&self) -> Result<()> {
         let dir = state_dir()?;
         if !dir.exists() {
-            return Ok(None);
+            return Ok(());
         }
-        let mut failed = None;
         for healed in heal(&dir, &[], &self.settings.registry, &self.context()).await? {
-            match &healed {
-                Healed::Kept { .. } | Healed::LeftAlone { unfinished: false, .. } => continue,
-                Healed::Failed { journal, error } => {
-                    let e = CoreError::new(ErrorKind::NotRolledBack, "restore", error).on(journal.display());
-                    failed = Some(e.hint("an earlier restore must be healed first: `backup heal`"));
-                }
-                _ => {}
+            if !matches!(healed, Healed::Kept { .. } | Healed::LeftAlone { unfinished: false, .. }) {
+                self.settings.output.warning(outcome(&healed));
             }
-            self.settings.output.warning(outcome(&healed));
         }
-        Ok(failed)
-    }
-
-    /// The same; a restore that could not be healed is in the way of every new one.
-    pub(super) async fn heal_or_refuse(&self) -> Result<()> {
-        self.heal_first().await?.map_or(Ok(()), |e| Err(e.into()))
+        Ok(())
     }
 }
 
@@ -127,7 +116,12 @@ pub(super) fn outcome(healed: &Healed) -> String {
         }
         Healed::Cleared { trace } => format!("removed {}, left by a restore that is over", trace.display()),
         Healed::Failed { journal, error } => {
-            format!("a restore could not be healed: {error} (its journal: {})", journal.display())
+            let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("a restore could not be healed: {error}{hint} (its journal: {})", journal.display())
+        }
+        Healed::NotOurs { error, .. } => {
+            let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+            format!("{error}{hint}")
         }
         _ => format!("{healed:?}"),
     }

@@ -2,11 +2,13 @@
 
 use super::{
     Confirmation, Plan, PreparedRestore, RestorePhase, application, blocking,
+    document::{Document, JournalTarget},
     draft::wanted,
     enter,
-    journal::{Document, Journal, JournalTarget},
+    in_the_way::not_in_the_way,
+    journal::Journal,
     plan::{HealthCheck, RestoreMember},
-    recover::{not_in_the_way, take_away},
+    recover::{take_away, within_reach},
 };
 use crate::{
     BackupId, BackupReader, ContainerEngine, Context, Difference, Error, ErrorKind, Event, Fact, Facts,
@@ -90,7 +92,7 @@ pub(super) async fn apply(
     still_wanted(cx)?;
 
     let document = document(&plan, &prepared);
-    let wanted = document.targets.iter().map(|t| (t.kind.clone(), t.place.clone())).collect::<Vec<_>>();
+    let wanted = document.places();
     let state_dir = prepared.options.state_dir.clone();
     blocking(move || not_in_the_way(&state_dir, &wanted)).await?;
     let journal = blocking(move || Journal::begin(document)).await?;
@@ -118,6 +120,7 @@ fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
         kind: m.kind.clone(),
         place: p.survey.place.clone(),
         undo: m.target.undo(),
+        done: false,
     };
     let targets = prepared.members.iter().zip(&plan.members).map(describe).collect();
     let mut homes: Vec<_> = prepared.members.iter().filter_map(|m| m.target.journal_home()).collect();
@@ -292,9 +295,11 @@ impl Restore<'_> {
         enter(&mut self.journal, RestorePhase::Settling).await?;
         let calm = self.cx.calm();
         for m in &mut self.members {
-            calmly("let the previous data go", m.target.settle(&calm))
-                .await
-                .map_err(|e| e.on(&m.component))?;
+            let settled = async {
+                within_reach(&self.journal, m.target.journal_home()).await?;
+                m.target.settle(&calm).await
+            };
+            calmly("let the previous data go", settled).await.map_err(|e| e.on(&m.component))?;
         }
         take_away(self.journal.clone(), self.cx).await
     }
@@ -322,7 +327,11 @@ impl Restore<'_> {
         }
         let mut first = None;
         for m in self.members.iter_mut().rev() {
-            if let Err(e) = calmly("revert the target", m.target.revert(&calm)).await {
+            let reverted = async {
+                within_reach(&self.journal, m.target.journal_home()).await?;
+                m.target.revert(&calm).await
+            };
+            if let Err(e) = calmly("revert the target", reverted).await {
                 cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
                 first.get_or_insert(e.on(&m.component));
             }

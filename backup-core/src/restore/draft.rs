@@ -1,7 +1,9 @@
 //! How a plan is found out: what is selected, what is at the targets, what a person must know, and the name of it all.
 
-use super::plan::{
-    Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, RestoreMember, RestoreOptions,
+use super::{
+    blocking,
+    in_the_way::{Replaced, inside},
+    plan::{Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, RestoreMember, RestoreOptions},
 };
 use crate::{
     BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Incoming, Refusal, Result, Selection, State,
@@ -26,15 +28,27 @@ pub(super) struct Picked {
 pub(super) async fn survey(
     reader: &Arc<dyn BackupReader>,
     members: &mut [RestoreMember],
-    accept: &[String],
+    options: &RestoreOptions,
     cx: &Context,
 ) -> Result<Vec<Survey>> {
+    let accept = &options.accept;
     let surveys = members.iter_mut().map(|m| async {
         let incoming = Incoming::new(reader.clone(), &m.component, m.selection.clone())?.accepting(accept);
         let survey = calmly("look at the target", m.target.survey(&incoming, cx)).await;
         survey.map_err(|e| e.on(&m.component))
     });
-    futures::future::join_all(surveys).await.into_iter().collect()
+    let surveys: Result<Vec<Survey>> = futures::future::join_all(surveys).await.into_iter().collect();
+    let mut surveys = surveys?;
+    let replaced = members
+        .iter()
+        .zip(&surveys)
+        .map(|(m, s)| s.local_path.clone().map(|path| Replaced { path, home: m.target.journal_home() }));
+    let (state_dir, replaced) = (options.state_dir.clone(), replaced.collect::<Vec<_>>());
+    let inside = blocking(move || inside(&state_dir, &replaced)).await?;
+    for (survey, refusals) in surveys.iter_mut().zip(inside) {
+        survey.refusals.extend(refusals);
+    }
+    Ok(surveys)
 }
 
 /// Components and selections. A target may be used by one thread at a time, so a shared borrow of it must not be held while

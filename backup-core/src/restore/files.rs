@@ -1,11 +1,12 @@
 //! Small durable files: replaced by rename, made durable with their folder, readable by the owner only.
 
+use super::trust;
 use crate::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::{
     ffi::OsString,
     fs::{self, File, TryLockError},
-    io::{self, Write},
+    io::{self, Read, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -21,13 +22,12 @@ pub(super) fn temporary(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// `None`: there is no such file.
+/// `None`: there is no such file. `Denied`: others may have written it.
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(failed("read the journal of a restore", path)(e)),
-    }
+    let Some(mut file) = trust::open(path)? else { return Ok(None) };
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed("read the journal of a restore", path))?;
+    Ok(Some(bytes))
 }
 
 /// Replaces a file; durable when it returns.
@@ -141,17 +141,16 @@ pub(super) enum Lock {
     Held,
     /// It has ended, and the lock is ours now.
     Taken(File),
-    /// There is none, or this user may not touch it.
+    /// There is none of this user's.
     Absent,
 }
 
 pub(super) fn lock_existing(path: &Path) -> Result<Lock> {
-    let file = match File::options().read(true).open(path) {
-        Ok(file) => file,
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
-            return Ok(Lock::Absent);
-        }
-        Err(e) => return Err(failed("lock the journal of a restore", path)(e)),
+    let file = match trust::open(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(Lock::Absent),
+        Err(e) if e.kind() == ErrorKind::Denied => return Ok(Lock::Absent),
+        Err(e) => return Err(e),
     };
     // A program that is being started has all open files of its parent, and with them its locks, until it runs: a lock that was
     // given back may be held for an instant yet.

@@ -2,135 +2,23 @@
 //!
 //! The journal lies beside the first local target (`journal.json` in its `Target::journal_home`), so that it is found by
 //! whoever looks at the data; a pointer in the state folder (`restores/<id>.json`) leads to it, and so does a pointer in the
-//! home of every other local target. Without a local target the journal itself lies in the state folder. Every file is
-//! replaced by rename and made durable before the act that it announces. While a run goes on it holds a lock on
-//! `restores/<id>.lock`, which the system takes from it however it ends.
+//! home of every other local target. Without a local target, or where a file system does not tell whose files are, the journal
+//! itself lies in the state folder. Every file is replaced by rename and made durable before the act that it announces. While a
+//! run goes on it holds a lock on `restores/<id>.lock`, which the system takes from it however it ends.
+//!
+//! Once the journal is saved all homes are there, and only its removal takes them away: one that is missing cannot be seen.
 
-use super::files::{self, make_private_dir};
-use crate::{BackupId, Error, ErrorKind, ProcessStamp, Result};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use super::{
+    document::{Document, Found, JOURNAL, PendingRestore, Pointer, RestorePhase, read},
+    files::{self, make_private_dir},
+    trust,
+};
+use crate::{Error, ErrorKind, ProcessStamp, Result};
 use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// Name of the journal, or of a pointer to it, in a home.
-pub(super) const JOURNAL: &str = "journal.json";
-
-/// Version of the journal that this program writes.
-const FORMAT: u32 = 1;
-
-/// How far a restore is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RestorePhase {
-    /// Shadows are being made and filled. Everything that is live is old.
-    Preparing,
-    /// Shadows are being swapped in. What is live may be old or new.
-    Publishing,
-    /// Everything that is live is new; the old data is kept.
-    Published,
-    /// The old state is being brought back.
-    Reverting,
-    /// The old data is being dropped.
-    Settling,
-}
-
-/// One target of a restore as the journal keeps it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JournalTarget {
-    /// Name of the component.
-    pub component: String,
-    /// `Backend::kind`.
-    pub kind: String,
-    /// Where, for people.
-    pub place: String,
-    /// `Target::undo`.
-    pub undo: Value,
-}
-
-/// A restore whose journal exists: it goes on, was interrupted, or can still be undone.
-#[derive(Clone, Debug, Serialize)]
-pub struct PendingRestore {
-    /// Its id.
-    pub id: BackupId,
-    /// Name of the module.
-    pub label: String,
-    /// The backup that was restored.
-    pub backup: BackupId,
-    /// How far it is.
-    pub phase: RestorePhase,
-    /// When it began.
-    pub started: Timestamp,
-    /// When it was published.
-    pub published: Option<Timestamp>,
-    /// Until when the old data is kept.
-    pub keep_until: Option<Timestamp>,
-    /// Its targets, in the order in which they are published.
-    pub targets: Vec<JournalTarget>,
-    /// Who runs it, or ran it.
-    pub process: ProcessStamp,
-    /// Where its journal is.
-    pub journal: PathBuf,
-    /// Whether its run goes on; `None`: it is another host's, and not known.
-    pub running: Option<bool>,
-}
-
-/// The journal as it is stored.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Document {
-    format: u32,
-    pub(super) id: BackupId,
-    pub(super) label: String,
-    pub(super) backup: BackupId,
-    pub(super) phase: RestorePhase,
-    pub(super) started: Timestamp,
-    #[serde(default)]
-    pub(super) published: Option<Timestamp>,
-    #[serde(default)]
-    pub(super) keep_until: Option<Timestamp>,
-    pub(super) process: ProcessStamp,
-    pub(super) targets: Vec<JournalTarget>,
-    /// Containers of the application.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) app: Vec<String>,
-    /// Those of them that this restore has stopped, or is about to: they are started again, whatever happens.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) stopped: Vec<String>,
-    /// Folders beside the local targets, the one with the journal first.
-    homes: Vec<PathBuf>,
-    /// `restores` in the state folder of the user who began it.
-    restores: PathBuf,
-}
-
-/// What stands where the journal is not.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Pointer {
-    pub(super) id: BackupId,
-    pub(super) journal: PathBuf,
-    /// Which homes were about to be made: those of a run that crashed before its journal was written.
-    pub(super) homes: Vec<PathBuf>,
-    /// The journal must be there. Before it is written and before it is removed this is false: then a missing journal means
-    /// that there is nothing to do, and otherwise that its place cannot be seen (not mounted).
-    pub(super) live: bool,
-    /// The journal is being removed: all is done, and what is still found in a home belongs to nobody.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) over: bool,
-}
-
-/// Either of them.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum Found {
-    Pointer(Pointer),
-    Journal(Box<Document>),
-}
 
 /// A journal that this process may write: it holds the lock.
 #[derive(Clone)]
@@ -140,49 +28,23 @@ pub(super) struct Journal {
     _lock: Option<Arc<File>>,
 }
 
-impl Document {
-    pub(super) fn new(
-        label: &str,
-        backup: BackupId,
-        targets: Vec<JournalTarget>,
-        homes: Vec<PathBuf>,
-        state_dir: &Path,
-    ) -> Self {
-        Document {
-            format: FORMAT,
-            id: BackupId::generate(),
-            label: label.to_owned(),
-            backup,
-            phase: RestorePhase::Preparing,
-            started: Timestamp::now(),
-            published: None,
-            keep_until: None,
-            process: ProcessStamp::current(),
-            targets,
-            app: Vec::new(),
-            stopped: Vec::new(),
-            homes,
-            restores: state_dir.join("restores"),
-        }
-    }
-
-    fn in_restores(&self, extension: &str) -> PathBuf {
-        self.restores.join(format!("{}.{extension}", self.id))
-    }
-}
-
 impl Journal {
     /// Makes the homes and the journal, phase `Preparing`. On an error nothing is left.
     pub(super) fn begin(document: Document) -> Result<Self> {
+        Self::begin_where(document, &is_ours_alone)
+    }
+
+    /// The journal goes into its first home if this says yes to all homes, else into the state folder.
+    fn begin_where(document: Document, may_hold_it: &dyn Fn(&Path) -> bool) -> Result<Self> {
         files::make_dirs(&document.restores)?;
         let path = match document.homes.first() {
             Some(home) => home.join(JOURNAL),
             None => document.in_restores("json"),
         };
         let lock = files::lock_new(&document.in_restores("lock"))?;
-        let journal = Journal { document, path, _lock: Some(Arc::new(lock)) };
+        let mut journal = Journal { document, path, _lock: Some(Arc::new(lock)) };
         let mut made = 0;
-        journal.begin_files(&mut made).inspect_err(|_| {
+        journal.begin_files(may_hold_it, &mut made).inspect_err(|_| {
             // Only what this run made: a home that was there belongs to another restore.
             for home in &journal.document.homes[..made] {
                 let _ = files::remove(&home.join(JOURNAL)).and_then(|()| files::remove_dir(home));
@@ -193,22 +55,56 @@ impl Journal {
         Ok(journal)
     }
 
-    fn begin_files(&self, made: &mut usize) -> Result<()> {
-        let homes = &self.document.homes;
+    fn begin_files(&mut self, may_hold_it: &dyn Fn(&Path) -> bool, made: &mut usize) -> Result<()> {
+        let homes = self.document.homes.clone();
         if homes.is_empty() {
             return self.save();
         }
         // The pointer first: a crash at any later point leaves nothing that cannot be found.
         self.point(false, false)?;
-        for home in homes {
+        for (i, home) in homes.iter().enumerate() {
             make_private_dir(home)?;
             *made += 1;
+            files::write(&home.join(JOURNAL), &self.pointer(i > 0, false))?;
         }
-        for home in &homes[1..] {
+        if homes.iter().all(|home| may_hold_it(home)) {
+            self.save()?;
+            return self.point(true, false);
+        }
+        self.path = self.document.in_restores("json");
+        for home in &homes {
             files::write(&home.join(JOURNAL), &self.pointer(true, false))?;
         }
-        self.save()?;
-        self.point(true, false)
+        self.save()
+    }
+
+    /// Whether it lies there because the file system of a home does not tell whose files are, or because there is no home.
+    fn is_in_state_folder(&self) -> bool {
+        !self.path.ends_with(JOURNAL)
+    }
+
+    /// That this home is there, and of this restore. Where it is not, nothing can be reverted or settled, whatever is said by a
+    /// target that finds nothing to do.
+    pub(super) fn reach(&self, home: &Path) -> Result<()> {
+        const WHAT: &str = "reach the old data of a restore";
+        let id = &self.document.id;
+        if !self.document.homes.iter().any(|h| h == home) {
+            return Err(Error::damaged(WHAT, "it is no folder of this restore").on(home.display()));
+        }
+        let file = home.join(JOURNAL);
+        let there = match self.is_in_state_folder() {
+            true => file.is_file(),
+            false => read(&file)?.is_some_and(|found| found.id() == id),
+        };
+        if there {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Target, WHAT, format!("its folder {} is not there", home.display())).hint(
+            format!(
+                "mount its file system, or give what is above it its old name again, then `backup heal`; \
+                 if it is gone for good: `backup heal --forget {id}`"
+            ),
+        ))
     }
 
     fn pointer(&self, live: bool, over: bool) -> Pointer {
@@ -219,6 +115,7 @@ impl Journal {
             homes: document.homes.clone(),
             live,
             over,
+            places: document.places(),
         }
     }
 
@@ -236,14 +133,27 @@ impl Journal {
         Ok(())
     }
 
+    /// What the phase asks for is done with this target.
+    pub(super) fn mark_done(&mut self, target: usize) -> Result<()> {
+        if let Some(target) = self.document.targets.get_mut(target) {
+            target.done = true;
+        }
+        self.save()
+    }
+
     fn save(&self) -> Result<()> {
         files::write(&self.path, &self.document)
     }
 
     /// All is reverted or settled: takes the journal away. What is found in a home beside it belongs to nobody any more; it
     /// is left and returned.
-    pub(super) fn remove(self) -> Result<Vec<PathBuf>> {
+    pub(super) fn remove(mut self) -> Result<Vec<PathBuf>> {
         let mut strange = Vec::new();
+        if self.document.targets.iter().any(|t| !t.done) {
+            // A crash in the midst of it must not make a home that is gone one that cannot be reached.
+            self.document.targets.iter_mut().for_each(|t| t.done = true);
+            self.save()?;
+        }
         let homes = &self.document.homes;
         if !homes.is_empty() && self.document.in_restores("json").exists() {
             self.point(false, true)?;
@@ -265,14 +175,11 @@ impl Journal {
 /// its pointer.
 pub(super) fn clear(pointer: &Pointer, pointer_path: &Path) -> Result<()> {
     for home in &pointer.homes {
-        let of_another = match read(&home.join(JOURNAL))? {
-            Some(Found::Journal(document)) => document.id != pointer.id,
-            Some(Found::Pointer(other)) => other.id != pointer.id,
-            None => false,
+        match read(&home.join(JOURNAL)) {
+            Ok(Some(found)) if *found.id() != pointer.id => continue,
+            Err(e) if e.kind() == ErrorKind::Denied => continue,
+            found => found?,
         };
-        if of_another {
-            continue;
-        }
         files::remove(&home.join(JOURNAL))?;
         if !files::remove_dir(home)? && !pointer.over {
             return Err(no_journal(home));
@@ -289,25 +196,9 @@ pub(super) fn no_journal(home: &Path) -> Error {
         .hint("it holds previous or restored data: look before removing it")
 }
 
-/// Reads a file of ours; `None`: there is none.
-pub(super) fn read(path: &Path) -> Result<Option<Found>> {
-    let Some(bytes) = files::read(path)? else { return Ok(None) };
-    let damaged = |why: &dyn std::fmt::Display| {
-        Error::damaged("read the journal of a restore", why).on(path.display()).hint(
-            "the folder beside it holds the previous or the restored data: look before removing anything",
-        )
-    };
-    let value: Value = serde_json::from_slice(&bytes).map_err(|e| damaged(&e))?;
-    let format = value.get("format").and_then(Value::as_u64);
-    if let Some(format) = format.filter(|f| *f != u64::from(FORMAT)) {
-        return Err(Error::new(
-            ErrorKind::Unsupported,
-            "read the journal of a restore",
-            format!("it has version {format}, this program knows {FORMAT}"),
-        )
-        .on(path.display()));
-    }
-    serde_json::from_value(value).map(Some).map_err(|e| damaged(&e))
+/// Whether what lies in this home is known to be this user's word when it is read again.
+fn is_ours_alone(home: &Path) -> bool {
+    matches!(trust::folder(home), Ok(true)) && matches!(trust::open(&home.join(JOURNAL)), Ok(Some(_)))
 }
 
 /// Takes a journal over, if its run does not go on. The second is `PendingRestore::running`: with `None` or `Some(true)` the
@@ -350,6 +241,7 @@ impl Journal {
             published: d.published,
             keep_until: d.keep_until,
             targets: d.targets,
+            homes: d.homes,
             process: d.process,
             journal: self.path.clone(),
             running,
@@ -360,6 +252,7 @@ impl Journal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{BackupId, JournalTarget, restore::document::Place};
 
     fn begun(dir: &Path) -> Journal {
         let homes = vec![dir.join("home")];
@@ -399,5 +292,90 @@ mod tests {
             assert_eq!(pointer_path.exists(), !over);
             assert_eq!(std::fs::read_to_string(home.join("found")).unwrap(), "mine");
         }
+    }
+
+    /// As on a file system that does not tell whose files are.
+    #[test]
+    fn where_a_home_could_be_anybodys_the_journal_lies_in_the_state_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let homes = vec![dir.path().join("one"), dir.path().join("two")];
+        let document =
+            Document::new("m", BackupId::generate(), Vec::new(), homes.clone(), &dir.path().join("state"));
+        let journal = Journal::begin_where(document, &|home| !home.ends_with("two")).unwrap();
+        assert_eq!(journal.path, journal.document.in_restores("json"));
+        let seen = journal.document.clone();
+        for home in &homes {
+            let Some(Found::Pointer(pointer)) = read(&home.join(JOURNAL)).unwrap() else { panic!("none") };
+            assert_eq!((&pointer.journal, pointer.live), (&journal.path, true));
+            journal.reach(home).unwrap();
+        }
+        std::fs::rename(&homes[1], dir.path().join("away")).unwrap();
+        let e = journal.reach(&homes[1]).unwrap_err();
+        assert!(e.hint_text().unwrap().contains("mount"), "{e}");
+        std::fs::rename(dir.path().join("away"), &homes[1]).unwrap();
+        drop(journal);
+        let path = seen.in_restores("json");
+        claim(&seen, path).unwrap().unwrap().0.remove().unwrap();
+        assert!(!homes[0].exists() && !homes[1].exists());
+        assert_eq!(std::fs::read_dir(&seen.restores).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_journal_that_was_copied_or_that_others_may_write_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = begun(dir.path());
+        let copy = dir.path().join("copy");
+        make_private_dir(&copy).unwrap();
+        std::fs::copy(&journal.path, copy.join(JOURNAL)).unwrap();
+        let e = read(&copy.join(JOURNAL)).err().unwrap();
+        assert!(e.to_string().contains("copy or was moved"), "{e}");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            std::fs::set_permissions(&journal.path, std::fs::Permissions::from_mode(0o606)).unwrap();
+            assert_eq!(read(&journal.path).err().unwrap().kind(), ErrorKind::Denied);
+        }
+    }
+
+    /// What was not known to earlier versions is not written where it says nothing, and need not be there.
+    #[test]
+    fn journals_and_pointers_of_earlier_versions_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = JournalTarget {
+            component: "c".into(),
+            kind: "files".into(),
+            place: "/data".into(),
+            undo: serde_json::Value::Null,
+            done: false,
+        };
+        let (id, homes) = (BackupId::generate(), vec![dir.path().join("home")]);
+        let journal =
+            Journal::begin(Document::new("m", id, vec![target], homes, &dir.path().join("state"))).unwrap();
+        let json = |path: &Path| -> serde_json::Value {
+            serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        };
+        assert!(json(&journal.path)["targets"][0].get("done").is_none());
+        let path = journal.document.in_restores("json");
+        let mut pointer = json(&path);
+        assert_eq!(pointer["places"][0]["place"], "/data");
+        pointer.as_object_mut().unwrap().remove("places");
+        std::fs::write(&path, pointer.to_string()).unwrap();
+        let Some(Found::Pointer(pointer)) = read(&path).unwrap() else { panic!("it is not read") };
+        assert!(pointer.live && pointer.places.is_empty());
+    }
+
+    #[test]
+    fn places_meet_where_one_is_inside_the_other() {
+        let place = |place: &str| Place { kind: "files".into(), place: place.into() };
+        for (a, b, meet) in [
+            ("/a/b", "/a/b", true),
+            ("/a", "/a/b", true),
+            ("/a/b", "/a", true),
+            ("/a/b", "/a/bc", false),
+            ("db://h/a", "db://h/a/b", false),
+        ] {
+            assert_eq!(place(a).meets(&place(b)), meet, "{a} {b}");
+        }
+        assert!(!place("/a").meets(&Place { kind: "other".into(), place: "/a".into() }));
     }
 }

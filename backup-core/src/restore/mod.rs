@@ -2,16 +2,22 @@
 
 mod application;
 mod apply;
+mod discover;
+mod document;
 mod draft;
 mod files;
+mod forget;
 mod health;
+mod in_the_way;
 mod journal;
 mod plan;
 mod recover;
+mod trust;
 
 pub use apply::{RestoreReport, RestoredComponent, met_damage};
+pub use document::{JournalTarget, PendingRestore, RestorePhase};
+pub use forget::{ForgottenRestore, forget_restore};
 pub use health::UrlHealth;
-pub use journal::{JournalTarget, PendingRestore, RestorePhase};
 pub use plan::{
     Confirmation, HealthCheck, Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore,
     RestoreMember, RestoreOptions, plan_restore,

@@ -318,7 +318,7 @@ impl PreparedRestore {
 
     /// Looks at the targets again.
     pub(super) async fn draft(&mut self, cx: &Context) -> Result<Plan> {
-        let surveys = survey(&self.reader, &mut self.members, &self.options.accept, cx).await?;
+        let surveys = survey(&self.reader, &mut self.members, &self.options, cx).await?;
         Ok(draft(&*self.reader, &self.members, &self.picked, surveys, &self.options))
     }
 }
@@ -341,7 +341,7 @@ pub async fn plan_restore(
     running(&*options.containers, &options.app).await?;
     sound(&*reader, cx).await?;
     let mut picked = pick(&*reader, &wanted(&members), cx).await?;
-    let surveys = survey(&reader, &mut members, &options.accept, cx).await?;
+    let surveys = survey(&reader, &mut members, &options, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {
         if surveys[..i].iter().any(|other| other.place == survey.place) {
             return Err(wrong("two components cannot be restored to one place".to_owned()).on(&survey.place));

@@ -1,23 +1,22 @@
 //! Brings restores that were interrupted to an end, and undoes or settles those that were not.
 
 use super::{
-    application, blocking, enter,
-    files::{self, temporary},
-    journal::{self, Document, Found, JOURNAL, Journal, Pointer, claim},
+    application, blocking,
+    discover::{Trace, clear, discover},
+    document::{self, Document, Found},
+    enter,
+    journal::{Journal, claim},
 };
 use crate::{
-    BackupId, ContainerEngine, Context, Error, ErrorKind, NoContainers, PendingRestore, RestorePhase, Result,
-    Severity, Target, pipeline::calmly,
+    BackupId, ContainerEngine, Context, Error, ErrorKind, JournalTarget, NoContainers, PendingRestore,
+    RestorePhase, Result, Severity, Target, pipeline::calmly,
 };
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
 use std::{
-    collections::HashSet,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
 /// What is needed to end a restore that another process has begun.
@@ -39,9 +38,6 @@ impl<F: Fn(&str, Value) -> Result<Box<dyn Target>> + Sync> Recovery for F {
 
 /// It, as the calls below take it.
 pub type Recover<'a> = &'a dyn Recovery;
-
-/// An empty home whose run is not known may be one that a live run has just made.
-const EMPTY_HOME_IS_LEFT_ALONE: Duration = Duration::from_secs(60);
 
 /// What was done with a restore that was found.
 #[derive(Clone, Debug, Serialize)]
@@ -88,6 +84,13 @@ pub enum Healed {
         /// What was removed.
         trace: PathBuf,
     },
+    /// Nothing was done: others may have written it, and what it says would be done with the rights of this user.
+    NotOurs {
+        /// What was found.
+        journal: PathBuf,
+        /// Whose it is.
+        error: Error,
+    },
     /// It could not be healed; its journal stays.
     Failed {
         /// Its journal, or its folder.
@@ -107,7 +110,7 @@ pub fn pending(state_dir: &Path, homes: &[PathBuf]) -> Result<Vec<PendingRestore
             Trace::Journal(document, path) => {
                 list.extend(claim(&document, path)?.map(|(journal, running)| journal.pending(running)));
             }
-            Trace::Bad(_, e) => bad = bad.or(Some(e)),
+            Trace::Bad(_, e) | Trace::Lost(_, _, e) | Trace::NotOurs(_, e) => bad = bad.or(Some(e)),
             Trace::Nothing(..) | Trace::EmptyHome(_) | Trace::Stray(_) => {}
         }
     }
@@ -137,7 +140,8 @@ pub async fn heal_restores(
         let place = trace.place().to_owned();
         let outcome = match trace {
             Trace::Journal(document, path) => heal_one(*document, path, recover, now, cx).await,
-            Trace::Bad(_, e) => Err(e),
+            Trace::Bad(_, e) | Trace::Lost(_, _, e) => Err(e),
+            Trace::NotOurs(journal, error) => Ok(Some(Healed::NotOurs { journal, error })),
             remains => clear(remains).await,
         };
         match outcome {
@@ -171,7 +175,10 @@ async fn heal_one(
     }
     match (journal.document.phase, journal.document.keep_until) {
         (RestorePhase::Published, Some(until)) if now < until => Ok(Some(Healed::Kept { id, label, until })),
-        (RestorePhase::Published | RestorePhase::Settling, _) => {
+        (phase @ (RestorePhase::Published | RestorePhase::Settling), _) => {
+            if phase == RestorePhase::Published {
+                all_within_reach(&journal, recover).await?;
+            }
             finish(journal, RestorePhase::Settling, recover, cx).await?;
             Ok(Some(Healed::Settled { id, label }))
         }
@@ -192,6 +199,7 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     }
     if journal.document.phase == RestorePhase::Published {
         // A refusal must leave it as it is: entered, an undo is brought to its end by the next `heal`, whatever is there then.
+        all_within_reach(&journal, recover).await?;
         for t in &journal.document.targets {
             let mut target = recover.target(&t.kind, t.undo.clone())?;
             let may = target.check_revert(cx).await;
@@ -214,13 +222,16 @@ pub async fn settle_restore(restore: &PendingRestore, recover: Recover<'_>, cx: 
             Error::new(ErrorKind::Refused, "settle a restore", "it was interrupted before it took effect");
         return Err(e.on(&restore.id).hint("heal brings the previous data back"));
     }
+    if journal.document.phase == RestorePhase::Published {
+        all_within_reach(&journal, recover).await?;
+    }
     finish(journal, RestorePhase::Settling, recover, cx).await
 }
 
 async fn take_over(restore: &PendingRestore, what: &'static str) -> Result<Journal> {
     let (path, id) = (restore.journal.clone(), restore.id.clone());
     blocking(move || {
-        let claimed = match journal::read(&path)? {
+        let claimed = match document::read(&path)? {
             Some(Found::Journal(document)) if document.id == id => claim(&document, path)?,
             _ => None,
         };
@@ -236,39 +247,45 @@ async fn take_over(restore: &PendingRestore, what: &'static str) -> Result<Journ
     .await
 }
 
-/// Refuses what would be restored to a place at which an earlier restore is not over: its revert would take the new data for
-/// its own.
-pub(super) fn not_in_the_way(state_dir: &Path, wanted: &[(String, String)]) -> Result<()> {
-    for trace in discover(state_dir, &[])? {
-        let Trace::Journal(seen, path) = trace else { continue };
-        let same = |t: &&journal::JournalTarget| {
-            wanted.iter().any(|(kind, place)| *kind == t.kind && *place == t.place)
-        };
-        let Some(target) = seen.targets.iter().find(same) else { continue };
-        let Some((journal, running)) = claim(&seen, path)? else { continue };
-        let document = &journal.document;
-        if matches!(document.phase, RestorePhase::Published | RestorePhase::Settling) {
-            continue;
-        }
-        let (kind, hint) = match running {
-            Some(true) => (ErrorKind::AlreadyRunning, "wait for its end".to_owned()),
-            _ => (
-                ErrorKind::NotRolledBack,
-                format!("heal ends it; if that cannot be: `backup restore --undo {}`", document.id),
-            ),
-        };
-        let message = format!("an earlier restore, {} by {}, is not over", document.id, document.process);
-        return Err(Error::new(kind, "restore", message).on(&target.place).hint(hint));
+/// That nothing which is to be reverted or settled lies where it cannot be seen.
+pub(super) async fn all_within_reach(journal: &Journal, recover: Recover<'_>) -> Result<()> {
+    for t in journal.document.targets.iter().filter(|t| !t.done) {
+        let target = recover.target(&t.kind, t.undo.clone())?;
+        within_reach(journal, target.journal_home()).await.map_err(|e| e.on(of(t)))?;
     }
     Ok(())
 }
 
+/// The same for one target, whose home this is.
+pub(super) async fn within_reach(journal: &Journal, home: Option<PathBuf>) -> Result<()> {
+    let Some(home) = home else { return Ok(()) };
+    let journal = journal.clone();
+    blocking(move || journal.reach(&home)).await
+}
+
+fn of(target: &JournalTarget) -> String {
+    format!("{} at {}", target.component, target.place)
+}
+
 /// Reverts or settles every target, then takes the journal away. Not cancelled half-way: what is begun here is the way out.
 async fn finish(mut journal: Journal, phase: RestorePhase, recover: Recover<'_>, cx: &Context) -> Result<()> {
-    enter(&mut journal, phase).await?;
+    match end_targets(&mut journal, phase, recover, cx).await?.into_iter().next() {
+        Some(e) => Err(e),
+        None => take_away(journal, cx).await,
+    }
+}
+
+/// Reverts or settles every target that is not done. What went wrong with some of them keeps none of the others from it.
+pub(super) async fn end_targets(
+    journal: &mut Journal,
+    phase: RestorePhase,
+    recover: Recover<'_>,
+    cx: &Context,
+) -> Result<Vec<Error>> {
+    enter(journal, phase).await?;
     let calm = cx.calm();
-    let mut first = None;
-    let mut targets = journal.document.targets.clone();
+    let mut failures = Vec::new();
+    let mut targets: Vec<_> = journal.document.targets.clone().into_iter().enumerate().collect();
     let (containers, stopped) = (recover.containers(), journal.document.stopped.clone());
     if phase == RestorePhase::Reverting {
         targets.reverse();
@@ -281,25 +298,25 @@ async fn finish(mut journal: Journal, phase: RestorePhase, recover: Recover<'_>,
             );
         }
     }
-    for t in targets {
+    for (i, t) in targets.into_iter().filter(|(_, t)| !t.done) {
         let done = calmly("heal a target", async {
             let mut target = recover.target(&t.kind, t.undo.clone())?;
+            within_reach(journal, target.journal_home()).await?;
             match phase {
                 RestorePhase::Settling => target.settle(&calm).await,
                 _ => target.revert(&calm).await,
             }
         });
-        if let Err(e) = done.await {
-            first.get_or_insert(e.on(format!("{} at {}", t.component, t.place)));
+        match done.await {
+            Ok(()) => {
+                let mut next = journal.clone();
+                *journal = blocking(move || next.mark_done(i).map(|()| next)).await?;
+            }
+            Err(e) => failures.push(e.on(of(&t))),
         }
     }
-    if let Err(e) = application::start(&*containers, &stopped).await {
-        first.get_or_insert(e);
-    }
-    match first {
-        Some(e) => Err(e),
-        None => take_away(journal, cx).await,
-    }
+    failures.extend(application::start(&*containers, &stopped).await.err());
+    Ok(failures)
 }
 
 /// Removes the journal of a restore that is over.
@@ -309,144 +326,4 @@ pub(super) async fn take_away(journal: Journal, cx: &Context) -> Result<()> {
         cx.note(Severity::Warning, "", folder.display().to_string(), text);
     }
     Ok(())
-}
-
-/// What restores have left on disk.
-enum Trace {
-    /// A journal.
-    Journal(Box<Document>, PathBuf),
-    /// A pointer to a journal that was not written yet, or is removed already.
-    Nothing(Pointer, PathBuf),
-    /// A home in which there is nothing, of a run that is not known.
-    EmptyHome(PathBuf),
-    /// A lock or temporary file without a journal.
-    Stray(PathBuf),
-    /// Something that cannot be understood.
-    Bad(PathBuf, Error),
-}
-
-impl Trace {
-    fn place(&self) -> &Path {
-        match self {
-            Trace::Journal(_, p)
-            | Trace::Nothing(_, p)
-            | Trace::EmptyHome(p)
-            | Trace::Stray(p)
-            | Trace::Bad(p, _) => p,
-        }
-    }
-}
-
-fn discover(state_dir: &Path, homes: &[PathBuf]) -> Result<Vec<Trace>> {
-    let mut traces = Vec::new();
-    for path in list(&state_dir.join("restores"))? {
-        match path.extension().and_then(|e| e.to_str()) {
-            Some("json") => traces.push(follow(&path).unwrap_or_else(|e| Trace::Bad(path, e))),
-            Some("lock") if !path.with_extension("json").exists() => traces.push(Trace::Stray(path)),
-            _ => {}
-        }
-    }
-    for home in homes {
-        if home.is_dir() && !traces.iter().any(|t| t.concerns(home)) {
-            traces.push(look_into(home).unwrap_or_else(|e| Trace::Bad(home.clone(), e)));
-        }
-    }
-    let mut seen = HashSet::new();
-    traces.retain(|t| match t {
-        Trace::Journal(document, _) => seen.insert(document.id.clone()),
-        _ => true,
-    });
-    Ok(traces)
-}
-
-impl Trace {
-    /// Whether it will take care of this home.
-    fn concerns(&self, home: &Path) -> bool {
-        match self {
-            Trace::Nothing(pointer, _) => pointer.homes.iter().any(|h| h == home),
-            _ => false,
-        }
-    }
-}
-
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |e| Error::io(ErrorKind::Source, "look for restores", e).on(folder.display());
-    match fs::read_dir(folder) {
-        Ok(entries) => {
-            let mut paths =
-                entries.map(|e| e.map(|e| e.path())).collect::<std::io::Result<Vec<_>>>().map_err(failed)?;
-            paths.sort();
-            Ok(paths)
-        }
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-        Err(e) => Err(failed(e)),
-    }
-}
-
-/// From a file to the journal.
-fn follow(path: &Path) -> Result<Trace> {
-    let pointer = match journal::read(path)? {
-        None => return Ok(Trace::Stray(path.to_owned())),
-        Some(Found::Journal(document)) => return Ok(Trace::Journal(document, path.to_owned())),
-        Some(Found::Pointer(pointer)) => pointer,
-    };
-    match journal::read(&pointer.journal)? {
-        Some(Found::Journal(document)) if document.id == pointer.id => {
-            Ok(Trace::Journal(document, pointer.journal))
-        }
-        _ if pointer.live => {
-            let message = format!("its journal {} is not there", pointer.journal.display());
-            Err(Error::new(ErrorKind::NotFound, "find a restore", message)
-                .on(path.display())
-                .hint("is its file system mounted?"))
-        }
-        _ => Ok(Trace::Nothing(pointer, path.to_owned())),
-    }
-}
-
-fn look_into(home: &Path) -> Result<Trace> {
-    let path = home.join(JOURNAL);
-    if path.exists() {
-        return follow(&path);
-    }
-    let ours = temporary(&path);
-    match list(home)?.iter().all(|p| *p == ours) {
-        true => Ok(Trace::EmptyHome(home.to_owned())),
-        false => Err(journal::no_journal(home)),
-    }
-}
-
-async fn clear(trace: Trace) -> Result<Option<Healed>> {
-    blocking(move || match trace {
-        Trace::Nothing(pointer, path) => {
-            let in_a_home = pointer.homes.iter().any(|h| path.starts_with(h));
-            // Its run may be about to write the journal.
-            match files::lock_existing(&path.with_extension("lock"))? {
-                files::Lock::Held => return Ok(None),
-                _ if in_a_home => return Ok(None),
-                _ => {}
-            }
-            journal::clear(&pointer, &path)?;
-            Ok(Some(Healed::Cleared { trace: path }))
-        }
-        Trace::EmptyHome(home) => {
-            let modified = fs::metadata(&home).and_then(|m| m.modified()).unwrap_or(SystemTime::now());
-            if modified.elapsed().unwrap_or_default() < EMPTY_HOME_IS_LEFT_ALONE {
-                return Ok(None);
-            }
-            files::remove(&home.join(JOURNAL))?;
-            files::remove_dir(&home)?;
-            Ok(Some(Healed::Cleared { trace: home }))
-        }
-        Trace::Stray(path) => {
-            if matches!(files::lock_existing(&path)?, files::Lock::Held) {
-                return Ok(None);
-            }
-            files::remove(&path.with_extension("json"))?;
-            files::remove(&path)?;
-            Ok(Some(Healed::Cleared { trace: path }))
-        }
-        Trace::Journal(..) | Trace::Bad(..) => Ok(None),
-    })
-    .await
 }

@@ -29,8 +29,6 @@ pub async fn scene() -> Scene {
     Scene { dir, archive, backup, cx: Context::default() }
 }
 
-pub type Options = fn(&mut RestoreOptions);
-
 impl Scene {
     pub fn place(&self, name: &str) -> PathBuf {
         self.dir.path().join("data").join(name)
@@ -52,7 +50,11 @@ impl Scene {
         self.targets().into_iter().map(|t| t.home).collect()
     }
 
-    pub async fn plan(&self, targets: Vec<FileTarget>, change: Options) -> Result<PreparedRestore> {
+    pub async fn plan(
+        &self,
+        targets: Vec<FileTarget>,
+        change: impl FnOnce(&mut RestoreOptions),
+    ) -> Result<PreparedRestore> {
         let reader = self.archive.open(&self.backup, &self.cx).await?;
         self.plan_from(reader, targets, change).await
     }
@@ -61,7 +63,7 @@ impl Scene {
         &self,
         reader: Arc<dyn BackupReader>,
         targets: Vec<FileTarget>,
-        change: Options,
+        change: impl FnOnce(&mut RestoreOptions),
     ) -> Result<PreparedRestore> {
         let mut options = RestoreOptions::new(self.state(), "shop");
         change(&mut options);
@@ -75,7 +77,11 @@ impl Scene {
         plan_restore(reader, targets.into_iter().map(member).collect(), options, &self.cx).await
     }
 
-    pub async fn restore(&self, targets: Vec<FileTarget>, change: Options) -> Result<RestoreReport> {
+    pub async fn restore(
+        &self,
+        targets: Vec<FileTarget>,
+        change: impl FnOnce(&mut RestoreOptions),
+    ) -> Result<RestoreReport> {
         let prepared = self.plan(targets, change).await?;
         let consent = Confirmation::of(prepared.plan().id().clone());
         prepared.apply(Some(consent), &self.cx).await
