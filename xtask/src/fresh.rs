@@ -16,10 +16,12 @@ use crate::{Failure, Outcome, prerequisites};
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// Mounts are made in a namespace of their own, which ends with the command: nothing stays mounted, however
-/// it ends.
+/// it ends. The root becomes a mount of its own, because Docker, which the second command starts inside, remounts
+/// what it finds there.
 const ENTER: &str = r#"
 set -eu
 root=$1; shift
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount --rbind /sys "$root/sys"
