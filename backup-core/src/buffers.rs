@@ -2,7 +2,10 @@
 //! a restore took twice the memory that it held.
 
 use bytes::Bytes;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 /// Buffers that nobody needs at the moment. A clone shares them.
 #[derive(Clone)]
@@ -11,12 +14,14 @@ pub(crate) struct Buffers(Arc<Idle>);
 struct Idle {
     buffers: Mutex<Vec<Vec<u8>>>,
     most: usize,
+    /// Bytes that are lent.
+    lent: AtomicU64,
 }
 
 impl Buffers {
     /// Keeps at most so many; further ones are freed.
     pub(crate) fn new(most: usize) -> Self {
-        Buffers(Arc::new(Idle { buffers: Mutex::default(), most }))
+        Buffers(Arc::new(Idle { buffers: Mutex::default(), most, lent: AtomicU64::default() }))
     }
 
     /// One of them, or a new one. Length and content are what its last user left.
@@ -26,7 +31,13 @@ impl Buffers {
 
     /// The content as bytes; the buffer comes back when the last of them is dropped.
     pub(crate) fn lend(&self, bytes: Vec<u8>) -> Bytes {
+        self.0.lent.fetch_add(bytes.len() as u64, Relaxed);
         Bytes::from_owner(Lent { bytes, home: self.clone() })
+    }
+
+    /// Bytes that are lent and not back yet.
+    pub(crate) fn lent(&self) -> u64 {
+        self.0.lent.load(Relaxed)
     }
 
     /// For the next one who takes.
@@ -51,6 +62,7 @@ impl AsRef<[u8]> for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
+        self.home.0.lent.fetch_sub(self.bytes.len() as u64, Relaxed);
         self.home.give_back(std::mem::take(&mut self.bytes));
     }
 }
@@ -65,8 +77,9 @@ mod tests {
         let lent = buffers.lend(vec![7; 100]);
         let part = lent.slice(10..20);
         drop(lent);
-        assert_eq!(buffers.take().capacity(), 0);
+        assert_eq!((buffers.take().capacity(), buffers.lent()), (0, 100));
         drop(part);
+        assert_eq!(buffers.lent(), 0);
         assert_eq!(buffers.take(), vec![7; 100]);
     }
 

@@ -14,6 +14,7 @@ pub(crate) mod write_out;
 use crate::{
     config::FilesConfig,
     source::blocking,
+    sqlite::{is_log, side_files},
     system::{self, Kind},
     target::place::{FOUND, Place},
     target::publish::{Publisher, Steps},
@@ -183,8 +184,8 @@ impl Target for FilesTarget {
         let gone = || Err(io::Error::other("what was restored is gone: its folder was moved or removed"));
         let publish = move |publisher: &Publisher| match publisher.has_shadow()? {
             false if must_be_there => gone(),
-            _ if merge => publisher.publish().and_then(|()| publisher.keep_late()),
-            _ => publisher.publish(),
+            _ if merge => publisher.publish(replaces).and_then(|()| publisher.keep_late()),
+            _ => publisher.publish(replaces),
         };
         self.work(cx, "put the restored files in place", gone, publish).await
     }
@@ -270,6 +271,12 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
             format!("umount {at}"),
         )
     });
+    let stray = stray_log(place, stat.is_some()).map_err(failed)?.map(|log| {
+        Refusal::new(
+            format!("{log} stands beside it, and SQLite would apply it to a database that it is not of"),
+            format!("move {log} away"),
+        )
+    });
     let merges = merge && stat.is_some_and(|stat| stat.kind == Kind::Directory);
     if merges {
         notes.push(
@@ -299,10 +306,27 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         free_entries: (space.inodes > 0).then_some(space.free_inodes),
         publish: publish.to_owned(),
         notes,
-        refusals: mounted.collect(),
+        refusals: mounted.chain(stray).collect(),
         merges,
         local_path: Some(place.real_path().map_err(failed)?),
     })
+}
+
+/// A log of SQLite whose database is not there.
+fn stray_log(place: &Place, database: bool) -> io::Result<Option<String>> {
+    use std::io::Read;
+    let name = place.target.file_name().unwrap_or_default();
+    for log in side_files(name).map(|name| place.target.with_file_name(name)) {
+        if database || !std::fs::symlink_metadata(&log).is_ok_and(|found| found.is_file()) {
+            continue;
+        }
+        let mut begin = Vec::new();
+        system::open_for_reading(&log)?.take(64).read_to_end(&mut begin)?;
+        if is_log(&begin) {
+            return Ok(Some(log.display().to_string()));
+        }
+    }
+    Ok(None)
 }
 
 /// What there is, for people.

@@ -21,6 +21,9 @@ use std::{
 const KEPT: u64 = 24 << 20;
 /// Frames decompressed ahead of a reader that goes through all of them.
 const AHEAD: usize = 2;
+/// None are decompressed ahead while more than this is in memory: parts of frames that wait to be written keep the whole of them,
+/// and whoever writes so slowly needs no more ahead.
+const ENOUGH: u64 = 32 << 20;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
 /// A table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
@@ -289,6 +292,9 @@ impl Frames {
         if let Some(seat) = seat {
             seat.come_to(index).await;
             for next in index + 1..(index + 1 + AHEAD).min(self.table.count()) {
+                if self.buffers.lent() >= ENOUGH {
+                    break;
+                }
                 drop(self.slot(next));
             }
         }

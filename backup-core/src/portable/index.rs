@@ -124,8 +124,23 @@ fn bad(text: impl std::fmt::Display) -> Error {
     Error::damaged("read a line of the index", text)
 }
 
-fn digest(json: &[u8]) -> String {
-    hex::encode(&Sha256::digest(json)[..8])
+/// Of the 32 bytes of a sha256, the first that a line ends with.
+const DIGEST_BYTES: usize = 8;
+
+fn digest(json: &[u8]) -> [u8; 2 * DIGEST_BYTES] {
+    let sha256: Sha = Sha256::digest(json).into();
+    let mut first = [0; DIGEST_BYTES];
+    first.copy_from_slice(&sha256[..DIGEST_BYTES]);
+    digits(&first)
+}
+
+/// Hexadecimal digits, without a text of their own in memory: there are three numbers to write for every file.
+fn digits<const BYTES: usize, const DIGITS: usize>(bytes: &[u8; BYTES]) -> [u8; DIGITS] {
+    const { assert!(DIGITS == 2 * BYTES) }
+    let mut digits = [0; DIGITS];
+    // Fails for other lengths only.
+    let _ = hex::encode_to_slice(bytes, &mut digits);
+    digits
 }
 
 impl Line {
@@ -135,6 +150,7 @@ impl Line {
         let (p, pb) = split_text(&e.path);
         let (l, lb) = e.link.as_deref().map_or((None, None), split_text);
         let posix = e.posix.as_ref();
+        let sha256: Option<[u8; 64]> = self.sha256.as_ref().map(digits);
         let wire = Wire {
             c: self.component,
             p,
@@ -142,7 +158,7 @@ impl Line {
             k: e.kind,
             s: e.stage,
             n: e.size,
-            h: self.sha256.map(|h| hex::encode(h).into()),
+            h: sha256.as_ref().map(|digits| String::from_utf8_lossy(digits)),
             a: posix.map(|a| (a.mode, a.uid, a.gid, a.mtime.0, a.mtime.1)),
             x: posix.map_or_else(Vec::new, |a| {
                 a.xattrs.iter().map(|(k, v)| (BASE64.encode(k), BASE64.encode(v))).collect()
@@ -162,7 +178,7 @@ impl Line {
         let digest = digest(&out[begin..]);
         out.pop();
         out.extend_from_slice(b",\"d\":\"");
-        out.extend_from_slice(digest.as_bytes());
+        out.extend_from_slice(&digest);
         out.extend_from_slice(b"\"}\n");
     }
 
@@ -173,7 +189,8 @@ impl Line {
         let mut json = Vec::with_capacity(cut + 1);
         json.extend_from_slice(body);
         json.push(b'}');
-        if tail != format!(",\"d\":\"{}\"}}", digest(&json)).as_bytes() {
+        let told = tail.strip_prefix(b",\"d\":\"").and_then(|rest| rest.strip_suffix(b"\"}"));
+        if told != Some(digest(&json).as_slice()) {
             return Err(bad("its digest is wrong"));
         }
         if !json_bound::at_most(json_bound::LINE_VALUES, &json) {
@@ -212,12 +229,11 @@ impl Line {
         }
         let sha256 = match w.h {
             None => None,
-            Some(h) => Some(
-                hex::decode(&*h)
-                    .ok()
-                    .and_then(|h| h.try_into().ok())
-                    .ok_or_else(|| bad("a digest").on(&show))?,
-            ),
+            Some(digits) => {
+                let mut sha256 = Sha::default();
+                hex::decode_to_slice(&*digits, &mut sha256).map_err(|_| bad("a digest").on(&show))?;
+                Some(sha256)
+            }
         };
         let mut places = Vec::with_capacity(w.at.len());
         for (header, skip, length) in w.at {
@@ -264,7 +280,8 @@ pub(super) fn encode_sum(name: &[u8], sha256: &Sha, out: &mut Vec<u8>) {
     if escaped {
         out.push(b'\\');
     }
-    out.extend_from_slice(hex::encode(sha256).as_bytes());
+    let digits: [u8; 64] = digits(sha256);
+    out.extend_from_slice(&digits);
     out.extend_from_slice(b"  ");
     for b in name {
         match b {

@@ -124,18 +124,15 @@ impl ArchiveSource {
         line.component == self.number && line.discarded.is_none()
     }
 
-    /// Live lines of the selection. A hard link to a file that is not selected becomes that file.
+    /// Live lines of the selection. What is not selected itself, but has selected names, comes under the first of them.
     fn selected(&self, mut around: Around) -> Pin<Box<dyn Stream<Item = Result<Line>> + Send>> {
         let me = self.clone();
         let lines = self.archive.lines().filter_map(move |line| {
             let kept = match line {
                 Err(e) => Some(Err(e)),
                 Ok(line) if !me.is_ours(&line) => None,
-                Ok(line) if me.selection.covers(&line.entry.path) => Some(Ok(around.instead(line))),
-                Ok(line) if line.entry.kind == Kind::Directory && around.is_above(&line.entry.path) => {
-                    Some(Ok(line))
-                }
-                Ok(_) => None,
+                Ok(line) if me.selection.covers(&line.entry.path) => around.selected(line).map(Ok),
+                Ok(line) => around.not_selected(line).map(Ok),
             };
             std::future::ready(kept)
         });
@@ -148,7 +145,6 @@ impl ArchiveSource {
         if self.selection.is_all() {
             return Ok(around);
         }
-        let mut wanted = HashSet::new();
         let mut lines = std::pin::pin!(self.archive.lines());
         while let Some(line) = lines.next().await {
             let line = line?;
@@ -157,20 +153,10 @@ impl ArchiveSource {
             }
             around.add_above(&line.entry.path);
             if line.entry.kind == Kind::HardLink
-                && let Some(target) = &line.entry.link
-                && !self.selection.covers(target)
+                && let Some(target) = line.entry.link
+                && !self.selection.covers(&target)
             {
-                wanted.insert(target.clone());
-            }
-        }
-        if wanted.is_empty() {
-            return Ok(around);
-        }
-        let mut lines = std::pin::pin!(self.archive.lines());
-        while let Some(line) = lines.next().await {
-            let line = line?;
-            if self.is_ours(&line) && line.entry.kind == Kind::File && wanted.contains(&line.entry.path) {
-                around.outside.insert(line.entry.path.clone(), Outside { file: line, first: None });
+                around.outside.entry(target).or_insert(Outside { first: line.entry.path, came: false });
             }
         }
         Ok(around)
@@ -180,7 +166,7 @@ impl ArchiveSource {
 /// What a selection needs besides what it covers.
 #[derive(Default)]
 struct Around {
-    /// Files that are not selected, but that selected hard links are names of.
+    /// By its path, what is not selected, but has selected names.
     outside: HashMap<Bytes, Outside>,
     /// Directories above what is selected, by the hashes of their paths.
     above: HashSet<u64>,
@@ -204,31 +190,34 @@ impl Around {
         self.above.contains(&self.hasher.hash_one(path))
     }
 
-    fn instead(&mut self, line: Line) -> Line {
-        let target = line.entry.link.clone().unwrap_or_default();
-        if line.entry.kind != Kind::HardLink {
-            return line;
-        }
-        match self.outside.get_mut(&target) {
-            None => line,
-            Some(Outside { first: Some(first), .. }) => {
-                Line { entry: Entry { link: Some(first.clone()), ..line.entry }, ..line }
-            }
-            Some(Outside { file, first }) => {
-                *first = Some(line.entry.path.clone());
-                let mut file = file.clone();
-                file.entry.path = line.entry.path;
-                file.entry.stage = line.entry.stage;
-                file
+    /// Of what is outside the first name is there already when its links come, in their later stage, and the others are links to
+    /// that.
+    fn selected(&self, line: Line) -> Option<Line> {
+        let target = line.entry.link.as_ref().filter(|_| line.entry.kind == Kind::HardLink);
+        match target.and_then(|target| self.outside.get(target)) {
+            // Selected, too; or lost in the backup: whoever makes the link tells that.
+            None | Some(Outside { came: false, .. }) => Some(line),
+            Some(Outside { first, .. }) if *first == line.entry.path => None,
+            Some(Outside { first, .. }) => {
+                Some(Line { entry: Entry { link: Some(first.clone()), ..line.entry }, ..line })
             }
         }
+    }
+
+    fn not_selected(&mut self, line: Line) -> Option<Line> {
+        if line.entry.kind == Kind::Directory {
+            return self.is_above(&line.entry.path).then_some(line);
+        }
+        let outside = self.outside.get_mut(&line.entry.path)?;
+        outside.came = true;
+        Some(Line { entry: Entry { path: outside.first.clone(), ..line.entry }, ..line })
     }
 }
 
 struct Outside {
-    file: Line,
-    /// The selected link that became the file: further links are names of it.
-    first: Option<Bytes>,
+    /// The first of its selected names, under which it comes.
+    first: Bytes,
+    came: bool,
 }
 
 /// The entry and its content, which is whole only if it has the digest of the index.

@@ -262,8 +262,14 @@ impl Restore<'_> {
         let id = self.journal.document.id.clone();
         let mut undo_until = self.journal.document.keep_until;
         let mut settled = false;
+        // What is not whole may not be what was wanted: the old data stays until somebody says so.
+        let lost = cx.notes().worst() == Some(Severity::Lost);
+        if settle && lost && self.plan.destructive {
+            let text = "not everything was restored: the previous data is kept, as it would be without settling at once";
+            cx.note(Severity::Warning, "", "", text);
+        }
         // Where nothing was replaced there is nothing to keep.
-        if settle || !self.plan.destructive {
+        if settle && !lost || !self.plan.destructive {
             match self.settle().await {
                 Ok(()) => settled = true,
                 Err(e) => {

@@ -6,12 +6,13 @@ use super::{
     plan::{Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, RestoreMember, RestoreOptions},
 };
 use crate::{
-    BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Incoming, Refusal, Result, Selection, State,
-    Survey, pipeline::calmly,
+    BackupReader, Context, EXCLUDED, Error, ErrorKind, Fact, Incoming, Kind, Refusal, Result, Selection,
+    State, Survey, pipeline::calmly,
 };
+use bytes::Bytes;
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// The refusal for lack of room: what is needed is an upper bound where the target compresses.
 const SPACE: &str = "too-little-space";
@@ -78,15 +79,21 @@ pub(super) async fn pick(
     if wanted.iter().all(|(_, selection)| selection.is_all()) {
         return Ok(picked);
     }
+    let mut outside = vec![HashSet::new(); wanted.len()];
     let mut entries = reader.entries();
     while let Some(listed) = entries.next().await {
         let listed = listed?;
         if cx.cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        for (((name, selection), p), digest) in wanted.iter().zip(&mut picked).zip(&mut digests) {
+        for ((((name, selection), p), digest), outside) in
+            wanted.iter().zip(&mut picked).zip(&mut digests).zip(&mut outside)
+        {
             let path = &listed.entry.path;
             if *name == listed.component && !selection.is_all() && selection.covers(path) {
+                if listed.entry.kind == Kind::HardLink {
+                    outside.extend(listed.entry.link.clone().filter(|file| !selection.covers(file)));
+                }
                 p.entries += 1;
                 p.bytes = p.bytes.saturating_add(listed.entry.stored_size().unwrap_or(0));
                 digest.update((path.len() as u64).to_le_bytes());
@@ -103,7 +110,33 @@ pub(super) async fn pick(
             p.digest = hex::encode(digest.finalize());
         }
     }
+    if outside.iter().any(|files| !files.is_empty()) {
+        add_outside(reader, wanted, &outside, &mut picked, cx).await?;
+    }
     Ok(picked)
+}
+
+/// The bytes of files that are not selected themselves: a selected name of one of them brings its content.
+async fn add_outside(
+    reader: &dyn BackupReader,
+    wanted: &[(String, Selection)],
+    outside: &[HashSet<Bytes>],
+    picked: &mut [Picked],
+    cx: &Context,
+) -> Result<()> {
+    let mut entries = reader.entries();
+    while let Some(listed) = entries.next().await {
+        let listed = listed?;
+        if cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        for (((name, _), files), p) in wanted.iter().zip(outside).zip(picked.iter_mut()) {
+            if *name == listed.component && files.contains(&listed.entry.path) {
+                p.bytes = p.bytes.saturating_add(listed.entry.stored_size().unwrap_or(0));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The proof counts holes of files as bytes. Where room might be short without them, it is looked at what is really written.

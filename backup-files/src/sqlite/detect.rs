@@ -18,11 +18,14 @@ pub fn is_log(first_bytes: &[u8]) -> bool {
         || super::wal::MAGIC.iter().any(|magic| first_bytes.starts_with(&magic.to_be_bytes()))
 }
 
+/// What is added to the name of a database in those of its side files.
+pub const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
 /// The names beside `database_name` which SQLite uses for it and which are not stored: `-wal`, `-shm`, `-journal`.
 /// They belong to it only if `database_name` is a database ([`is_database`]).
 #[must_use]
 pub fn side_files(database_name: &OsStr) -> [OsString; 3] {
-    ["-wal", "-shm", "-journal"].map(|suffix| {
+    SIDE_FILES.map(|suffix| {
         let mut name = database_name.to_os_string();
         name.push(suffix);
         name

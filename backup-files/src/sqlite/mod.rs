@@ -26,7 +26,7 @@ mod stream;
 mod wal;
 
 pub use check::integrity_check;
-pub use detect::{is_database, is_log, side_files};
+pub use detect::{SIDE_FILES, is_database, is_log, side_files};
 pub use error::{ReadError, SqliteError};
 pub use guard::locked_by_this_process;
 pub use snapshot::{Approach, Cancelled, Method, Snapshot};

@@ -1,14 +1,17 @@
 //! Attributes of what is restored, and what of them could not be set.
 
-use crate::system::{self, Attributes};
-use backup_core::{Context, Posix, Severity, display_path};
+use crate::{
+    system::{self, Attributes},
+    target::make_entry::failed,
+};
+use backup_core::{Context, Error, Posix, Result, Severity, display_path};
 use rustix::fs::{Gid, Mode, RawMode, Timespec, Timestamps, UTIME_OMIT, Uid, XattrFlags};
 use std::{
     collections::BTreeMap,
     fs::File,
     io,
     os::fd::AsFd,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// What the archive says as what the system takes, and whether the owner has a number that this system cannot have.
@@ -98,7 +101,11 @@ pub(crate) fn apply_to_new_file(
 
 /// What could not be set or made, by sort: a count and the first paths, so that memory does not grow with it.
 #[derive(Default)]
-pub(crate) struct Losses(Mutex<BTreeMap<(&'static str, bool), Loss>>);
+pub(crate) struct Losses {
+    known: Mutex<BTreeMap<(&'static str, bool), Loss>>,
+    /// What is no loss that one can live with.
+    broken: OnceLock<Error>,
+}
 
 #[derive(Default)]
 struct Loss {
@@ -126,7 +133,12 @@ impl Losses {
             "link" => "hard links could not be made",
             _ => "something could not be set",
         };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if is_broken(what, why) {
+            let text = io::Error::new(why.kind(), format!("{sort}: {why}"));
+            let _ = self.broken.set(failed(path, text)); // the first one tells as much
+            return;
+        }
+        let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let loss = all.entry((sort, agreeable)).or_default();
         loss.count += 1;
         if loss.first.len() < 3 {
@@ -135,9 +147,15 @@ impl Losses {
         }
     }
 
+    /// An error where the disk is full or fails: it may be able to hold the rest in a moment, and the restore would be full of
+    /// gaps.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.broken.get().map_or(Ok(()), |e| Err(e.clone()))
+    }
+
     /// Notes them: lost, or only worth knowing where that was agreed to.
     pub(crate) fn tell(&self, cx: &Context, component: &str, agreed: bool) {
-        let all = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        let all = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
         for ((sort, agreeable), loss) in all {
             let severity = if agreed && agreeable { Severity::Note } else { Severity::Lost };
             let more = if loss.count > loss.first.len() as u64 { ", …" } else { "" };
@@ -146,6 +164,16 @@ impl Losses {
             cx.note(severity, component, String::new(), text);
         }
     }
+}
+
+/// Whether the disk is full or fails, and not only this attribute or this sort of thing.
+fn is_broken(what: &str, e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    // Some file systems have this much room for attributes and no more, however empty they are.
+    let is_full =
+        [Errno::NOSPC, Errno::DQUOT].iter().any(|full| e.raw_os_error() == Some(full.raw_os_error()));
+    let fails = [Errno::IO, Errno::ROFS].iter().any(|fails| e.raw_os_error() == Some(fails.raw_os_error()));
+    fails || is_full && !what.starts_with("xattr")
 }
 
 /// Owner that a new file in this folder gets, if that is certain.
@@ -178,6 +206,27 @@ mod tests {
             assert_eq!(lost(&[what], true), [Severity::Lost], "{what}");
         }
         assert_eq!(lost(&["set-id", "mode"], true).len(), 2);
+    }
+
+    #[test]
+    fn a_disk_that_is_full_or_fails_is_no_loss_to_live_with() {
+        use rustix::io::Errno;
+        for (what, errno, broken) in [
+            ("link", Errno::NOSPC, true),
+            ("link", Errno::DQUOT, true),
+            ("mode", Errno::IO, true),
+            ("xattr user.x", Errno::IO, true),
+            ("xattr user.x", Errno::NOSPC, false),
+            ("link", Errno::MLINK, false),
+            ("link", Errno::PERM, false),
+            ("owner", Errno::PERM, false),
+        ] {
+            let losses = Losses::default();
+            losses.add(what, b"the/path", &errno.into());
+            let said = losses.check().map_err(|e| e.to_string());
+            assert_eq!(said.is_err(), broken, "{what}: {errno}");
+            assert!(said.err().is_none_or(|e| e.contains("the/path")));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     spool::Spool,
-    sqlite,
+    sqlite::{self, SIDE_FILES},
     system::{self, Kind},
     target::{phase::attributes_of, unchanged::is_home},
 };
@@ -12,9 +12,6 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
-
-/// What SQLite has beside a database. Beside another one it would be taken for its own.
-const SIDE_FILES: [&[u8]; 3] = [b"-wal", b"-shm", b"-journal"];
 
 /// What was kept, and what was not though the backup lacks it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,7 +201,7 @@ fn stat(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<system::Stat>> {
 
 /// Whether it is a file of SQLite's beside a database that comes from the backup and not from the old tree.
 fn is_side_file(live: BorrowedFd<'_>, new: BorrowedFd<'_>, name: &[u8]) -> io::Result<bool> {
-    let Some(database) = SIDE_FILES.iter().find_map(|ending| name.strip_suffix(*ending)) else {
+    let Some(database) = SIDE_FILES.iter().find_map(|ending| name.strip_suffix(ending.as_bytes())) else {
         return Ok(false);
     };
     if database.is_empty() {

@@ -33,6 +33,9 @@ pub(crate) enum Phase {
         born: Option<(i64, u32)>,
         /// There was something at the target.
         replaces: bool,
+        /// It was a folder without data.
+        #[serde(default)]
+        empty: bool,
     },
     /// One by one, what is in the target goes to `previous`.
     MovingOut,

@@ -19,6 +19,7 @@ use std::{
 
 mod moving;
 mod record;
+mod side_files;
 
 /// Asked before every change of what is on disk: where tests stop a publish as a kill would.
 #[derive(Clone, Default)]
@@ -95,14 +96,16 @@ impl Publisher {
         Ok(self.at_home(SHADOW)?.is_some())
     }
 
-    /// Makes the shadow effective. Nothing was restored: nothing changes.
-    pub(crate) fn publish(&self) -> io::Result<()> {
+    /// Makes the shadow effective. Nothing was restored: nothing changes. `replaces_data`: what the plan says.
+    pub(crate) fn publish(&self, replaces_data: bool) -> io::Result<()> {
         let Some(shadow) = self.at_home(SHADOW)? else { return Ok(()) };
         if self.mount_point {
             return self.one_by_one();
         }
         let replaces = self.at_target()?.is_some();
-        self.phase(Phase::Whole { new: shadow.ino, born: shadow.born, replaces })?;
+        let empty = replaces && !replaces_data;
+        self.phase(Phase::Whole { new: shadow.ino, born: shadow.born, replaces, empty })?;
+        self.side_files_out(replaces)?;
         self.steps.next()?;
         if !replaces {
             rename_new(self.home(), SHADOW, self.parent(), &self.name)?;
@@ -177,8 +180,13 @@ impl Publisher {
     pub(crate) fn revert(&self) -> io::Result<()> {
         match read_phase(self.home())? {
             None => {}
-            Some(Phase::Whole { new, born, replaces }) => {
-                self.revert_whole(Id { ino: new, born }, replaces)?
+            Some(Phase::Whole { new, born, replaces, .. }) => {
+                let new = Id { ino: new, born };
+                if self.at_target()?.is_some_and(|id| id.is(new)) {
+                    self.side_files_away()?;
+                }
+                self.revert_whole(new, replaces)?;
+                self.side_files_back()?;
             }
             Some(Phase::MovingOut) => self.move_back()?,
             Some(Phase::MovingIn | Phase::Published) => {
@@ -269,8 +277,21 @@ impl Publisher {
         self.sync()
     }
 
-    /// Drops whatever is not live. Idempotent.
+    /// Drops whatever is not live. Idempotent. Of a folder that was empty nobody has agreed to lose what came later, from
+    /// whoever had it open.
     pub(crate) fn clear(&self) -> io::Result<()> {
+        if let Some(Phase::Whole { new, born, empty: true, .. }) = read_phase(self.home())?
+            && self.at_home(PREVIOUS)?.is_some_and(|id| !id.is(Id { ino: new, born }))
+        {
+            self.steps.next()?;
+            match rustix::fs::unlinkat(self.home(), PREVIOUS, rustix::fs::AtFlags::REMOVEDIR) {
+                Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
+                    self.set_aside(self.home(), PREVIOUS)?;
+                }
+                removed => removed?,
+            }
+        }
+        self.clear_side_files()?;
         for name in [SHADOW, PREVIOUS] {
             self.steps.next()?;
             system::remove_tree_beneath(self.home(), name)?;

@@ -278,6 +278,7 @@ impl Sink for Shadow {
             ending.check_databases(databases)?;
             ending.keep_live()?;
             ending.set_folders(folders)?;
+            ending.maker.losses.check()?;
             system::sync_filesystem(ending.maker.home.as_fd())
                 .map_err(|e| Error::io(ErrorKind::Target, "make the restored files durable", e))
         })

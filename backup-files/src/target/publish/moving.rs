@@ -148,7 +148,7 @@ impl Publisher {
     }
 
     /// Moves what is not ours out of the way, to where nothing is ever removed.
-    fn set_aside(&self, dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    pub(super) fn set_aside(&self, dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
         self.steps.next()?;
         let aside = self.folder_at_home(FOUND)?;
         let mut number = 1_u32;

@@ -26,7 +26,8 @@ fn run(script: &str, at: &Path) {
 fn snapshot(at: &Path) -> String {
     let script = "if [ -e \"$1\" ]; then
         find \"$1\" -name '.backup-*' -prune -o -printf '%P|%y|%m|%U|%G|%T@|%l\\n' | sort
-        find \"$1\" -name '.backup-*' -prune -o -type f -print0 | sort -z | xargs -0r sha256sum; fi";
+        find \"$1\" -name '.backup-*' -prune -o -type f -print0 | sort -z | xargs -0r sha256sum; fi
+        for side in wal shm journal; do [ ! -e \"$1-$side\" ] || echo \"$side $(stat -c '%i %Y' \"$1-$side\") $(sha256sum <\"$1-$side\")\"; done";
     let out = Command::new("sh").args(["-ec", script, "sh"]).arg(at).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     String::from_utf8_lossy(&out.stdout).into_owned()
@@ -61,9 +62,12 @@ struct Scene {
 
 impl Scene {
     async fn filled(&self) -> FilesTarget {
-        let cx = Context::default();
         let config = FilesConfig { merge: self.merge, ..FilesConfig::new(&self.target) };
-        let mut target = FilesTarget::new("c", &config).unwrap();
+        self.fill(FilesTarget::new("c", &config).unwrap()).await
+    }
+
+    async fn fill(&self, mut target: FilesTarget) -> FilesTarget {
+        let cx = Context::default();
         let sink = target.prepare(&cx).await.unwrap();
         let source = FilesSource::new("c", FilesConfig::new(&self.new));
         let view = source.connect(&cx).await.unwrap().fix(&cx).await.unwrap();
@@ -250,6 +254,85 @@ async fn a_target_that_was_absent() {
 async fn a_file_that_is_replaced_by_a_folder() {
     let dir = tempfile::tempdir().unwrap();
     beside(dir.path(), "echo old > t; touch -d '2001-01-01' t").every_kill_is_undone().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_replaced_with_what_belongs_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().to_owned();
+    run("sqlite3 n 'PRAGMA journal_mode = WAL; CREATE TABLE new(x)' >/dev/null", &at);
+    run(
+        "sqlite3 old 'CREATE TABLE old(x)'; echo log > old-wal; echo index > old-shm; echo journal > old-journal",
+        &at,
+    );
+    let reset = {
+        let at = at.clone();
+        move || run("rm -rf t t-* .t.backup-*; for f in old*; do ln $f t${f#old}; done", &at)
+    };
+    let scene =
+        Scene { target: at.join("t"), new: at.join("n"), reset: Box::new(reset.clone()), merge: false };
+    scene.every_kill_is_undone().await;
+
+    // What the application has made beside the new one goes with it.
+    reset();
+    let (old, cx) = (snapshot(&scene.target), Context::default());
+    let mut target = scene.filled().await;
+    target.publish(&cx).await.unwrap();
+    run(
+        "test \"$(sqlite3 t .tables)\" = new; echo of the new one > t-wal; echo of the new one > t-journal",
+        &at,
+    );
+    target.revert(&cx).await.unwrap();
+    assert_eq!(snapshot(&scene.target), old);
+    scene.nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_database_is_gone_is_not_put_beside_another() {
+    let (dir, cx) = (tempfile::tempdir().unwrap(), Context::default());
+    run("sqlite3 n 'CREATE TABLE new(x)'", dir.path());
+    let mut target = scene(dir.path()).filled().await;
+    fs::write(dir.path().join("t-wal"), [0x37, 0x7F, 0x06, 0x82, 0, 0, 0, 0]).unwrap();
+    let survey = FilesTarget::new("c", &FilesConfig::new(dir.path().join("t")))
+        .unwrap()
+        .survey(&coming().await, &cx)
+        .await;
+    assert!(format!("{:?}", survey.unwrap().refusals).contains("t-wal stands beside it"));
+    let e = target.publish(&cx).await.unwrap_err();
+    assert!(e.to_string().contains("t-wal stands beside it"), "{e}");
+    target.revert(&cx).await.unwrap();
+    assert!(!dir.path().join("t").exists() && dir.path().join("t-wal").exists());
+    scene(dir.path()).nothing_is_left();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_into_a_folder_that_was_empty_is_not_dropped_with_it() {
+    let cx = Context::default();
+    for late in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        run(NEW, dir.path());
+        run("mkdir t", dir.path());
+        let held = crate::system::open_dir(&dir.path().join("t")).unwrap();
+        let scene = scene(dir.path());
+        let mut target = FilesTarget::new("c", &FilesConfig::new(&scene.target)).unwrap();
+        assert!(!target.survey(&coming().await, &cx).await.unwrap().replaces);
+        let mut target = scene.fill(target).await;
+        target.publish(&cx).await.unwrap();
+        if late {
+            use std::{io::Write, os::fd::AsFd};
+            let mut file = crate::system::create_file(held.as_fd(), b"late").unwrap();
+            file.write_all(b"precious").unwrap();
+        }
+        target.settle(&cx).await.unwrap();
+        match late {
+            false => scene.nothing_is_left(),
+            true => {
+                run("test precious = \"$(cat .t.backup-*/found/*/late)\"", dir.path());
+                assert!(cx.notes().list.iter().any(|note| note.text.contains("found")), "{:?}", cx.notes());
+            }
+        }
+        assert!(dir.path().join("t/only-new/x").exists());
+    }
 }
 
 /// Mounts need root. A run that may not skip fails instead: BACKUP_TEST_REQUIRE=root.
