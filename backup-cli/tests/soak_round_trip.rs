@@ -76,6 +76,33 @@ fn a_farm_of_hard_links_comes_back_as_links() {
 }
 
 #[test]
+fn of_a_farm_of_links_a_part_comes_back_whole() {
+    let place = Place::new();
+    let (first, part) = (place.path("tree/a"), place.path("tree/part"));
+    fs::create_dir_all(&first).unwrap();
+    fs::create_dir_all(&part).unwrap();
+    fs::write(first.join("large"), vec![7; 5 << 20]).unwrap();
+    for i in 0..300 {
+        fs::hard_link(first.join("large"), part.join(format!("large {i:03}"))).unwrap();
+        fs::write(first.join(format!("small {i:03}")), format!("{i}")).unwrap();
+        symlink(format!("to {i}"), first.join(format!("link {i:03}"))).unwrap();
+        for name in ["small", "link"] {
+            for copy in ["", " again"] {
+                let to = part.join(format!("{name} {i:03}{copy}"));
+                fs::hard_link(first.join(format!("{name} {i:03}")), to).unwrap();
+            }
+        }
+    }
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let part_of_it = ["restore", "latest", "--from", "b", "--only", "tree/part/*", "--to", "found"];
+    let plan = place.json(0, &[&part_of_it[..], &["--dry-run"]].concat());
+    let needs = plan["plan"]["needs_bytes"].as_u64().unwrap();
+    assert!((5 << 20..6 << 20).contains(&needs), "{plan}");
+    place.expect(0, &part_of_it);
+    assert_eq!(rsync(&part, &place.path("found/part")), "");
+}
+
+#[test]
 fn a_large_sparse_file_comes_back_sparse() {
     let place = Place::new();
     fs::create_dir(place.path("tree")).unwrap();

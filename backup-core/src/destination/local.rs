@@ -108,6 +108,28 @@ fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
+/// A file and its length; `None`: it is something else. Never waits: the opening of a pipe would, for somebody who writes into it.
+fn open_file(path: &Path) -> io::Result<Option<(File, u64)>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    let file = options.open(path)?;
+    let meta = file.metadata()?;
+    Ok(meta.is_file().then_some((file, meta.len())))
+}
+
+/// The same; what is no file is as if it were not there, as in a list.
+fn open_if_there(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match open_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        opened => opened,
+    }
+}
+
 /// Under what something small is written before it takes its name.
 pub(super) fn temporary_name(name: &str) -> String {
     format!(".{}.tmp-{}", name.trim_start_matches('.'), ulid::Ulid::generate())
@@ -248,12 +270,8 @@ impl Destination for LocalFolder {
         let name = name.to_owned();
         self.blocking(move |me| {
             let path = me.path.join(&name);
-            let opened = File::open(&path).and_then(|file| {
-                let meta = file.metadata()?;
-                if !meta.is_file() {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
-                }
-                Ok((file, meta.len()))
+            let opened = open_file(&path).and_then(|opened| {
+                opened.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"))
             });
             let (file, bytes) = opened.map_err(|e| me.error("open", &name, e))?;
             Ok(local_blob(file, bytes, path))
@@ -299,11 +317,12 @@ impl Destination for LocalFolder {
         self.blocking(move |me| {
             let fail = |e| me.error("lock the folder", &name, e);
             let _guard = lock_folder(&me.path).map_err(fail)?;
-            let found = match std::fs::read(me.path.join(&name)) {
-                Ok(found) => Some(found),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-                Err(e) => return Err(me.error("read", &name, e)),
+            let read = || {
+                let Some((mut file, _)) = open_if_there(&me.path.join(&name))? else { return Ok(None) };
+                let mut found = Vec::new();
+                file.read_to_end(&mut found).map(|_| Some(found))
             };
+            let found = read().map_err(|e| me.error("read", &name, e))?;
             if found != expected {
                 return Ok(false);
             }
@@ -319,11 +338,8 @@ impl Destination for LocalFolder {
     async fn read_small(&self, name: &str, limit: u64) -> Result<Option<Bytes>> {
         let name = name.to_owned();
         self.blocking(move |me| {
-            let file = match File::open(me.path.join(&name)) {
-                Ok(file) => file,
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-                Err(e) => return Err(me.error("read", &name, e)),
-            };
+            let opened = open_if_there(&me.path.join(&name)).map_err(|e| me.error("read", &name, e))?;
+            let Some((file, _)) = opened else { return Ok(None) };
             let mut out = Vec::new();
             file.take(limit + 1).read_to_end(&mut out).map_err(|e| me.error("read", &name, e))?;
             if out.len() as u64 > limit {
@@ -523,6 +539,20 @@ mod tests {
             let mode = std::fs::metadata(dir.path().join("a")).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o600);
         }
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_pipe_that_has_the_name_of_a_file_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = LocalFolder::new(dir.path());
+        let made = std::process::Command::new("mkfifo").arg(dir.path().join("pipe")).status();
+        assert!(made.unwrap().success());
+        let e = folder.open("pipe").await.map(drop).unwrap_err();
+        assert!(e.to_string().contains("it is not a file"), "{e}");
+        assert!(folder.read_small("pipe", 10).await.unwrap().is_none());
+        assert!(!folder.swap_small("pipe", Some(b"1"), None).await.unwrap());
+        assert!(folder.list().await.unwrap().is_empty());
     }
 
     #[tokio::test]
