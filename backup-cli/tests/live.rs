@@ -73,6 +73,26 @@ fn change(place: &Place, random: &mut Random, over: &AtomicBool) {
 }
 
 #[test]
+fn the_moment_of_files_ends_when_the_last_of_them_is_read() {
+    let place = Place::new();
+    fs::create_dir(place.path("tree")).unwrap();
+    let db = rusqlite::Connection::open(place.path("tree/app.db")).unwrap();
+    db.execute_batch("CREATE TABLE t (x); BEGIN EXCLUSIVE; INSERT INTO t VALUES (1)").unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_millis(1500));
+            db.execute_batch("COMMIT").unwrap();
+            drop(db);
+        });
+        place.expect(0, &["create", "tree", "--to", "b"]);
+    });
+    let shown = place.json(0, &["show", "latest", "--from", "b"]);
+    let moment = &shown["manifest"]["components"][0]["moment"];
+    let time = |which: &str| moment[which].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time("last").duration_since(time("first")).as_millis() > 1000, "{moment}");
+}
+
+#[test]
 fn a_file_that_vanishes_after_it_was_listed_is_a_note_and_the_backup_is_complete() {
     let place = Place::new();
     // The names are listed at once and the files opened one by one; the first is large, so that there is time.

@@ -67,7 +67,7 @@ pub trait Ready: Send {
 /// A store at one moment. Dropping it gives back what was taken.
 #[async_trait]
 pub trait View: Send {
-    /// The moment.
+    /// The moment. What changes while it is read (`UntilPoured`) is of the time up to the end of the pour, which the pipeline adds.
     fn moment(&self) -> Moment;
 
     /// Puts every entry, stage by stage, and returns the store's own facts; entries, bytes and losses are counted by the

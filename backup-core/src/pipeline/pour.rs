@@ -170,7 +170,7 @@ pub(crate) async fn pour_each(
 async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: &Context) -> Outcome {
     let Pouring { component, view, sink, stillness } = pouring;
     cx.emit(&Event::ComponentStarted { component: component.clone(), estimate });
-    let moment = view.moment();
+    let mut moment = view.moment();
     let guarded = Arc::new(Guarded { sink, broken: Mutex::default() });
     let ledger = Ledger::new(guarded.clone(), &component, cx);
     let mut view = calmly("pour", view.pour(ledger.clone(), cx)).await;
@@ -185,6 +185,10 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
     }
     if view.is_ok() && cx.cancel.is_cancelled() {
         view = Err(Error::cancelled());
+    }
+    if stillness == Some(Stillness::UntilPoured) {
+        // Without a snapshot the data is as new as the end of reading it.
+        moment.last = Moment::now().last;
     }
     let broken = guarded.broken();
     let mut sink_failed = broken.is_some();
