@@ -1,7 +1,8 @@
 //! What a target is about to be given, so that it can refuse it before anything is touched.
 
-use crate::{BackupReader, Component, Context, Error, ErrorKind, Fact, Result, Selection};
+use crate::{BackupReader, Component, Context, Entry, Error, ErrorKind, Fact, Result, Selection};
 use bytes::Bytes;
+use futures::StreamExt;
 use std::{fmt, sync::Arc};
 
 /// A component of a backup, and what of it is to be restored: what `Target::survey` judges by.
@@ -45,6 +46,20 @@ impl Incoming {
     /// Whether the refusal of this name is accepted.
     pub fn accepts(&self, name: &str) -> bool {
         self.accepted.iter().any(|a| a == name)
+    }
+
+    /// How many of the selected entries are such. Reads the whole list of entries.
+    pub async fn count(&self, is: fn(&Entry) -> bool, cx: &Context) -> Result<u64> {
+        let (mut entries, mut count) = (self.reader.entries(), 0);
+        while let Some(listed) = entries.next().await {
+            let listed = listed?;
+            if cx.cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            let ours = listed.component == self.component.header.name;
+            count += u64::from(ours && self.selection.covers(&listed.entry.path) && is(&listed.entry));
+        }
+        Ok(count)
     }
 
     /// Reads a small entry of the component: properties, definitions. `None`: there is none of this path. More than `limit` bytes

@@ -5,6 +5,8 @@
 mod backend;
 mod config;
 #[cfg(unix)]
+mod devices;
+#[cfg(unix)]
 mod source;
 #[cfg(unix)]
 mod spool;

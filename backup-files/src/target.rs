@@ -13,6 +13,7 @@ pub(crate) mod write_out;
 
 use crate::{
     config::FilesConfig,
+    devices,
     source::blocking,
     sqlite::{is_log, side_files},
     system::{self, Kind},
@@ -41,6 +42,8 @@ pub(crate) struct FilesTarget {
     place: Place,
     no_owner: bool,
     merge: bool,
+    /// Somebody has agreed to devices.
+    devices: bool,
     /// What the plan says: there is data that goes.
     replaces: Option<bool>,
     shadow: Option<Arc<Shadow>>,
@@ -55,6 +58,7 @@ impl FilesTarget {
             place,
             no_owner: config.no_owner,
             merge: config.merge,
+            devices: false,
             replaces: None,
             shadow: None,
             steps: Steps::default(),
@@ -67,6 +71,7 @@ impl FilesTarget {
             place: Place::from_undo(undo)?,
             no_owner: false,
             merge: false,
+            devices: false,
             replaces: None,
             shadow: None,
             steps: Steps::default(),
@@ -140,9 +145,13 @@ impl fmt::Display for FilesTarget {
 
 #[async_trait]
 impl Target for FilesTarget {
-    async fn survey(&mut self, _incoming: &Incoming, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         let (place, no_owner, merge) = (self.place.clone(), self.no_owner, self.merge);
-        let survey = blocking("look at the target", move || survey(&place, no_owner, merge)).await?;
+        let mut survey = blocking("look at the target", move || survey(&place, no_owner, merge)).await?;
+        if system::is_root() {
+            survey.refusals.extend(devices::refusal(incoming, cx).await?);
+        }
+        self.devices = devices::are_agreed_to(incoming);
         self.replaces = Some(survey.replaces);
         Ok(survey)
     }
@@ -157,7 +166,12 @@ impl Target for FilesTarget {
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let (component, place, cx) = (self.component.clone(), self.place.clone(), cx.clone());
-        let how = How { no_owner: self.no_owner, merge: self.merge, steps: self.steps.clone() };
+        let how = How {
+            no_owner: self.no_owner,
+            devices: self.devices,
+            merge: self.merge,
+            steps: self.steps.clone(),
+        };
         let (planned, looked_at) = (self.replaces, self.place.clone());
         let replaces = blocking("look at the target", move || {
             refuse_mounts(&looked_at)?;

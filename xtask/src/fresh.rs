@@ -16,22 +16,41 @@ use crate::{Failure, Outcome, prerequisites};
 const LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// Mounts are made in a namespace of their own, which ends with the command: nothing stays mounted, however
-/// it ends. The root becomes a mount of its own, because Docker, which the second command starts inside, remounts
-/// what it finds there.
+/// it ends. The folder becomes the root of that namespace, and not only of the processes in it, as `chroot` would
+/// make it: what Docker runs in a container, it runs from there. Devices are its own, too: what is done to them,
+/// as root, is not done to those of this machine.
 const ENTER: &str = r#"
 set -eu
 root=$1; shift
 mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for device in full:7 null:3 random:8 urandom:9 zero:5; do
+    mknod -m 666 "$root/dev/${device%:*}" c 1 "${device#*:}"
+done
+mknod -m 666 "$root/dev/tty" c 5 0
+mkdir "$root/dev/pts" "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=666 devpts "$root/dev/pts"
+mount -t tmpfs tmpfs "$root/dev/shm"
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+for stream in 0:stdin 1:stdout 2:stderr; do
+    ln -s "/proc/self/fd/${stream%:*}" "$root/dev/${stream#*:}"
+done
 mount --rbind /sys "$root/sys"
-exec chroot "$root" env -i "$@"
+cd "$root"
+mkdir -p .outside
+pivot_root . .outside
+umount -l /.outside
+exec env -i "$@"
 "#;
 
 pub(crate) fn run() -> Outcome {
     let commands = readme_commands(&std::fs::read_to_string("README.md").unwrap_or_default())?;
     if output("id", &["-u"]).as_deref() != Some("0") {
-        return Err(Failure::Usage("cargo xtask fresh makes a chroot: run it as root".to_owned()));
+        return Err(Failure::Usage(
+            "cargo xtask fresh mounts what a system needs: run it as root".to_owned(),
+        ));
     }
     prerequisites::system_programs(&[("mmdebstrap", "mmdebstrap"), ("unshare", "util-linux")])?;
     let folder = std::env::temp_dir().join(format!("backup-fresh-{}", std::process::id()));

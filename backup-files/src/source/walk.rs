@@ -2,6 +2,7 @@
 
 use crate::{
     config::FilesConfig,
+    devices,
     source::exclude::{CACHE_SIGNATURE_LENGTH, CACHE_TAG, Exclude, Excluded, is_cache_tag},
     source::links::LinkTable,
     source::listing::{Listed, Names},
@@ -72,6 +73,7 @@ struct Folder {
 pub(crate) struct TreeFacts {
     facts: Facts,
     databases: u64,
+    devices: u64,
     /// Paths that match an exclude pattern, not those below them.
     left_out: u64,
     /// Folders of which only the tag that makes them a cache is stored, and mount points.
@@ -92,6 +94,7 @@ impl TreeFacts {
         if self.databases > 0 {
             self.facts.insert("sqlite", "databases", Fact::Note(self.databases.to_string()));
         }
+        devices::tell(self.devices, &mut self.facts);
         let mut excluded = Vec::new();
         if self.left_out > 0 {
             excluded.push(format!("paths that match {asked}: {}", self.left_out));
@@ -325,6 +328,7 @@ impl Walk {
             Some(bytes) => self.batch_bytes += bytes,
             None => self.batch_open += 1,
         }
+        self.facts.devices += u64::from(devices::is_device(&entry));
         self.batch.push((entry, content));
         let full = self.batch.len() >= BATCH_ENTRIES
             || self.batch_bytes >= BATCH_BYTES

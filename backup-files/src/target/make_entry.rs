@@ -1,7 +1,7 @@
 //! Making one thing in the shadow.
 
 use crate::{
-    system,
+    devices, system,
     target::attributes::{Losses, apply_to_new_file, attributes},
     target::place::SHADOW,
     target::write_out::WriteOut,
@@ -25,6 +25,8 @@ const OPEN_PARENTS: usize = 16;
 pub(crate) struct Maker {
     pub(crate) home: OwnedFd,
     pub(crate) no_owner: bool,
+    /// Somebody has agreed to devices.
+    pub(crate) devices: bool,
     /// Owner and group of every new file, if that is certain.
     pub(crate) own: Option<(u32, u32)>,
     pub(crate) losses: Losses,
@@ -115,6 +117,10 @@ impl Maker {
     fn node(&self, parents: &mut Parents, entry: &Entry) -> io::Result<()> {
         let (parent, name) = parents.open(self, &entry.path)?;
         let dir = parent.as_fd();
+        // Without the right to make one it is a loss like others, and no danger.
+        if devices::is_device(entry) && !self.devices && system::is_root() {
+            return Err(devices::not_agreed_to());
+        }
         let link = entry.link.as_deref().unwrap_or_default();
         let (major, minor) = entry.posix.as_ref().and_then(|p| p.device).unwrap_or_default();
         let lost = |what, made: io::Result<()>| match made {

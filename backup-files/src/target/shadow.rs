@@ -50,6 +50,8 @@ pub(crate) struct Shadow {
 /// How it is made.
 pub(crate) struct How {
     pub(crate) no_owner: bool,
+    /// Somebody has agreed to devices.
+    pub(crate) devices: bool,
     /// What is live and not in the backup is in it, too.
     pub(crate) merge: bool,
     pub(crate) steps: Steps,
@@ -62,7 +64,8 @@ impl Shadow {
         let home = system::open_dir(&place.home)?;
         let own = owner_of_new_files(&system::stat_fd(home.as_fd())?);
         let write_out = WriteOut::new(system::open_dir(&place.home)?);
-        let maker = Arc::new(Maker { home, no_owner, own, losses: Losses::default(), write_out });
+        let devices = how.devices;
+        let maker = Arc::new(Maker { home, no_owner, devices, own, losses: Losses::default(), write_out });
         Ok(Pool::new(cx.tasks, &maker).map(|pool| Shadow {
             component: component.to_owned(),
             place: place.clone(),

@@ -51,6 +51,8 @@ pub async fn pour(config: &FilesConfig, sink: Arc<dyn Sink>) -> Done {
 pub async fn mirror(from: &FilesConfig, to: &FilesConfig) -> (Done, Box<dyn Target>) {
     let cx = Context::default();
     let mut target = target(to);
+    let coming = backup_testkit::memory::incoming(&backup_testkit::memory::MemorySource::new("c")).await;
+    target.survey(&coming.accepting(&["devices".to_owned()]), &cx).await.unwrap();
     let sink = target.prepare(&cx).await.unwrap();
     let mut done = pour(from, sink).await;
     target.publish(&cx).await.unwrap();

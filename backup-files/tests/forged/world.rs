@@ -68,6 +68,14 @@ impl World {
     }
 
     pub(crate) async fn restore(&self, reader: &Arc<dyn BackupReader>) -> Result<RestoreReport> {
+        self.restore_accepting(reader, &[]).await
+    }
+
+    pub(crate) async fn restore_accepting(
+        &self,
+        reader: &Arc<dyn BackupReader>,
+        accept: &[&str],
+    ) -> Result<RestoreReport> {
         let member = RestoreMember {
             component: "data".into(),
             kind: "files".into(),
@@ -78,6 +86,7 @@ impl World {
         let mut options = RestoreOptions::new(self.dir.path().join("state"), "shop");
         // Whoever restores a lie may have been talked into this, too.
         options.accept_partial = true;
+        options.accept = accept.iter().map(|name| (*name).to_owned()).collect();
         let planned = plan_restore(reader.clone(), vec![member], options, &self.cx);
         let prepared = tokio::time::timeout(PATIENCE, planned).await.expect("the plan does not end")?;
         let consent = Confirmation::of(prepared.plan().id().clone());
