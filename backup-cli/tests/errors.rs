@@ -202,3 +202,17 @@ fn a_secret_in_a_url_is_printed_nowhere() {
         }
     }
 }
+
+#[test]
+fn a_single_file_does_not_take_the_place_of_a_folder() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "conf=tree/a.txt", "-m", "app", "--to", "b"]);
+    std::fs::create_dir(place.path("found")).unwrap();
+    for folder in ["found", "tree"] {
+        let ran = place.expect(6, &["restore", "latest", "--from", "b", "--to", folder]);
+        assert!(ran.stderr.contains(&format!("/{folder}/a.txt")), "{}", ran.stderr);
+    }
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "found/a.txt"]);
+    assert_eq!(place.read("found/a.txt"), "alpha");
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "found/new.txt"]);
+}

@@ -24,7 +24,7 @@ use crate::{
 };
 use async_trait::async_trait;
 use backup_core::{
-    Context, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target, display_path,
+    Context, Entry, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target, display_path,
 };
 use serde_json::Value;
 use std::{
@@ -93,6 +93,28 @@ impl FilesTarget {
         self
     }
 
+    /// Of a single file whose target is a folder: `cp` would put it in there.
+    async fn file_over_folder(&self, incoming: &Incoming, cx: &Context) -> Result<Option<Refusal>> {
+        let target = &self.place.target;
+        let one = incoming.component.proof.count("all", "entries") == 1;
+        if !one || !std::fs::symlink_metadata(target).is_ok_and(|found| found.is_dir()) {
+            return Ok(None);
+        }
+        let is_file = |entry: &Entry| entry.path.is_empty() && entry.kind == backup_core::Kind::File;
+        if incoming.count(is_file, cx).await? == 0 {
+            return Ok(None);
+        }
+        let origin = incoming.component.header.origin.get("path").and_then(Value::as_str);
+        let name = origin.map_or(&*self.component, |path| path.rsplit('/').next().unwrap_or_default());
+        Ok(Some(
+            Refusal::new(
+                "a single file would take the place of this folder",
+                format!("say what the file is to be called: --to {}", target.join(name).display()),
+            )
+            .acceptable_as("file-over-folder"),
+        ))
+    }
+
     async fn work(
         &self,
         cx: &Context,
@@ -151,6 +173,7 @@ impl Target for FilesTarget {
         if system::is_root() {
             survey.refusals.extend(devices::refusal(incoming, cx).await?);
         }
+        survey.refusals.extend(self.file_over_folder(incoming, cx).await?);
         self.devices = devices::are_agreed_to(incoming);
         self.replaces = Some(survey.replaces);
         Ok(survey)
