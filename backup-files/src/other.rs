@@ -384,6 +384,10 @@ pub(crate) fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
     unsupported()
 }
 
+pub(crate) fn user() -> u32 {
+    0
+}
+
 pub(crate) fn is_root() -> bool {
     false
 }

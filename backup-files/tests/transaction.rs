@@ -23,7 +23,11 @@ async fn restored(archive: &dyn Archive, id: &backup_core::BackupId, to: &Path, 
         disposable: false,
     };
     let reader = archive.open(id, &cx).await.unwrap();
-    let prepared = plan_restore(reader, vec![member], RestoreOptions::new(state, "m"), &cx).await.unwrap();
+    let mut options = RestoreOptions::new(state, "m");
+    if rustix::process::geteuid().is_root() {
+        options.accept.push("devices".into());
+    }
+    let prepared = plan_restore(reader, vec![member], options, &cx).await.unwrap();
     let confirmation = Confirmation::of(prepared.plan().id().clone());
     let report = prepared.apply(Some(confirmation), &cx).await.unwrap();
     assert_eq!(report.state, State::Complete, "{:?}", report.notes);

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     io,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     path::PathBuf,
 };
@@ -73,7 +73,10 @@ impl Place {
         }
         // What is removed and renamed by it must be ours.
         let name = place.home.file_name().map(|name| system::path_to_bytes(Path::new(name)));
-        if !name.is_some_and(|name| crate::source::exclude::is_journal_home(&name)) {
+        let beside = if place.mount_point { Some(&*place.target) } else { place.target.parent() };
+        if !name.is_some_and(|name| crate::source::exclude::is_journal_home(&name))
+            || place.home.parent() != beside
+        {
             return Err(wrong(format!("{} is not a folder of ours", place.home.display())));
         }
         Ok(place)
@@ -87,6 +90,36 @@ impl Place {
             }
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    /// The folder that holds the target, the target's name, and the home. `None`: there is no home.
+    ///
+    /// The home is looked for in the folder that is open then, and must be this user's own: whoever may write there must not be able
+    /// to put another in its place, or to have what is in it moved to elsewhere.
+    pub(crate) fn open(&self) -> io::Result<Option<(OwnedFd, Vec<u8>, OwnedFd)>> {
+        let there = |opened: io::Result<OwnedFd>| match opened {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            opened => opened.map(Some),
+        };
+        let (parent, name) = match self.parent() {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let home = Path::new(self.home.file_name().unwrap_or_default());
+        let home = system::path_to_bytes(home);
+        let home = match self.mount_point {
+            false => there(system::open_dir_at(parent.as_fd(), &home))?,
+            true => match there(system::open_dir_at(parent.as_fd(), &name))? {
+                Some(target) => there(system::open_dir_at(target.as_fd(), &home))?,
+                None => None,
+            },
+        };
+        let Some(home) = home else { return Ok(None) };
+        let owner = system::stat_fd(home.as_fd())?.uid;
+        if owner != system::user() && owner != who_owns_new_files(home.as_fd())? {
+            return Err(io::Error::other(format!("{} belongs to the user {owner}", self.home.display())));
+        }
+        Ok(Some((parent, name, home)))
     }
 
     /// Where the target really is: without symbolic links above it.
@@ -116,9 +149,35 @@ impl Place {
     }
 }
 
+/// Not every file system gives files to who makes them: a share may give all to one user.
+fn who_owns_new_files(home: BorrowedFd<'_>) -> io::Result<u32> {
+    const TRIAL: &[u8] = b"owner";
+    let uid = system::stat_fd(system::create_file(home, TRIAL)?.as_fd())?.uid;
+    rustix::fs::unlinkat(home, TRIAL, rustix::fs::AtFlags::empty())?;
+    Ok(uid)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_home_of_another_user_or_elsewhere_is_not_worked_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(dir.path().join("data")).unwrap();
+        assert!(place.open().unwrap().is_none());
+        std::fs::create_dir(&place.home).unwrap();
+        assert!(place.open().unwrap().is_some());
+        if system::is_root() {
+            std::os::unix::fs::chown(&place.home, Some(65534), None).unwrap();
+            let e = place.open().err().unwrap();
+            assert!(e.to_string().contains("belongs to the user 65534"), "{e}");
+            assert_eq!(std::fs::read_dir(&place.home).unwrap().count(), 0);
+        }
+        let mut elsewhere = place.clone();
+        elsewhere.target = dir.path().join("sub/data");
+        assert!(Place::from_undo(elsewhere.to_undo()).is_err());
+    }
 
     #[test]
     fn the_root_of_the_file_system_is_refused() {

@@ -45,16 +45,12 @@ pub(crate) struct Publisher {
 impl Publisher {
     /// `None`: there is no home, so that nothing was begun or all is over.
     pub(crate) fn open(place: &Place, steps: Steps) -> io::Result<Option<Self>> {
-        let home = match system::open_dir(&place.home) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                if place.mount_point && !system::is_mount_point(&place.target).unwrap_or(false) {
-                    return Err(io::Error::other("it is not mounted"));
-                }
-                return Ok(None);
+        let Some((parent, name, home)) = place.open()? else {
+            if place.mount_point && !system::is_mount_point(&place.target).unwrap_or(false) {
+                return Err(io::Error::other("it is not mounted"));
             }
-            home => home?,
+            return Ok(None);
         };
-        let (parent, name) = place.parent()?;
         Ok(Some(Publisher {
             parent,
             name,

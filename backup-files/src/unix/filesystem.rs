@@ -102,6 +102,11 @@ pub(crate) fn sync_filesystem(file: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whose files are made by this process: its effective user.
+pub(crate) fn user() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 /// Whether this process runs as root, by its effective user.
 pub(crate) fn is_root() -> bool {
     rustix::process::geteuid().is_root()

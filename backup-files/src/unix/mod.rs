@@ -32,7 +32,7 @@ pub(crate) use files::{
     path_to_bytes, read_at, read_dir, read_link_at,
 };
 pub(crate) use filesystem::{
-    Space, device_id, free_space, fsync_dir, is_mount_point, is_root, mounts_beneath, sync_filesystem,
+    Space, device_id, free_space, fsync_dir, is_mount_point, is_root, mounts_beneath, sync_filesystem, user,
 };
 pub(crate) use locks::{
     RangeLock, any_parked, close_database, close_parked, descriptors_on, locked_by_this_process, range_lock,
