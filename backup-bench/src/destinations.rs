@@ -9,7 +9,7 @@ use crate::program;
 use crate::report::Report;
 use crate::trees::{self, LONE_FILE, Tree};
 use crate::verdict::{Check, Limit, Spread};
-use backup_testkit::servers::{Faulty, Minio};
+use backup_testkit::servers::{Faulty, Minio, ObjectServer};
 use std::ffi::OsString;
 use std::path::Path;
 

@@ -1,11 +1,8 @@
 //! Asks before anything is replaced.
 
-use crate::{
-    failure::{Failure, Result},
-    render::{printable, terminal},
-};
+use crate::failure::{Failure, Result};
 use backup_kit::{CancellationToken, Confirmation, CoreError, ErrorKind, PlanId, RestorePlan};
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// How consent was given on the command line.
 pub(crate) struct Given<'a> {
@@ -47,8 +44,7 @@ pub(crate) async fn obtain(
             .into());
     }
     let module = plan.plan().backup.module.clone();
-    let question = format!("Type the name of the module ({module}) to go on: ");
-    if is_it(&ask(&question, cancel).await?, &module) {
+    if ask(&format!("Type the name of the module ({module}) to go on: "), cancel).await? == module {
         return Ok(Some(Confirmation::of(plan.id())));
     }
     Err(refused("it was not confirmed").into())
@@ -62,20 +58,12 @@ pub(crate) async fn ask_for(module: &str, dropped: &str, cancel: &CancellationTo
             .into());
     }
     let question = format!("{dropped}. Type the name of the module ({module}) to go on: ");
-    if is_it(&ask(&question, cancel).await?, module) {
-        return Ok(());
-    }
-    Err(refused("it was not confirmed").into())
-}
-
-/// A name that cannot be typed is typed as it was shown.
-fn is_it(answer: &str, module: &str) -> bool {
-    answer == module || answer == printable::line(module)
+    if ask(&question, cancel).await? == module { Ok(()) } else { Err(refused("it was not confirmed").into()) }
 }
 
 async fn ask(question: &str, cancel: &CancellationToken) -> Result<String> {
-    let _asking = terminal::question();
-    terminal::tell(&printable::line(question));
+    let mut stderr = std::io::stderr();
+    write!(stderr, "{question}").and_then(|()| stderr.flush())?;
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line.trim().to_owned())

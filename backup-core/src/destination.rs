@@ -71,6 +71,11 @@ pub trait Destination: Display + Send + Sync {
         self.remove(provisional).await
     }
 
+    /// Tells it from every other place, also where people call two by one name: buckets of one name at two servers.
+    fn identity(&self) -> String {
+        self.to_string()
+    }
+
     /// The folder, if it is one of this machine's.
     fn local_path(&self) -> Option<&std::path::Path> {
         None

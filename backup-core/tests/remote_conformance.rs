@@ -1,4 +1,4 @@
-//! Archives on servers keep what every archive promises: MinIO, OpenSSH's SFTP, lighttpd's WebDAV.
+//! Archives on servers keep what every archive promises: MinIO, Azurite, OpenSSH's SFTP, lighttpd's WebDAV.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed step of the set-up is a failed test")]
 
@@ -11,7 +11,7 @@ use backup_core::{
 use backup_testkit::{
     conformance::archive::{ArchiveFixture, Fresh, RawFolder},
     run_again_with,
-    servers::{Minio, Sshd, Webdav, or_skip},
+    servers::{Azurite, Minio, ObjectServer, Sshd, Webdav, or_skip},
 };
 use std::{
     path::PathBuf,
@@ -24,6 +24,7 @@ use std::{
 #[derive(Clone, Copy)]
 enum Kind {
     S3,
+    Azure,
     Sftp,
     Webdav,
 }
@@ -35,6 +36,7 @@ struct Remote {
 /// A place of its own on the server: its URL and, if the server keeps files as they are, its folder.
 fn place(kind: Kind) -> (String, Option<PathBuf>) {
     static MINIO: OnceLock<Result<Minio, String>> = OnceLock::new();
+    static AZURITE: OnceLock<Result<Azurite, String>> = OnceLock::new();
     static SSHD: OnceLock<Result<Sshd, String>> = OnceLock::new();
     static WEBDAV: OnceLock<Result<Webdav, String>> = OnceLock::new();
     static COUNT: AtomicU32 = AtomicU32::new(0);
@@ -48,6 +50,10 @@ fn place(kind: Kind) -> (String, Option<PathBuf>) {
         Kind::S3 => {
             let server = or_skip("minio", MINIO.get_or_init(Minio::start).as_ref().map_err(String::clone));
             (server.url(&folder), None)
+        }
+        Kind::Azure => {
+            let azurite = AZURITE.get_or_init(Azurite::start);
+            (or_skip("azurite", azurite.as_ref().map_err(String::clone)).url(&folder), None)
         }
         Kind::Webdav => {
             let server = or_skip("webdav", WEBDAV.get_or_init(Webdav::start).as_ref().map_err(String::clone));
@@ -74,6 +80,9 @@ fn open(url: &str) -> Arc<dyn Archive> {
     if place.is_s3() {
         settings.access_key_id = Some(Minio::KEY.to_owned());
         settings.secret_access_key = Some(Secret::new(Minio::SECRET));
+    } else if place.is_azure() {
+        // By the key everything else is shown.
+        settings.sas_token = Some(Secret::new(Azurite::SAS_TOKEN));
     } else if place.has_password() {
         settings.password = Some(Secret::new(Webdav::PASSWORD));
     }
@@ -109,6 +118,7 @@ impl ArchiveFixture for Remote {
         let (url, _) = place(self.kind);
         Some(open(&match self.kind {
             Kind::S3 => url.replace("s3://bucket/", "s3://no-such-bucket/"),
+            Kind::Azure => url.replace("az://container/", "az://no-such-container/"),
             Kind::Sftp | Kind::Webdav => format!("{url}/gone"),
         }))
     }
@@ -116,6 +126,10 @@ impl ArchiveFixture for Remote {
 
 mod s3 {
     backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::S3 });
+}
+
+mod azure {
+    backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::Azure });
 }
 
 mod sftp {

@@ -56,7 +56,8 @@ pub fn memory() -> ArchiveSpec {
 }
 
 /// A place as it is named on the command line: a path, or the URL of a bucket or server (`s3://bucket/prefix?endpoint=…`,
-/// `sftp://user@host/path`, `webdavs://user@host/path`); a folder of backups, or exactly one file if it ends like one.
+/// `az://container/prefix?account=…`, `sftp://user@host/path`, `webdavs://user@host/path`); a folder of backups, or exactly one
+/// file if it ends like one.
 pub fn at(text: impl Into<String>) -> ArchiveSpec {
     ArchiveSpec::new(Place::Text(text.into()))
 }
@@ -112,7 +113,7 @@ impl ArchiveSpec {
         }
     }
 
-    /// S3: URL of a server that is not AWS.
+    /// S3: URL of a server that is not AWS. Azure: that of the account, where it is not in the public cloud.
     #[must_use]
     pub fn endpoint(mut self, url: impl Into<String>) -> Self {
         self.remote.endpoint = Some(url.into());
@@ -134,6 +135,27 @@ impl ArchiveSpec {
         self
     }
 
+    /// Azure: the storage account; that of the endpoint or of the environment, if not given.
+    #[must_use]
+    pub fn account(mut self, name: impl Into<String>) -> Self {
+        self.remote.account = Some(name.into());
+        self
+    }
+
+    /// Azure: a key of the account. With neither key nor token those of the environment are taken.
+    #[must_use]
+    pub fn account_key(mut self, key: Secret) -> Self {
+        self.remote.account_key = Some(key);
+        self
+    }
+
+    /// Azure: a token (SAS) that allows to read, write, delete and list, instead of a key.
+    #[must_use]
+    pub fn sas_token(mut self, token: Secret) -> Self {
+        self.remote.sas_token = Some(token);
+        self
+    }
+
     /// WebDAV: the password of the user in the URL.
     #[must_use]
     pub fn password(mut self, password: Secret) -> Self {
@@ -148,7 +170,7 @@ impl ArchiveSpec {
         self
     }
 
-    /// S3 and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
+    /// S3, Azure and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
     #[must_use]
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
         self.remote.ca_file = Some(file.into());
@@ -243,6 +265,12 @@ impl ArchiveSpec {
         }
     }
 
+    /// The kind of store, if the environment has credentials for it.
+    pub(crate) fn kind_of_store(&self) -> Option<&'static str> {
+        let place = self.remote_place().ok().flatten()?;
+        place.server_of_environment().map(|(kind, _)| kind)
+    }
+
     /// The file or folder, if it is on this machine.
     pub(crate) fn local_path(&self) -> Option<&Path> {
         match &self.place {
@@ -266,20 +294,26 @@ impl ArchiveSpec {
     }
 }
 
-/// The credentials of the environment open one server. Where several are in play, each needs its own.
+/// The credentials of the environment open one server of a kind. Where several are in play, each needs its own.
 pub(crate) fn check_credentials<'a>(specs: impl IntoIterator<Item = &'a ArchiveSpec>) -> Result<()> {
     let mut places = Vec::new();
     for spec in specs {
-        places.extend(spec.remote_place()?.filter(RemotePlace::is_s3));
+        places.extend(spec.remote_place()?);
     }
-    let servers: HashSet<&str> = places.iter().map(|p| p.s3_server()).collect();
-    match places.iter().find(|p| !p.has_own_credentials()) {
-        Some(place) if servers.len() > 1 => {
+    let servers: HashSet<_> = places.iter().filter_map(RemotePlace::server_of_environment).collect();
+    let several = |place: &&RemotePlace| {
+        let kind = place.server_of_environment().map(|(kind, _)| kind);
+        kind.is_some_and(|kind| servers.iter().filter(|(other, _)| *other == kind).count() > 1)
+    };
+    match places.iter().filter(several).find(|place| !place.has_own_credentials()) {
+        Some(place) => {
             let message = "it would get the credentials of the environment, and several servers are in play";
-            let hint = "give each archive its own: [archives.NAME] with BACKUP_<NAME>_ACCESS_KEY_ID and _SECRET_ACCESS_KEY";
+            let secrets =
+                if place.is_azure() { "_ACCOUNT_KEY" } else { "_ACCESS_KEY_ID and _SECRET_ACCESS_KEY" };
+            let hint = format!("give each archive its own: [archives.NAME] with BACKUP_<NAME>{secrets}");
             Err(Error::new(ErrorKind::Usage, "use the archive", message).on(place).hint(hint))
         }
-        _ => Ok(()),
+        None => Ok(()),
     }
 }
 

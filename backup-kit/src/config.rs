@@ -75,7 +75,7 @@ pub(crate) struct HealthConfig {
 #[serde(deny_unknown_fields)]
 pub struct ArchiveConfig {
     /// A folder of backups, or exactly one file (`x.tar.zst`, `x.tar.gz`, `x.tar.xz`, `x.tar`): a path, `s3://bucket/prefix`,
-    /// `sftp://user@host/path`, `webdavs://user@host/path`.
+    /// `az://container/prefix`, `sftp://user@host/path`, `webdavs://user@host/path`.
     pub url: String,
     /// How a backup is written.
     #[serde(default)]
@@ -93,7 +93,7 @@ pub struct ArchiveConfig {
     /// A file with the secret key that encrypted backups are read with. A host that only makes backups needs none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<PathBuf>,
-    /// S3: URL of a server that is not AWS.
+    /// S3: URL of a server that is not AWS. Azure: that of the account, where it is not in the public cloud.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// S3: the region; `us-east-1` with an endpoint, else $AWS_REGION, if not given.
@@ -109,18 +109,32 @@ pub struct ArchiveConfig {
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub secret_access_key: Option<Secret>,
+    /// Azure: the storage account; `$BACKUP_<NAME>_ACCOUNT` if not given, else that in the endpoint, else
+    /// `$AZURE_STORAGE_ACCOUNT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// Azure: a key of the account, only as "${VARIABLE}"; `$BACKUP_<NAME>_ACCOUNT_KEY` if not given. With neither key nor token:
+    /// `$AZURE_STORAGE_KEY`, else `$AZURE_STORAGE_SAS_TOKEN`.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub account_key: Option<Secret>,
+    /// Azure: a token (SAS) that allows to read, write, delete and list, instead of a key, only as "${VARIABLE}";
+    /// `$BACKUP_<NAME>_SAS_TOKEN` if not given.
+    #[serde(default, skip_serializing)]
+    #[schemars(with = "Option<String>")]
+    pub sas_token: Option<Secret>,
     /// WebDAV: the password of the user in the URL, only as "${VARIABLE}"; `$BACKUP_<NAME>_PASSWORD` if not given.
     #[serde(default, skip_serializing)]
     #[schemars(with = "Option<String>")]
     pub password: Option<Secret>,
-    /// A file whose first line is the password, or the secret of the access key.
+    /// A file whose first line is the password, the secret of the access key, the account key or the SAS token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// A program and its arguments, whose first line of output is the password, or the secret of the access key. It is run when the
-    /// archive is used.
+    /// A program and its arguments, whose first line of output is what could be in a `password_file`. It is run when the archive is
+    /// used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_command: Option<Vec<String>>,
-    /// S3 and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
+    /// S3, Azure and WebDAV: a file of certificates (PEM) that are trusted instead of those of this system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Servers: bytes a second that may pass to and from it, such as "10M"; 10K is the least.
@@ -226,9 +240,11 @@ impl Config {
         let asked =
             archive.asked().map_err(|e| e.on(format!("{}: [archives.{name}]", self.file.display())))?;
         let chosen = crate::archive::configured(&asked);
-        if chosen.remote_place()?.is_some_and(|place| place.is_s3() && !place.has_own_credentials()) {
-            let all: Vec<_> = self.archives.values().map(crate::archive::configured).collect();
-            crate::archive::check_credentials(&all)?;
+        if chosen.remote_place()?.is_some_and(|place| !place.has_own_credentials()) {
+            let all = self.archives.values().map(crate::archive::configured);
+            let of_its_kind: Vec<_> =
+                all.filter(|spec| spec.kind_of_store() == chosen.kind_of_store()).collect();
+            crate::archive::check_credentials(&of_its_kind)?;
         }
         Ok(chosen)
     }
@@ -353,17 +369,7 @@ fn source_spec(
     let kind = match source.remove("kind") {
         Some(Value::String(kind)) => kind,
         Some(_) => return Err(vec![text.error_at(&below(path, "kind"), "`kind` must be a text")]),
-        None => {
-            let message = format!("the source `{component}` has no `kind`");
-            let meant = |key: &&String| nearest(key, std::iter::once("kind")).is_some();
-            return Err(vec![match source.keys().find(meant) {
-                Some(key) => text.error_at(
-                    &below(path, key),
-                    format!("{message}; unknown key `{key}`: did you mean `kind`?"),
-                ),
-                None => text.error_at(path, message),
-            }]);
-        }
+        None => return Err(vec![text.error_at(path, format!("the source `{component}` has no `kind`"))]),
     };
     let backend = registry.get(&kind).map_err(|e| {
         let close =

@@ -1,14 +1,18 @@
 //! Real servers as plain processes of this machine, for the tests of destinations. Each has a folder and a free port of its own,
 //! and ends with whoever started it, however that ends.
 
+mod azurite;
 mod faulty;
 mod minio;
+mod objects;
 mod process;
 mod sshd;
 mod webdav;
 
+pub use azurite::Azurite;
 pub use faulty::{Fault, Faulty, Seen};
 pub use minio::Minio;
+pub use objects::ObjectServer;
 pub use sshd::Sshd;
 pub use webdav::Webdav;
 

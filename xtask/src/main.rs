@@ -27,7 +27,7 @@ cargo xtask COMMAND
                                 and a package manager (Debian and Ubuntu, as root)
 
 Exit codes: 0 all good, 1 something failed, 2 usage or a missing prerequisite.
-BACKUP_TEST_REQUIRE=root,windows,docker,postgres,minio,sshd,webdav makes `test` fail where one of these is not to be had.
+BACKUP_TEST_REQUIRE=root,windows,docker,postgres,minio,azurite,sshd,webdav makes `test` fail where one of these is not to be had.
 ";
 
 /// Why a command ended without success.

@@ -17,7 +17,7 @@ pub(crate) fn run(fast: bool) -> Outcome {
     let windows = prerequisites::for_tests(fast)?;
     let without_containers = if fast { Some("--fast".to_owned()) } else { containers::ready()? };
     // What takes minutes to build is left out, unless it was built before.
-    let without_minio = if fast { None } else { servers::for_tests()? };
+    let without = if fast { Vec::new() } else { servers::for_tests()? };
     let mut failures = Vec::new();
     for check in checks(fast) {
         failures.extend(why(check.run()));
@@ -50,8 +50,8 @@ pub(crate) fn run(fast: bool) -> Outcome {
         Some(why) => println!("NOT TESTED, because there are no containers here: {why}"),
         None => containers::sweep(),
     }
-    if let Some(why) = without_minio {
-        println!("NOT TESTED with MinIO: {why}");
+    for (server, why) in without {
+        println!("NOT TESTED with {server}: {why}");
     }
     for failure in &failures {
         println!("FAILED: {failure}");

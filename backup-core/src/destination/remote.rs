@@ -1,5 +1,7 @@
 //! A place on a server, through OpenDAL: what holds for every kind of server.
 
+mod azure;
+mod calls;
 mod dav;
 mod failure;
 mod file;
@@ -8,12 +10,14 @@ mod pace;
 mod part;
 mod place;
 mod s3;
+mod settings;
 #[cfg(unix)]
 mod sftp;
 mod transport;
 mod uploads;
 
-pub use place::{RemotePlace, RemoteSettings};
+pub use place::RemotePlace;
+pub use settings::RemoteSettings;
 
 use super::{Blob, Destination, Pulse, Stored, Upload, local::temporary_name};
 use crate::{Error, ErrorKind, Result};
@@ -35,8 +39,10 @@ pub(crate) struct RemoteFolder {
     /// Empty, or with a slash at its end.
     prefix: String,
     shown: Arc<str>,
-    /// What OpenDAL does not have for S3.
-    uploads: Option<uploads::Uploads>,
+    /// The server, if it keeps objects.
+    server: Option<String>,
+    /// What OpenDAL does not have for stores of objects.
+    uploads: Option<Arc<dyn uploads::Uploads>>,
     /// What it does not have for WebDAV.
     dav: Option<dav::Dav>,
     patience: Duration,
@@ -61,6 +67,11 @@ impl RemoteFolder {
                 uploads = Some(calls);
                 (operator, place.path.clone())
             }
+            Scheme::Azure => {
+                let (operator, calls) = azure::open(place, pace.clone())?;
+                uploads = Some(calls);
+                (operator, place.path.clone())
+            }
             Scheme::WebdavPlain | Scheme::WebdavTls => {
                 let (operator, calls) = dav::open(place, pace.clone())?;
                 dav = Some(calls);
@@ -81,6 +92,7 @@ impl RemoteFolder {
             plain,
             prefix,
             shown: place.to_string().into(),
+            server: place.server_of_environment().map(|(_, server)| server.to_owned()),
             uploads,
             dav,
             patience: place.patience(),
@@ -355,7 +367,7 @@ impl Destination for RemoteFolder {
             out.push(Stored { name: name.to_owned(), bytes: found.content_length(), modified });
         }
         out.sort_by(|a, b| a.name.cmp(&b.name));
-        Ok(out)
+        Ok(if self.keeps_objects() { object::without_given_up(out) } else { out })
     }
 
     async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -378,6 +390,13 @@ impl Destination for RemoteFolder {
         match self.keeps_objects() {
             true => object::discard(self, provisional).await,
             false => self.remove_now(provisional).await,
+        }
+    }
+
+    fn identity(&self) -> String {
+        match &self.server {
+            Some(server) => format!("{server} {self}"),
+            None => self.to_string(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{PortableArchive, folder::is_provisional_of, lock, missing, name, sidecar};
 use crate::{
-    Archive, BackupSummary, Context, Error, ErrorKind, Result, Series, Severity, State,
+    Archive, BackupSummary, Context, ErrorKind, Result, Series, Severity, State,
     destination::is_temporary_name,
 };
 use jiff::Timestamp;
@@ -12,7 +12,10 @@ impl PortableArchive {
     pub(super) async fn heal_folder(&self, cx: &Context) -> Result<Vec<String>> {
         let destination = self.destination();
         let mut healed = self.clear(None).await?;
-        let all = destination.list().await?;
+        let all = match destination.list().await {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(healed),
+            other => other?,
+        };
         let of = |prefix: &str| -> Vec<String> {
             all.iter().filter(|s| s.name.starts_with(prefix)).map(|s| s.name.clone()).collect()
         };
@@ -27,14 +30,8 @@ impl PortableArchive {
                 healed.push(stored.name.clone());
             }
         }
-        if let Some(exact) = self.exact() {
-            let is_there = all.iter().any(|s| s.name == *exact) || destination.open(exact).await.is_ok();
-            return match is_there || !healed.is_empty() {
-                true => Ok(healed),
-                false => {
-                    Err(Error::new(ErrorKind::NotFound, "heal the archive", "there is no such file").on(self))
-                }
-            };
+        if self.exact().is_some() {
+            return Ok(healed);
         }
         let missing: Vec<BackupSummary> =
             self.list(cx).await?.into_iter().filter(|b| b.state == State::Missing).collect();

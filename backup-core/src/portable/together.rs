@@ -42,7 +42,7 @@ impl Together {
         let wrong = |text: &str| Error::new(ErrorKind::Usage, "write to several archives", text);
         let mut seen = HashSet::new();
         for place in &places {
-            if !seen.insert(place.to_string()) {
+            if !seen.insert((place.destination().identity(), place.to_string())) {
                 return Err(wrong("it is named twice").on(place));
             }
             if !place.options().writes_as(places[0].options()) {

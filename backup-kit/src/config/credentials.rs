@@ -19,7 +19,7 @@ const ASKED_FOR: Duration = Duration::from_secs(60);
 const LONGEST_SECRET: u64 = 64 << 10;
 
 /// Keys of an archive whose values are secrets.
-const SECRETS: [&str; 2] = ["secret_access_key", "password"];
+const SECRETS: [&str; 4] = ["secret_access_key", "account_key", "sas_token", "password"];
 
 /// Complaints about the secrets that stand in the file itself, with their lines.
 pub(super) fn plain(root: &DeTable<'_>, text: &Text<'_>) -> Vec<Error> {
@@ -79,8 +79,8 @@ pub(super) fn complete(
     if let Some(text) = &archive.limit_rate {
         rate(text)?;
     }
-    if archive.password_command.is_some() && !place.is_s3() && !place.has_password() {
-        let text = "`password_command` is for S3 and WebDAV: ssh has keys and an agent of its own";
+    if archive.password_command.is_some() && !takes_secret(&place) {
+        let text = "`password_command` is for S3, Azure and WebDAV: ssh has keys and an agent of its own";
         return Err(Error::new(ErrorKind::Usage, "read the configuration", text));
     }
     if archive.password_command.is_some() && archive.password_file.is_some() {
@@ -88,15 +88,29 @@ pub(super) fn complete(
         return Err(Error::new(ErrorKind::Usage, "read the configuration", text));
     }
     archive.ca_file = archive.ca_file.take().map(|file| from_folder(folder, &file.to_string_lossy()).into());
+    if let Some(secret) = from_file
+        && !archive.has_secret(&place)
+    {
+        archive.take_secret(&place, secret);
+    }
+    let known = archive.has_secret(&place);
+    let secret = |what: &str| variable(what).filter(|_| !known).map(Secret::new);
     if place.is_s3() {
         archive.access_key_id = archive.access_key_id.take().or_else(|| variable("ACCESS_KEY_ID"));
-        let secret = archive.secret_access_key.take().or(from_file);
-        archive.secret_access_key = secret.or_else(|| variable("SECRET_ACCESS_KEY").map(Secret::new));
+        archive.secret_access_key = archive.secret_access_key.take().or_else(|| secret("SECRET_ACCESS_KEY"));
+    } else if place.is_azure() {
+        archive.account = archive.account.take().or_else(|| variable("ACCOUNT"));
+        archive.account_key = archive.account_key.take().or_else(|| secret("ACCOUNT_KEY"));
+        archive.sas_token = archive.sas_token.take().or_else(|| secret("SAS_TOKEN"));
     } else if place.has_password() {
-        let secret = archive.password.take().or(from_file);
-        archive.password = secret.or_else(|| variable("PASSWORD").map(Secret::new));
+        archive.password = archive.password.take().or_else(|| secret("PASSWORD"));
     }
     Ok(())
+}
+
+/// Whether a secret of ours opens it: ssh has its own.
+fn takes_secret(place: &RemotePlace) -> bool {
+    place.is_s3() || place.is_azure() || place.has_password()
 }
 
 /// The first line that a command prints, which has a minute for it. Blocks the thread.
@@ -145,7 +159,7 @@ fn ask(command: &[String]) -> Result<Secret> {
 
 fn asked(why: impl std::fmt::Display) -> Error {
     Error::new(ErrorKind::Usage, "run the password_command", why)
-        .hint("it prints the password, or the secret of the access key, on its first line")
+        .hint("it prints the password, the secret of the access key, the account key or the SAS token on its first line")
 }
 
 /// Bytes a second, as people write them: 500K, 10M, 1G.
@@ -167,19 +181,34 @@ pub fn rate(text: &str) -> Result<u64> {
 }
 
 impl ArchiveConfig {
+    fn has_secret(&self, place: &RemotePlace) -> bool {
+        match (place.is_s3(), place.is_azure()) {
+            (true, _) => self.secret_access_key.is_some(),
+            (_, true) => self.account_key.is_some() || self.sas_token.is_some(),
+            _ => self.password.is_some(),
+        }
+    }
+
+    /// The secret that came out of a file or a program.
+    fn take_secret(&mut self, place: &RemotePlace, secret: Secret) {
+        let goes_to = match (place.is_s3(), place.is_azure()) {
+            (true, _) => &mut self.secret_access_key,
+            // A token is a list of options; a key is base64.
+            (_, true) if secret.expose().contains('&') => &mut self.sas_token,
+            (_, true) => &mut self.account_key,
+            _ => &mut self.password,
+        };
+        *goes_to = Some(secret);
+    }
+
     /// Asks its `password_command`, if it has one and no secret is known.
     pub(super) fn asked(&self) -> Result<Self> {
         let mut asked = self.clone();
         if let Some(command) = &self.password_command
             && let Some(place) = RemotePlace::parse(&self.url)?
+            && !self.has_secret(&place)
         {
-            let secret = match place.is_s3() {
-                true => &mut asked.secret_access_key,
-                false => &mut asked.password,
-            };
-            if secret.is_none() {
-                *secret = Some(ask(command)?);
-            }
+            asked.take_secret(&place, ask(command)?);
         }
         Ok(asked)
     }
@@ -188,11 +217,11 @@ impl ArchiveConfig {
     pub(super) fn as_if_asked(&self) -> Self {
         let mut all = self.clone();
         let remote = RemotePlace::parse(&self.url).ok().flatten();
-        if let (Some(_), Some(place)) = (&self.password_command, remote) {
-            match place.is_s3() {
-                true => all.secret_access_key.get_or_insert_with(|| Secret::new("-")),
-                false => all.password.get_or_insert_with(|| Secret::new("-")),
-            };
+        if let (Some(_), Some(place)) = (&self.password_command, remote)
+            && !self.has_secret(&place)
+        {
+            // What a key of Azure could be.
+            all.take_secret(&place, Secret::new("AAAA"));
         }
         all
     }
@@ -205,6 +234,9 @@ impl ArchiveConfig {
         settings.path_style = self.path_style;
         settings.access_key_id.clone_from(&self.access_key_id);
         settings.secret_access_key.clone_from(&self.secret_access_key);
+        settings.account.clone_from(&self.account);
+        settings.account_key.clone_from(&self.account_key);
+        settings.sas_token.clone_from(&self.sas_token);
         settings.password.clone_from(&self.password);
         settings.ca_file.clone_from(&self.ca_file);
         settings.limit_rate = self.limit_rate.as_deref().and_then(|text| rate(text).ok());

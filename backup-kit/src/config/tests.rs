@@ -15,8 +15,12 @@ fn complaint(text: &str) -> String {
 fn the_example_is_a_valid_configuration() {
     let c = parse(EXAMPLE).unwrap();
     assert_eq!(c.module_names().collect::<Vec<_>>(), ["wiki"]);
-    assert_eq!(c.archives().map(|(n, _)| n).collect::<Vec<_>>(), ["local", "nas", "offsite", "server"]);
-    assert_eq!(c.archives().next().unwrap().1.url, "/share/backups");
+    let archives: Vec<_> = c.archives().map(|(name, a)| (name, a.url.as_str())).collect();
+    assert_eq!(
+        archives.iter().map(|(n, _)| *n).collect::<Vec<_>>(),
+        ["cloud", "local", "nas", "offsite", "server"]
+    );
+    assert_eq!(archives[1].1, "/share/backups");
 }
 
 #[test]
@@ -124,7 +128,9 @@ fn relative_paths_are_taken_from_the_folder_of_the_file() {
 fn a_name_that_is_not_configured_lists_those_that_are() {
     let c = parse(EXAMPLE).unwrap();
     assert!(c.module("wikki").unwrap_err().to_string().contains("there are: wiki"));
-    assert!(c.archive("nass").unwrap_err().to_string().contains("there are: local, nas, offsite, server"));
+    assert!(
+        c.archive("nass").unwrap_err().to_string().contains("there are: cloud, local, nas, offsite, server")
+    );
 }
 
 #[test]
@@ -178,6 +184,41 @@ fn credentials_of_an_archive_come_from_its_own_variables() {
     assert_eq!(dav.password.as_ref().unwrap().expose(), "s3cret");
     let shown = format!("{c:?} {}", serde_json::to_string(&[s3, dav]).unwrap());
     assert!(!shown.contains("hunter2") && !shown.contains("s3cret"), "{shown}");
+}
+
+#[test]
+fn a_container_of_azure_is_opened_by_a_key_or_a_token_of_its_own() {
+    let parse = |text: &str, set: &[(&str, &str)]| {
+        let var = |name: &str| set.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
+        let text = format!("[archives.az-1]\nurl = \"az://c/p\"\n{text}");
+        let c = Config::parse(Path::new("backup.toml"), &text, &Registry::default(), &var)?;
+        let archive = c.archives().next().unwrap().1.clone();
+        let shown = format!("{c:?} {}", serde_json::to_string(&archive).unwrap());
+        assert!(!shown.contains("aHVudGVyMg==") && !shown.contains("hunter2"), "{shown}");
+        let exposed = |secret: &Option<Secret>| secret.as_ref().map(|s| s.expose().to_owned());
+        Ok::<_, Error>((archive.account.clone(), exposed(&archive.account_key), exposed(&archive.sas_token)))
+    };
+    let own = |account: &str, key: Option<&str>, token: Option<&str>| {
+        (Some(account.to_owned()), key.map(str::to_owned), token.map(str::to_owned))
+    };
+    let (key, token) = ("aHVudGVyMg==", "sv=1&sig=hunter2");
+    let variables = [("BACKUP_AZ_1_ACCOUNT", "one"), ("BACKUP_AZ_1_ACCOUNT_KEY", key), ("KEY", key)];
+    assert_eq!(parse("", &variables).unwrap(), own("one", Some(key), None));
+    let configured = "account = \"two\"\naccount_key = \"${KEY}\"\n";
+    assert_eq!(parse(configured, &variables).unwrap(), own("two", Some(key), None));
+    let other = [("BACKUP_AZ_1_SAS_TOKEN", token)];
+    assert_eq!(parse("account = \"two\"\n", &other).unwrap(), own("two", None, Some(token)));
+    let dir = tempfile::tempdir().unwrap();
+    for (text, key, token) in [(key, Some(key), None), (token, None, Some(token))] {
+        let file = dir.path().join("secret");
+        std::fs::write(&file, format!("{text}\n")).unwrap();
+        let configured = format!("account = \"two\"\npassword_file = \"{}\"\n", file.display());
+        assert_eq!(parse(&configured, &variables).unwrap(), own("two", key, token));
+    }
+    let both = [("BACKUP_AZ_1_ACCOUNT_KEY", key), ("BACKUP_AZ_1_SAS_TOKEN", token)];
+    let e = parse("account = \"two\"\n", &both).unwrap_err();
+    assert!(e.to_string().contains("not both"), "{e}");
+    assert!(parse("account = \"two\"\nsas_token = \"sig=hunter2\"\n", &[]).is_err());
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! MinIO, with one bucket.
 
-use super::process::{Place, Server, get, program};
+use super::{
+    ObjectServer,
+    process::{Place, Server, get, program},
+};
+use crate::Must;
+use backup_core::{Secret, destination::RemoteSettings};
 use std::{path::PathBuf, process::Command};
 
 /// A MinIO server on a free port of 127.0.0.1.
@@ -70,23 +75,43 @@ impl Minio {
         format!("http://127.0.0.1:{}", self.0.place.port)
     }
 
-    /// Its address and port.
-    pub fn address(&self) -> String {
+    /// The folder that holds the objects, as MinIO keeps them: each is a folder.
+    fn bucket(&self) -> PathBuf {
+        self.0.place.dir.join("data").join(Self::BUCKET)
+    }
+}
+
+impl ObjectServer for Minio {
+    fn address(&self) -> String {
         format!("127.0.0.1:{}", self.0.place.port)
     }
 
-    /// A prefix of the bucket, as the command line takes it.
-    pub fn url(&self, prefix: &str) -> String {
-        format!("s3://{}/{prefix}?endpoint={}", Self::BUCKET, self.endpoint())
+    fn url_at(&self, endpoint: &str, prefix: &str) -> String {
+        format!("s3://{}/{prefix}?endpoint={endpoint}", Self::BUCKET)
     }
 
-    /// The folder that holds the objects, as MinIO keeps them.
-    pub fn bucket(&self) -> PathBuf {
-        self.0.place.dir.join("data").join(Self::BUCKET)
+    fn credentials(&self) -> [(&'static str, &'static str); 2] {
+        [("AWS_ACCESS_KEY_ID", Self::KEY), ("AWS_SECRET_ACCESS_KEY", Self::SECRET)]
     }
 
-    /// Uploads that were begun and neither completed nor given up, as they lie on the server's disk.
-    pub fn uploads(&self) -> Vec<String> {
+    fn settings(&self) -> RemoteSettings {
+        let mut settings = RemoteSettings::default();
+        settings.access_key_id = Some(Self::KEY.to_owned());
+        settings.secret_access_key = Some(Secret::new(Self::SECRET));
+        settings
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let list = std::fs::read_dir(self.bucket().join(folder)).into_iter().flatten().flatten();
+        list.map(|e| e.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    fn remove(&self, folder: &str, name: &str) {
+        std::fs::remove_dir_all(self.bucket().join(folder).join(name)).must("remove an object from the disk");
+    }
+
+    /// As they lie on the server's disk.
+    fn uploads(&self) -> Vec<String> {
         let below = |folder: PathBuf| {
             let list = std::fs::read_dir(folder).into_iter().flatten().flatten();
             list.filter(|e| e.path().is_dir()).map(|e| e.path()).collect::<Vec<_>>()
@@ -96,5 +121,17 @@ impl Minio {
             .flat_map(below)
             .map(|upload| upload.display().to_string())
             .collect()
+    }
+
+    fn sends_part(&self, line: &str, number: usize) -> bool {
+        line.contains(&format!("partNumber={number}&"))
+    }
+
+    fn completes(&self, line: &str) -> bool {
+        line.starts_with("POST") && line.contains("uploadId=")
+    }
+
+    fn lists(&self, line: &str) -> bool {
+        line.contains("list-type=2")
     }
 }

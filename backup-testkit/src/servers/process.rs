@@ -100,7 +100,8 @@ pub(super) fn program(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), cache.join("backup/tools")]);
+    let ours = cache.join("backup/tools");
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), ours.join("bin"), ours]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     found.ok_or_else(|| format!("the program {name} is not here (`cargo xtask test` installs it)"))
 }
@@ -113,4 +114,17 @@ pub(super) fn get(port: u16, path: &str) -> Option<String> {
     let mut answer = vec![0; 512];
     let n = stream.read(&mut answer).ok()?;
     Some(String::from_utf8_lossy(&answer[..n]).into_owned())
+}
+
+/// A request without a body: the status of the answer, and its body.
+pub(super) fn request(port: u16, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 0\r\n\r\n")?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let answer = String::from_utf8_lossy(&answer);
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
+    Ok((status, body.to_owned()))
 }

@@ -2,6 +2,7 @@
 //! sent while it is made, and a name is never taken from another.
 
 use super::{
+    calls::PATH,
     failure,
     pace::Pace,
     place::{RemotePlace, Scheme},
@@ -11,10 +12,9 @@ use crate::{Error, ErrorKind, Result, Secret};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opendal::{HttpTransporter, Operator, services};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use std::time::Duration;
 
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 /// A server may have to copy what it was sent before it answers.
 pub(super) const ANSWER: Duration = Duration::from_secs(300);
 

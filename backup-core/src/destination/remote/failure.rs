@@ -6,9 +6,12 @@ use opendal::ErrorKind as Remote;
 /// An error of an operation on a place.
 pub(super) fn error(operation: &'static str, subject: impl std::fmt::Display, e: &opendal::Error) -> Error {
     let reads = matches!(operation, "open" | "list" | "read");
-    let (message, hint) = explain(e);
+    let text = everything(e);
+    let code = between(&text, "code: \"", "\"").unwrap_or_default().to_owned();
+    let (message, hint) = explain(e, text, &code);
     let kind = match e.kind() {
-        Remote::NotFound if reads => ErrorKind::NotFound,
+        // Without its container nothing can be said of what is in it.
+        Remote::NotFound if reads && code != "ContainerNotFound" => ErrorKind::NotFound,
         _ => ErrorKind::Destination,
     };
     let error = Error::new(kind, operation, message).on(subject).retry(e.is_temporary());
@@ -18,7 +21,7 @@ pub(super) fn error(operation: &'static str, subject: impl std::fmt::Display, e:
     }
 }
 
-/// An error that a server has answered with, of S3: its code and message, if it gave any.
+/// An error that a server of objects has answered with: its code and message, if it gave any.
 pub(super) fn said(
     operation: &'static str,
     subject: impl std::fmt::Display,
@@ -39,17 +42,17 @@ pub(super) fn said(
 }
 
 /// Message and hint.
-fn explain(e: &opendal::Error) -> (String, Option<&'static str>) {
-    let text = everything(e);
-    let code = between(&text, "code: \"", "\"").unwrap_or_default();
+fn explain(e: &opendal::Error, text: String, code: &str) -> (String, Option<&'static str>) {
     match code {
         "" => plain(e, text),
         code => of_code(code, between(&text, "message: \"", "\"").filter(|m| !m.is_empty())),
     }
 }
 
-/// What a code of S3 means.
+/// What a code of S3 or Azure means.
 fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
+    // Azure says on further lines which request it was and when.
+    let said = said.map(|said| said.split("RequestId:").next().unwrap_or(said).trim());
     let with = |plain: &str| match said {
         Some(said) => format!("{plain} (the server says: {said})"),
         None => plain.to_owned(),
@@ -58,6 +61,44 @@ fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
         "NoSuchBucket" => {
             (with("the bucket does not exist"), Some("make it first, or check its name and the endpoint"))
         }
+        "ContainerNotFound" | "ContainerBeingDeleted" => (
+            with("the container does not exist"),
+            Some("make it first, or check its name, the account and the endpoint"),
+        ),
+        "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => (
+            with("the server does not accept the account key or SAS token"),
+            Some(
+                "check account, key and token, until when the token holds, and the clock of this machine: `backup config example` \
+                 shows where they come from",
+            ),
+        ),
+        "AuthorizationFailure" => (
+            with("the server does not accept the account key or SAS token, or not from this address"),
+            Some(
+                "check account, key and token, until when the token holds, and the account's rules for networks",
+            ),
+        ),
+        "AuthorizationPermissionMismatch"
+        | "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationSourceIPMismatch"
+        | "InsufficientAccountPermissions" => (
+            with("access is denied"),
+            Some(
+                "a SAS token must allow to read, write, delete and list (`rwdl`), for containers and objects",
+            ),
+        ),
+        "KeyBasedAuthenticationNotPermitted" => (
+            with("the account takes no keys"),
+            Some("allow access by key for the storage account: other ways to sign in are not known here"),
+        ),
+        "BlobImmutableDueToPolicy" | "BlobImmutableDueToLegalHold" => (
+            with("the container keeps what is in it from being changed"),
+            Some(
+                "locks and markers of runs must be removed: take a container without a policy of immutability",
+            ),
+        ),
         "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken" | "ExpiredToken" => (
             with("the server does not accept the access key"),
             Some("check the access key and its secret: `backup config example` shows where they come from"),
@@ -75,14 +116,14 @@ fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
         "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException" => {
             (with("the bucket is in another region"), Some("name its region: `region` or ?region="))
         }
-        "SlowDown" | "ServiceUnavailable" => {
+        "SlowDown" | "ServiceUnavailable" | "ServerBusy" | "OperationTimedOut" => {
             (with("the server is too busy; it was tried again several times"), Some("try again later"))
         }
         c if c.contains("StorageFull") || c.contains("Quota") || c.contains("InsufficientStorage") => (
             with("the server has no space left"),
             Some("free some space there, or choose another destination"),
         ),
-        "BadDigest" | "XAmzContentChecksumMismatch" | "InvalidDigest" => (
+        "BadDigest" | "XAmzContentChecksumMismatch" | "InvalidDigest" | "Crc64Mismatch" => (
             with("what arrived there is not what was sent"),
             Some("look at the network, and at the memory of both machines"),
         ),
@@ -93,7 +134,8 @@ fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
 fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
     if text.contains("failed to load signing credential") {
         let hint = "give BACKUP_<NAME>_ACCESS_KEY_ID and _SECRET_ACCESS_KEY for a configured archive, or AWS_ACCESS_KEY_ID \
-                    and AWS_SECRET_ACCESS_KEY";
+                    and AWS_SECRET_ACCESS_KEY; of Azure BACKUP_<NAME>_ACCOUNT_KEY or _SAS_TOKEN, or AZURE_STORAGE_KEY or \
+                    AZURE_STORAGE_SAS_TOKEN";
         return ("there are no credentials for it".to_owned(), Some(hint));
     }
     let status = e.to_string();

@@ -3,25 +3,25 @@
 
 use super::{
     RemoteFolder,
-    part::{self, Part},
+    part::Part,
     transport::Water,
-    uploads::{Key, PartSent, Uploads},
+    uploads::{Key, Mark, PartSent, Uploads},
 };
 use crate::{
     Error, ErrorKind, Result,
-    destination::{Pulse, Upload},
+    destination::{Pulse, Stored, Upload},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use opendal::{Buffer, ErrorKind as Remote};
 use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, sync::Arc};
 use tokio::task::JoinSet;
 
 /// Parts that are sent at the same time.
 const AT_ONCE: usize = 3;
-/// Metadata that tells our object from one that somebody else put there.
-const TOKEN: &str = "backup-upload";
 const LARGEST_MARKER: u64 = 4096;
+const CLAIMED: &str = ".claim";
 
 /// What a marker says.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +33,7 @@ struct Marker {
 
 pub(super) struct ObjectUpload {
     folder: RemoteFolder,
+    uploads: Arc<dyn Uploads>,
     provisional: String,
     name: String,
     key: Key,
@@ -51,7 +52,7 @@ pub(super) struct ObjectUpload {
 
 /// Who holds it uploads the object of this name; nobody else begins to.
 fn claim(name: &str) -> String {
-    format!(".{name}.claim")
+    format!(".{name}{CLAIMED}")
 }
 
 /// Says under the provisional name what will be uploaded, keeps the first free name for it, and begins.
@@ -60,6 +61,8 @@ pub(super) async fn begin(
     provisional: &str,
     names: &[String],
 ) -> Result<ObjectUpload> {
+    let uploads = folder.uploads.as_ref();
+    let uploads = uploads.ok_or_else(|| Error::contract("an upload in parts to what is no bucket"))?;
     let begun = async {
         for name in names {
             if folder.length_of(name).await?.is_some() {
@@ -71,13 +74,14 @@ pub(super) async fn begin(
             if folder.swap(&claim(name), None, Some(provisional.as_bytes())).await? {
                 return Ok(ObjectUpload {
                     folder: folder.clone(),
+                    uploads: uploads.clone(),
                     provisional: provisional.to_owned(),
                     name: name.clone(),
                     key: key(folder, name),
                     id: None,
                     part: None,
                     begun: 0,
-                    size_after: part::size,
+                    size_after: uploads.part_sizes(),
                     sending: JoinSet::new(),
                     sent: Vec::new(),
                     written: 0,
@@ -122,17 +126,27 @@ pub(super) async fn discard(folder: &RemoteFolder, provisional: &str) -> Result<
     folder.remove_now(provisional).await
 }
 
+/// An upload to Azure that is being given up is seen for a moment, empty, under the name that it still claims: it is none.
+pub(super) fn without_given_up(all: Vec<Stored>) -> Vec<Stored> {
+    let claims: HashSet<String> =
+        all.iter().filter(|s| s.name.ends_with(CLAIMED)).map(|s| s.name.clone()).collect();
+    all.into_iter().filter(|s| s.bytes > 0 || !claims.contains(&claim(&s.name))).collect()
+}
+
 impl ObjectUpload {
-    fn uploads(&self) -> Result<&Uploads> {
-        self.folder.uploads.as_ref().ok_or_else(|| Error::contract("an upload in parts to what is no bucket"))
+    fn mark(&self) -> Mark<'_> {
+        Mark(&self.provisional)
     }
 
     /// Hands a part over, when fewer than so many are on their way.
     async fn send(&mut self, part: Part) -> Result<()> {
-        let uploads = self.uploads()?.clone();
+        let uploads = self.uploads.clone();
         let id = match &self.id {
             Some(id) => id.clone(),
-            None => self.id.insert(uploads.begin(&self.key, (TOKEN, &self.provisional)).await?).clone(),
+            None => {
+                let begun = uploads.begin(&self.key, self.mark()).await?;
+                self.id.insert(begun).clone()
+            }
         };
         // Large ones go through files: one is written while one is sent.
         let at_once = if part.is_in_memory() { AT_ONCE } else { 1 };
@@ -165,7 +179,7 @@ impl ObjectUpload {
             // Only the parts of large objects are kept in files.
             Some(None) => return Err(Error::contract("a small object is kept in a file").on(&self.name)),
         };
-        let mark = [(TOKEN.to_owned(), self.provisional.clone())];
+        let mark = [(Mark::NAME.to_owned(), self.provisional.clone())];
         let put =
             self.folder.operator.write_with(&self.key.path, bytes).if_not_exists(true).user_metadata(mark);
         put.await.map(drop).map_err(|e| match e.kind() {
@@ -186,7 +200,8 @@ impl ObjectUpload {
                     self.one_arrives().await?;
                 }
                 self.sent.sort_by_key(|part| part.number);
-                self.uploads()?.complete(&self.key, self.id.as_deref().unwrap_or_default(), &self.sent).await
+                let id = self.id.as_deref().unwrap_or_default();
+                self.uploads.complete(&self.key, id, &self.sent, self.mark()).await
             }
         };
         let Err(e) = done else { return Ok(()) };
@@ -194,7 +209,9 @@ impl ObjectUpload {
         match self.folder.operator.stat(&self.key.path).await {
             Ok(found) => {
                 let mut marks = found.user_metadata().into_iter().flatten();
-                match marks.any(|(key, value)| key.eq_ignore_ascii_case(TOKEN) && value == self.provisional) {
+                match marks
+                    .any(|(key, value)| key.eq_ignore_ascii_case(Mark::NAME) && value == self.provisional)
+                {
                     true => Ok(()),
                     false => Err(taken(&self.name)),
                 }
@@ -223,7 +240,7 @@ impl ObjectUpload {
         self.sending.shutdown().await;
         let gone = match self.id.take() {
             // Ours first, while its number is known; then whatever else was begun under this name.
-            Some(id) => self.uploads()?.give_up(&self.key, &id).await,
+            Some(id) => self.uploads.give_up(&self.key, &id).await,
             None => Ok(()),
         };
         discard(&self.folder, &self.provisional).await?;
@@ -240,7 +257,7 @@ impl Upload for ObjectUpload {
             let size = (self.size_after)(self.begun);
             let mut part = match self.part.take() {
                 Some(part) => part,
-                None => Part::begin(size).await?,
+                None => Part::begin(size, self.uploads.checksum()).await?,
             };
             let now = usize::try_from(size - part.length()).unwrap_or(rest.len()).min(rest.len());
             part.push(rest.split_to(now)).await?;
@@ -291,33 +308,106 @@ mod tests {
     use backup_testkit::{
         make::noise,
         run,
-        servers::{Minio, or_skip},
+        servers::{Azurite, Minio, ObjectServer, or_skip},
     };
+
+    fn folder(url: &str) -> RemoteFolder {
+        let settings = match url.starts_with("az://") {
+            true => RemoteSettings {
+                account_key: Some(Secret::new(Azurite::ACCOUNT_KEY)),
+                ..RemoteSettings::default()
+            },
+            false => RemoteSettings {
+                access_key_id: Some(Minio::KEY.to_owned()),
+                secret_access_key: Some(Secret::new(Minio::SECRET)),
+                ..RemoteSettings::default()
+            },
+        };
+        let place = RemotePlace::parse(url).unwrap().unwrap().configured(settings).unwrap();
+        RemoteFolder::new(&place).unwrap()
+    }
+
+    /// Small parts and then large ones.
+    async fn one_object_of_parts(server: &dyn ObjectServer) {
+        let folder = folder(&server.url("parts"));
+        let mut upload = begin(&folder, ".provisional", &["whole".to_owned()]).await.unwrap();
+        upload.size_after = |n| if n < 2 { 5 << 20 } else { 17 << 20 };
+        let data = Bytes::from(noise(47 << 20, 3));
+        for at in (0..data.len()).step_by(3 << 20) {
+            upload.write(data.slice(at..(at + (3 << 20)).min(data.len()))).await.unwrap();
+        }
+        assert_eq!(upload.begun, 4);
+        assert_eq!(Box::new(upload).commit().await.unwrap(), "whole");
+        let blob = folder.open("whole").await.unwrap();
+        assert!(blob.read_at(0, data.len()).await.unwrap() == data);
+        let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
+        assert_eq!(names, ["whole"]);
+        assert_eq!(server.uploads(), [""; 0]);
+    }
 
     #[test]
     fn small_parts_from_memory_and_large_ones_from_a_file_make_one_object() {
         run("small_parts_from_memory_and_large_ones_from_a_file_make_one_object", async {
-            let minio = or_skip("minio", Minio::start());
-            let settings = RemoteSettings {
-                access_key_id: Some(Minio::KEY.to_owned()),
-                secret_access_key: Some(Secret::new(Minio::SECRET)),
-                ..RemoteSettings::default()
-            };
-            let place = RemotePlace::parse(&minio.url("parts")).unwrap().unwrap();
-            let folder = RemoteFolder::new(&place.configured(settings).unwrap()).unwrap();
-            let mut upload = begin(&folder, ".provisional", &["whole".to_owned()]).await.unwrap();
-            upload.size_after = |n| if n < 2 { 5 << 20 } else { 17 << 20 };
-            let data = Bytes::from(noise(47 << 20, 3));
-            for at in (0..data.len()).step_by(3 << 20) {
-                upload.write(data.slice(at..(at + (3 << 20)).min(data.len()))).await.unwrap();
+            one_object_of_parts(&or_skip("minio", Minio::start())).await;
+        });
+    }
+
+    #[test]
+    fn small_blocks_from_memory_and_large_ones_from_a_file_make_one_object() {
+        run("small_blocks_from_memory_and_large_ones_from_a_file_make_one_object", async {
+            one_object_of_parts(&or_skip("azurite", Azurite::start())).await;
+        });
+    }
+
+    #[test]
+    fn a_name_that_somebody_else_took_meanwhile_is_never_written_over_and_no_block_stays() {
+        run("a_name_that_somebody_else_took_meanwhile_is_never_written_over_and_no_block_stays", async {
+            let server = or_skip("azurite", Azurite::start());
+            let folder = folder(&server.url("taken"));
+            for bytes in [3, 12 << 20] {
+                let mut upload = begin(&folder, ".provisional", &["name".to_owned()]).await.unwrap();
+                upload.write(noise(bytes, 5).into()).await.unwrap();
+                folder.write_small("name", b"of somebody else").await.unwrap();
+                let e = Box::new(upload).commit().await.unwrap_err();
+                assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+                assert_eq!(&folder.read_small("name", 99).await.unwrap().unwrap()[..], b"of somebody else");
+                assert_eq!(server.uploads(), [""; 0]);
+                folder.remove("name").await.unwrap();
+                assert!(folder.list().await.unwrap().is_empty());
             }
-            assert_eq!(upload.begun, 4);
-            assert_eq!(Box::new(upload).commit().await.unwrap(), "whole");
-            let blob = folder.open("whole").await.unwrap();
-            assert!(blob.read_at(0, data.len()).await.unwrap() == data);
-            let names: Vec<_> = folder.list().await.unwrap().into_iter().map(|s| s.name).collect();
-            assert_eq!(names, ["whole"]);
-            assert_eq!(minio.uploads(), [""; 0]);
+        });
+    }
+
+    #[test]
+    fn a_clearing_that_is_killed_half_way_shows_nothing_and_is_brought_to_its_end() {
+        run("a_clearing_that_is_killed_half_way_shows_nothing_and_is_brought_to_its_end", async {
+            let server = or_skip("azurite", Azurite::start());
+            let folder = folder(&server.url("cleared"));
+            let shown = || async {
+                let all = folder.list().await.unwrap();
+                all.into_iter().map(|s| s.name).filter(|n| !n.starts_with('.')).collect::<Vec<_>>()
+            };
+            let mut upload = begin(&folder, ".provisional", &["name".to_owned()]).await.unwrap();
+            upload.write(noise(12 << 20, 5).into()).await.unwrap();
+            while !upload.sending.is_empty() {
+                upload.one_arrives().await.unwrap();
+            }
+            assert_eq!(server.uploads(), ["cleared/name"]);
+            assert!(shown().await.is_empty());
+            // As after a kill between the two calls of a clearing: the empty object is there and named as ours.
+            drop(upload);
+            let mark = [("backupgivenup".to_owned(), "1".to_owned())];
+            folder.operator.write_with(&folder.path("name"), "").user_metadata(mark).await.unwrap();
+            assert!(server.names("cleared").contains(&"name".to_owned()) && shown().await.is_empty());
+            discard(&folder, ".provisional").await.unwrap();
+            assert!(server.names("cleared").is_empty() && server.uploads().is_empty());
+            // One that is empty and whole stays.
+            let upload = begin(&folder, ".provisional", &["name".to_owned()]).await.unwrap();
+            assert_eq!(Box::new(upload).commit().await.unwrap(), "name");
+            folder.put(".provisional", r#"{"name":"name"}"#.into()).await.unwrap();
+            folder.put(&claim("name"), ".provisional".into()).await.unwrap();
+            discard(&folder, ".provisional").await.unwrap();
+            assert_eq!(shown().await, ["name"]);
         });
     }
 }

@@ -11,12 +11,14 @@ use std::{fs::File, io::Write, sync::Arc};
 const SMALLEST: u64 = 8 << 20;
 /// So many are of the smallest size: 31 GiB.
 const SMALLEST_PARTS: usize = 4000;
-/// Then each so many are twice as large. There can be 10,000 parts, of 5 GiB at most.
+/// Then each so many are twice as large.
 const GROWS_EVERY: usize = 600;
+/// Of Azure.
+const LARGEST_BLOCK: u64 = 2 << 30;
 /// Larger parts go through a file.
 const LARGEST_IN_MEMORY: u64 = 16 << 20;
 
-/// How large the part of this number is, which counts from 0.
+/// How large the part of this number is, which counts from 0: for stores that take 10,000 parts of 5 GiB at most, as S3 does.
 pub(super) fn size(number: usize) -> u64 {
     match number.checked_sub(SMALLEST_PARTS) {
         None => SMALLEST,
@@ -24,9 +26,15 @@ pub(super) fn size(number: usize) -> u64 {
     }
 }
 
+/// The same for Azure, which takes 50,000 blocks of 4000 MiB at most.
+pub(super) fn size_of_block(number: usize) -> u64 {
+    size(number).min(LARGEST_BLOCK)
+}
+
 /// Bytes that are collected for a part.
 pub(super) struct Part {
     length: u64,
+    algorithm: CrcAlgorithm,
     kept: Kept,
 }
 
@@ -37,16 +45,16 @@ enum Kept {
 }
 
 impl Part {
-    /// An empty one that will have this size.
-    pub(super) async fn begin(size: u64) -> Result<Self> {
+    /// An empty one that will have this size, and a checksum of this kind.
+    pub(super) async fn begin(size: u64, algorithm: CrcAlgorithm) -> Result<Self> {
         let kept = match size <= LARGEST_IN_MEMORY {
             true => Kept::Memory(Vec::new()),
             false => Kept::File(
                 blocking(|| tempfile::tempfile_in(spool_folder())).await?,
-                Box::new(Digest::new(CrcAlgorithm::Crc32Iscsi)),
+                Box::new(Digest::new(algorithm)),
             ),
         };
-        Ok(Part { length: 0, kept })
+        Ok(Part { length: 0, algorithm, kept })
     }
 
     pub(super) fn length(&self) -> u64 {
@@ -70,17 +78,17 @@ impl Part {
         Ok(())
     }
 
-    /// Its CRC-32C, and itself as it is sent.
-    pub(super) async fn into_outgoing(self) -> Result<(u32, Outgoing)> {
+    /// Its checksum, and itself as it is sent.
+    pub(super) async fn into_outgoing(self) -> Result<(u64, Outgoing)> {
         match self.kept {
             Kept::File(file, checksum) => {
-                Ok((checksum.finalize() as u32, Outgoing::File(Arc::new(file), self.length)))
+                Ok((checksum.finalize(), Outgoing::File(Arc::new(file), self.length)))
             }
             Kept::Memory(all) => {
                 blocking(move || {
-                    let mut checksum = Digest::new(CrcAlgorithm::Crc32Iscsi);
+                    let mut checksum = Digest::new(self.algorithm);
                     all.iter().for_each(|bytes| checksum.update(bytes));
-                    Ok((checksum.finalize() as u32, Outgoing::Memory(Buffer::from(all))))
+                    Ok((checksum.finalize(), Outgoing::Memory(Buffer::from(all))))
                 })
                 .await
             }
@@ -119,13 +127,15 @@ mod tests {
         assert!(all > 5 << 40, "{all}");
         assert_eq!((size(0), size(3999), size(4000)), (SMALLEST, SMALLEST, 2 * SMALLEST));
         assert!((0..9_999).all(|n| size(n) <= size(n + 1) && size(n + 1) <= 5 << 30));
+        let blocks: u64 = (0..50_000).map(size_of_block).sum();
+        assert!(blocks > 64 << 40 && (0..50_000).all(|n| size_of_block(n) <= 4000 << 20), "{blocks}");
     }
 
     #[tokio::test]
     async fn a_part_in_a_file_is_the_same_as_one_in_memory() {
         let mut sent = Vec::new();
         for size in [LARGEST_IN_MEMORY, LARGEST_IN_MEMORY + 1] {
-            let mut part = Part::begin(size).await.unwrap();
+            let mut part = Part::begin(size, CrcAlgorithm::Crc32Iscsi).await.unwrap();
             for piece in ["first ", "second"] {
                 part.push(Bytes::from(piece)).await.unwrap();
             }
@@ -134,9 +144,13 @@ mod tests {
         }
         assert!(matches!((&sent[0].1, &sent[1].1), (Outgoing::Memory(_), Outgoing::File(_, 12))));
         assert_eq!(sent[0].0, sent[1].0);
-        // CRC-32C as RFC 3720 defines it.
-        let mut known = Part::begin(9).await.unwrap();
-        known.push(Bytes::from("123456789")).await.unwrap();
-        assert_eq!(known.into_outgoing().await.unwrap().0, 0xE306_9283);
+        // CRC-32C as RFC 3720 defines it, and CRC-64/NVME: the check values of their catalogues.
+        let known =
+            [(CrcAlgorithm::Crc32Iscsi, 0xE306_9283), (CrcAlgorithm::Crc64Nvme, 0xAE8B_1486_0A79_9888)];
+        for (algorithm, checksum) in known {
+            let mut part = Part::begin(9, algorithm).await.unwrap();
+            part.push(Bytes::from("123456789")).await.unwrap();
+            assert_eq!(part.into_outgoing().await.unwrap().0, checksum);
+        }
     }
 }

@@ -1,17 +1,23 @@
 //! S3: the server, the credentials, the operator of a bucket.
 
-use super::{failure, pace::Pace, place::RemotePlace, transport::Transport, uploads::Uploads};
+mod uploads;
+
+use super::{
+    calls::{Calls, PATH},
+    failure,
+    pace::Pace,
+    place::RemotePlace,
+    transport::Transport,
+    uploads::Uploads,
+};
 use crate::{Error, ErrorKind, Result};
 use opendal::{HttpTransporter, Operator, services};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use reqsign_aws_v4::{Credential, DefaultCredentialProvider, RequestSigner, StaticCredentialProvider};
 use reqsign_core::{Context, OsEnv, ProvideCredentialChain, Signer};
 use reqsign_file_read_tokio::TokioFileRead;
-
-/// What stays as it is in a query.
-pub(super) const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-/// The same in a path.
-pub(super) const PATH: &AsciiSet = &QUERY.remove(b'/');
+use std::sync::Arc;
+use uploads::Multipart;
 
 /// Where requests go.
 struct Server {
@@ -31,7 +37,7 @@ impl Server {
             named.ok().filter(|region| !region.is_empty())
         };
         let region = settings.region.clone().or_else(from_environment);
-        let Some(endpoint) = &settings.endpoint else {
+        let Some(endpoint) = place.endpoint()? else {
             let region = region.ok_or_else(|| {
                 wrong("it has no region").hint(
                     "`region` or ?region=, or AWS_REGION; a server of one's own is named by `endpoint` or ?endpoint=",
@@ -42,13 +48,6 @@ impl Server {
             let endpoint = format!("https://s3.{region}.amazonaws.com");
             return Ok(Server { endpoint, region, path_style, aws: true });
         };
-        let endpoint = endpoint.trim_end_matches('/').to_owned();
-        if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
-            return Err(wrong("the endpoint must begin with http:// or https://"));
-        }
-        if endpoint.contains('@') {
-            return Err(wrong("the endpoint must not hold a user or password"));
-        }
         let region = region.unwrap_or_else(|| "us-east-1".to_owned());
         Ok(Server { endpoint, region, path_style: settings.path_style.unwrap_or(true), aws: false })
     }
@@ -79,7 +78,7 @@ fn credentials(place: &RemotePlace, aws: bool) -> Result<ProvideCredentialChain<
 }
 
 /// The operator of the bucket, without retries, and the calls that it does not have.
-pub(super) fn open(place: &RemotePlace, pace: Option<Pace>) -> Result<(Operator, Uploads)> {
+pub(super) fn open(place: &RemotePlace, pace: Option<Pace>) -> Result<(Operator, Arc<dyn Uploads>)> {
     let server = Server::of(place)?;
     let tls = server.endpoint.starts_with("https:");
     let transport = Transport::new(tls, place.settings.ca_file.as_deref(), place.patience(), pace)?;
@@ -99,8 +98,8 @@ pub(super) fn open(place: &RemotePlace, pace: Option<Pace>) -> Result<(Operator,
     let signer =
         Signer::new(context, credentials(place, server.aws)?, RequestSigner::new("s3", &server.region));
     let operator = operator.with_context(opendal::OperationContext::new().with_http_transport(http));
-    let bucket = server.bucket_url(&place.host);
-    Ok((operator, Uploads::new(transport, signer, bucket, place.retry(), place.patience())))
+    let calls = Calls { transport, signer, retry: place.retry(), patience: place.patience() };
+    Ok((operator, Arc::new(Multipart { calls, url: server.bucket_url(&place.host) })))
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(super) enum Outgoing {
 }
 
 impl Outgoing {
-    fn length(&self) -> u64 {
+    pub(super) fn length(&self) -> u64 {
         match self {
             Outgoing::Memory(buffer) => buffer.len() as u64,
             Outgoing::File(_, length) => *length,
