@@ -276,7 +276,7 @@ pub(crate) struct Restore {
     /// Lets the old data go at once; it is kept for 24 hours otherwise
     #[arg(long)]
     pub(crate) settle: bool,
-    /// Does not restore owners
+    /// Does not restore owners, nor count them as lost; anything else that could not be restored still is
     #[arg(long)]
     pub(crate) no_owner: bool,
     /// What the backup lacks stays; of both, the backup's
@@ -327,6 +327,9 @@ pub(crate) struct Copy {
     /// Encrypts the copies with the passphrase in the first line of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) to_passphrase_file: Option<PathBuf>,
+    /// Copies encrypted backups as plain text; without it that is refused
+    #[arg(long, conflicts_with_all = ["recipient", "to_passphrase_file"])]
+    pub(crate) decrypt: bool,
     /// What is read again of each copy
     #[arg(long, value_name = "HOW", default_value = "none")]
     pub(crate) read_back: ReadBack,

@@ -1,8 +1,11 @@
 //! Asks before anything is replaced.
 
-use crate::failure::{Failure, Result};
+use crate::{
+    failure::{Failure, Result},
+    render::{printable, terminal},
+};
 use backup_kit::{CancellationToken, Confirmation, CoreError, ErrorKind, PlanId, RestorePlan};
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 
 /// How consent was given on the command line.
 pub(crate) struct Given<'a> {
@@ -44,7 +47,8 @@ pub(crate) async fn obtain(
             .into());
     }
     let module = plan.plan().backup.module.clone();
-    if ask(&format!("Type the name of the module ({module}) to go on: "), cancel).await? == module {
+    let question = format!("Type the name of the module ({module}) to go on: ");
+    if is_it(&ask(&question, cancel).await?, &module) {
         return Ok(Some(Confirmation::of(plan.id())));
     }
     Err(refused("it was not confirmed").into())
@@ -58,12 +62,20 @@ pub(crate) async fn ask_for(module: &str, dropped: &str, cancel: &CancellationTo
             .into());
     }
     let question = format!("{dropped}. Type the name of the module ({module}) to go on: ");
-    if ask(&question, cancel).await? == module { Ok(()) } else { Err(refused("it was not confirmed").into()) }
+    if is_it(&ask(&question, cancel).await?, module) {
+        return Ok(());
+    }
+    Err(refused("it was not confirmed").into())
+}
+
+/// A name that cannot be typed is typed as it was shown.
+fn is_it(answer: &str, module: &str) -> bool {
+    answer == module || answer == printable::line(module)
 }
 
 async fn ask(question: &str, cancel: &CancellationToken) -> Result<String> {
-    let mut stderr = std::io::stderr();
-    write!(stderr, "{question}").and_then(|()| stderr.flush())?;
+    let _asking = terminal::question();
+    terminal::tell(&printable::line(question));
     let answer = tokio::task::spawn_blocking(|| {
         let mut line = String::new();
         std::io::stdin().read_line(&mut line).map(|_| line.trim().to_owned())

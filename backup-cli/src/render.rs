@@ -5,7 +5,9 @@ pub(crate) mod human;
 pub(crate) mod json;
 pub(crate) mod lines;
 pub(crate) mod plan;
+pub(crate) mod printable;
 pub(crate) mod progress;
+pub(crate) mod terminal;
 
 use crate::failure::{Failure, Result};
 use backup_kit::ArchiveSpec;
@@ -37,7 +39,12 @@ impl Output {
         if self.json || self.quiet { Ok(()) } else { unread_is_fine(self.always(text)) }
     }
 
-    /// The same of a run that wrote an archive; if that went to stdout, this goes to stderr.
+    /// A result of one line, whatever names are in it.
+    pub(crate) fn result_line(self, text: &str) -> Result<()> {
+        self.result(&printable::line(text))
+    }
+
+    /// The result of a run that wrote an archive; if that went to stdout, this goes to stderr.
     pub(crate) fn beside(self, archive: &ArchiveSpec, text: &str) -> Result<()> {
         if archive.is_pipe() {
             text.lines().for_each(|line| self.info(line));
@@ -48,7 +55,11 @@ impl Output {
 
     /// What was asked for itself (a listing): also with `--quiet`.
     pub(crate) fn always(self, text: &str) -> Result<()> {
-        let mut out = std::io::stdout().lock();
+        self.write(&printable::text(text))
+    }
+
+    fn write(self, text: &str) -> Result<()> {
+        let mut out = terminal::stdout().lock();
         out.write_all(text.as_bytes())?;
         if !text.ends_with('\n') {
             out.write_all(b"\n")?;
@@ -66,7 +77,7 @@ impl Output {
         if !self.json {
             return Ok(());
         }
-        unread_is_fine(self.always(&json::with_code(code, object).to_string()))
+        unread_is_fine(self.write(&printable::json(&json::with_code(code, object).to_string())))
     }
 
     pub(crate) fn info(self, text: impl AsRef<str>) {

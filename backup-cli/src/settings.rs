@@ -148,13 +148,12 @@ impl Settings {
 
     /// The archive that a flag or `BACKUP_ARCHIVE` names, else all that are configured.
     pub(crate) fn archives(&self, flag: Option<&str>) -> Result<Vec<ArchiveSpec>> {
-        let named = flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty());
         match &self.config {
-            Some(config) if !named => {
+            _ if is_named(flag) => Ok(vec![self.archive(flag, "--from")?]),
+            Some(config) => {
                 config.archives().map(|(name, _)| Ok(self.limited(config.archive(name)?))).collect()
             }
-            None if !named => Ok(Vec::new()),
-            _ => Ok(vec![self.archive(flag, "--from")?]),
+            None => Ok(Vec::new()),
         }
     }
 
@@ -168,6 +167,11 @@ impl Settings {
         }
         Ok(archive::at(text))
     }
+}
+
+/// Whether a flag or `BACKUP_ARCHIVE` names an archive.
+pub(crate) fn is_named(flag: Option<&str>) -> bool {
+    flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty())
 }
 
 fn config_file(global: &Global) -> Option<PathBuf> {

@@ -115,6 +115,10 @@ fn of_a_damaged_backup_nothing_is_copied_and_the_others_are() {
     assert_eq!(results, ["failed", "copied"], "{ran}");
     let names = names_in(&place.path("b"));
     assert!(names.iter().all(|n| n.starts_with("other")), "{names:?}");
+    let listed = place.json(0, &["list", "--from", "a"]);
+    let marked: Vec<_> =
+        listed["backups"].as_array().unwrap().iter().map(|b| b["damaged"].is_string()).collect();
+    assert_eq!(marked, [true, false], "{listed}");
     let alone = place.expect(7, &["copy", &format!("a/{name}"), "--to", "c"]);
     assert!(alone.stderr.contains("hint") || alone.stderr.contains("cause"), "{}", alone.stderr);
     assert!(names_in(&place.path("c")).is_empty());

@@ -163,7 +163,14 @@ fn copies_and_pipes_are_encrypted_and_decrypted_on_the_way() {
     place.expect(0, &["copy", "latest", "--from", "b", "--to", "c", "--recipient", &recipient]);
     place.expect(0, &["verify", "--from", "c"]);
     place.expect(0, &["verify", "--from", "c", "--identity", "key.txt"]);
-    place.expect(0, &["copy", "--all", "--from", "c", "--identity", "key.txt", "--to", "x.tar.xz"]);
+    // It does not become plain text because nobody was named.
+    let plain = ["copy", "--all", "--from", "c", "--identity", "key.txt", "--to", "x.tar.xz"];
+    for more in [&[][..], &["--dry-run"]] {
+        let ran = place.expect(2, &[&plain[..], more].concat());
+        assert!(ran.stderr.contains("--decrypt") && ran.stderr.contains("--recipient"), "{}", ran.stderr);
+        assert!(!place.path("x.tar.xz").exists());
+    }
+    place.expect(0, &[&plain[..], &["--decrypt"]].concat());
     place.expect(0, &["restore", "x.tar.xz", "--to", "out"]);
     restored(&place, "out");
     let backup = env!("CARGO_BIN_EXE_backup");
@@ -250,6 +257,15 @@ fn where_backups_are_encrypted_none_is_written_in_plain_text_by_mistake_and_no_s
     place.expect(0, &["create", "tree", "--to", "b", "--recipient", &key_of_b]);
     place.expect(0, &["verify", "--from", "b", "--identity", "key-of-b"]);
     place.expect(6, &["init", "b", "--encrypt"]);
+    // Whoever encrypts to another key is told that the sheet is not enough.
+    place.write("both", &format!("{recipient}\n{key_of_b}\n"));
+    place.write("pass", "a passphrase\n");
+    let told = |keys: &[&str]| {
+        let ran = place.expect(0, &[&["create", "tree", "--dry-run", "--to", "b"], keys].concat());
+        ran.stderr.contains("recovery sheet") && ran.stderr.contains(&key_of_b)
+    };
+    assert!(told(&["--recipient", &recipient]) && told(&["--passphrase-file", "pass"]));
+    assert!(!told(&["--recipient", &recipient, "--recipient", &key_of_b]) && !told(&["--recipient", "both"]));
     assert_eq!(place.json(0, &["list", "--from", "b"])["backups"].as_array().unwrap().len(), 1);
 
     // ... and without it the backups that are there.

@@ -17,6 +17,61 @@ fn an_unknown_key_names_line_and_nearest_key() {
 }
 
 #[test]
+fn a_mistyped_kind_is_named() {
+    let place = Place::new();
+    place.write("backup.toml", "[modules.a.sources.x]\npath = \"tree\"\nknid = \"files\"\n");
+    let ran = place.expect(2, &["config", "check"]);
+    assert!(ran.stderr.contains("backup.toml:3") && ran.stderr.contains("has no `kind`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`knid`: did you mean `kind`?"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_heal_of_what_does_not_exist_is_no_success() {
+    let place = Place::with_tree();
+    for line in [&["heal", "--from", "nowhere"][..], &["heal", "nowhere"], &["heal", "--from", "nowhere.tar"]]
+    {
+        let ran = place.expect(3, line);
+        assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);
+    }
+    // What is configured may be still to be made, and what was restored may be gone.
+    place.write("backup.toml", "[archives.a]\nurl = \"nowhere\"\n");
+    place.expect(0, &["heal"]);
+    place.expect(0, &["create", "tree", "--to", "./b"]);
+    place.write("out/old", "old");
+    let line = ["restore", "latest", "--from", "./b", "--to", "out"];
+    let plan = place.json(0, &[&line[..], &["--dry-run"]].concat());
+    place.expect(0, &[&line[..], &["--confirm", plan["plan"]["id"].as_str().unwrap()]].concat());
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+    place.expect(0, &["heal", "out", "tree", "--from", "./b"]);
+}
+
+#[test]
+fn heal_is_a_hint_only_where_it_does_something() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "x.tar"]);
+    let whole = std::fs::read(place.path("x.tar")).unwrap();
+    std::fs::write(place.path("x.tar"), &whole[..whole.len() / 2]).unwrap();
+    let ran = place.expect(7, &["show", "x.tar"]);
+    assert!(ran.stderr.contains("--salvage") && !ran.stderr.contains("heal"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_pattern_with_the_path_of_its_source_leaves_out_what_it_says_and_the_report_counts() {
+    let place = Place::with_tree();
+    let absolute = place.path("tree/sub").to_str().unwrap().to_owned();
+    let made = place.expect(0, &["create", "tree", "--to", "a.tar", "--exclude", &absolute]);
+    assert!(made.stdout.contains("excluded 1 path,"), "{}", made.stdout);
+    assert!(!place.expect(0, &["ls", "a.tar"]).stdout.contains("sub"));
+    let made = place.expect(0, &["create", "tree", "--to", "b.tar", "--exclude", "/elsewhere/sub"]);
+    assert!(made.stdout.contains("excluded nothing"), "{}", made.stdout);
+    let made = place.json(0, &["create", "tree", "--to", "c.tar", "--exclude", "*.txt"]);
+    assert_eq!(made["results"][0]["report"]["components"][0]["excluded"], 2, "{made}");
+    let whole = place.path("tree").to_str().unwrap().to_owned();
+    place.expect(2, &["create", "tree", "--to", "d.tar", "--exclude", &whole]);
+    assert!(!place.expect(0, &["create", "tree", "--to", "e.tar"]).stdout.contains("excluded"));
+}
+
+#[test]
 fn an_unknown_kind_is_an_error() {
     let place = Place::new();
     place.write("backup.toml", "[modules.a.sources.x]\nkind = \"mysqll\"\npath = \"tree\"\n");
@@ -78,6 +133,40 @@ fn a_destination_inside_the_source_is_an_error_that_names_both() {
     let place = Place::with_tree();
     place.golden("destination_inside_source", &["create", "tree", "--to", "tree/b"]);
     assert!(!place.path("tree/b").exists());
+}
+
+#[test]
+fn a_newer_backup_that_latest_or_a_date_passes_over_is_told() {
+    let place = Place::with_tree();
+    place.write("other/x", "x");
+    let create = ["create", "one=tree", "two=other", "-m", "app", "--to", "b", "--allow-partial"];
+    place.expect(0, &create);
+    std::fs::rename(place.path("other"), place.path("gone")).unwrap();
+    place.expect(5, &create);
+    let partial = place.json(0, &["list", "--from", "b"])["backups"][1]["id"].as_str().unwrap().to_owned();
+    let lines: [&[&str]; 6] = [
+        &["ls", "latest"],
+        &["show", "latest", "--json"],
+        &["dump", "latest", "one/a.txt"],
+        &["verify", "latest"],
+        &["restore", "latest", "--only", "one", "--to", "out", "--dry-run", "--json"],
+        &["copy", "latest", "--to", "c"],
+    ];
+    for line in lines {
+        let ran = place.expect(0, &[line, &["--from", "b"]].concat());
+        let told = format!("[WARNING] a newer one, {partial} of ");
+        assert_eq!(ran.stderr.matches(&told).count(), 1, "{line:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("is partial and was passed over"), "{}", ran.stderr);
+    }
+    let today =
+        place.json(0, &["list", "--from", "b"])["backups"][1]["created"].as_str().unwrap()[..10].to_owned();
+    let ran = place.expect(0, &["show", &today, "--from", "b", "--progress", "json"]);
+    assert!(
+        ran.stderr.contains("\"severity\":\"warning\"") && ran.stderr.contains(&partial),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(place.expect(0, &["show", &partial, "--from", "b"]).stderr, "");
 }
 
 #[test]

@@ -53,6 +53,17 @@ impl Terminal {
         self.child.stdin.as_mut().unwrap().write_all(keys.as_bytes()).unwrap();
     }
 
+    /// What is shown for so long from now on.
+    fn shown_within(&mut self, time: Duration) -> String {
+        while self.shown.try_recv().is_ok() {}
+        let until = Instant::now() + time;
+        let mut bytes = Vec::new();
+        while let Ok(byte) = self.shown.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            bytes.push(byte);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     fn code(mut self) -> (i32, String) {
         let mut rest: Vec<u8> = Vec::new();
         while let Ok(byte) = self.shown.recv_timeout(Duration::from_secs(30)) {
@@ -94,6 +105,38 @@ fn on_a_terminal_a_restore_of_nothing_named_is_guided() {
     terminal.when("Series", "\x1b");
     let (code, text) = terminal.code();
     assert_eq!(code, 6, "{text}");
+}
+
+/// Long enough for every bar to be drawn over what was shown.
+const REDRAWN: Duration = Duration::from_millis(700);
+
+#[test]
+fn no_bar_is_drawn_over_a_question_or_the_recovery_sheet() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "changed since");
+    let confirmed = |line: &str, question: &str, answer: &str| {
+        let mut terminal = Terminal::run(&place, line);
+        terminal.when(question, "");
+        let after = terminal.shown_within(REDRAWN);
+        assert_eq!(after, "", "{line}: drawn while it is asked: {after:?}");
+        terminal.when("", answer);
+        terminal
+    };
+    let mut plain = confirmed("restore", "Archive (a folder of backups, or a file): ", "b\r");
+    plain.when("Backup", "\r");
+    plain.when("Where to", "\r");
+    plain.when("to go on: ", "tree\n");
+    assert_eq!(plain.code().0, 0);
+    assert_eq!(place.read("tree/a.txt"), "alpha");
+    let (code, text) = confirmed("restore --undo", "(tree) to go on: ", "tree\n").code();
+    assert_eq!((code, place.read("tree/a.txt").as_str()), (0, "changed since"), "{text}");
+    // What is printed stands below the place of the bar, whole.
+    let (code, sheet) = Terminal::run(&place, "init c --encrypt").code();
+    assert_eq!(code, 0, "{sheet}");
+    let from = sheet.rfind("# Recovery sheet").unwrap();
+    let secret = sheet[from..].find("AGE-SECRET-KEY-1").unwrap();
+    assert!(!sheet[from..].contains('\x1b') && secret > 0, "{sheet:?}");
 }
 
 #[test]

@@ -79,6 +79,23 @@ fn of_an_archive_with_a_flipped_byte_everything_else_is_restored() {
 }
 
 #[test]
+fn a_salvage_marks_the_backup_as_damaged_and_one_of_a_sound_backup_does_not() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/noise"), noise(3 << 20)).unwrap();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let damaged = || place.json(0, &["list", "--from", "b"])["backups"][0]["damaged"].is_string();
+    place.expect(0, &["restore", "latest", "--from", "b", "--salvage", "--to", "sound"]);
+    assert!(!damaged());
+    let names = fs::read_dir(place.path("b")).unwrap().map(|e| e.unwrap().path());
+    let archive = names.into_iter().find(|p| p.extension().is_some_and(|e| e == "zst")).unwrap();
+    let mut bytes = fs::read(&archive).unwrap();
+    bytes[1_000_000] ^= 4;
+    fs::write(&archive, bytes).unwrap();
+    place.expect(7, &["restore", "latest", "--from", "b", "--salvage", "--to", "out"]);
+    assert!(damaged());
+}
+
+#[test]
 fn a_restore_that_meets_damage_is_undone_marks_the_backup_and_names_the_way_out() {
     let place = Place::new();
     tree(&place);

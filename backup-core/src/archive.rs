@@ -65,7 +65,8 @@ pub trait Archive: fmt::Display + Send + Sync {
         true
     }
 
-    /// Clears what crashed runs left, of any series whose run is over. Returns what was removed, for people.
+    /// Clears what crashed runs left, of any series whose run is over. Returns what was removed, for people. A place that is not there,
+    /// of which nothing is left, is an error of kind `NotFound`.
     async fn heal(&self, cx: &Context) -> Result<Vec<String>>;
 }
 

@@ -112,14 +112,14 @@ impl Entry {
         }
     }
 
-    /// The path for a person: what is not UTF-8 or not printable is escaped.
+    /// The path for a person: `display_path`.
     pub fn display_path(&self) -> String {
         display_path(&self.path)
     }
 }
 
 /// A path for a person; control characters and bytes that are not UTF-8 come out as `\xNN`, so that a hostile name cannot
-/// drive the terminal.
+/// drive the terminal, and a backslash as two, so that no two names come out alike. `path_from_display` takes it back.
 pub fn display_path(path: &[u8]) -> String {
     if path.is_empty() {
         return ".".to_owned();
@@ -127,7 +127,9 @@ pub fn display_path(path: &[u8]) -> String {
     let mut out = String::with_capacity(path.len());
     for chunk in path.utf8_chunks() {
         for c in chunk.valid().chars() {
-            if c.is_control() {
+            if c == '\\' {
+                out.push_str("\\\\");
+            } else if c.is_control() {
                 for b in c.to_string().bytes() {
                     out.push_str(&format!("\\x{b:02x}"));
                 }
@@ -140,6 +142,29 @@ pub fn display_path(path: &[u8]) -> String {
         }
     }
     out
+}
+
+/// The path that `display_path` shows so, if that is not the text itself: `None` where nothing is escaped, or not as it does it.
+pub fn path_from_display(shown: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(shown.len());
+    let mut rest = shown;
+    while let Some(at) = rest.iter().position(|b| *b == b'\\') {
+        out.extend_from_slice(&rest[..at]);
+        rest = match &rest[at + 1..] {
+            [b'\\', rest @ ..] => {
+                out.push(b'\\');
+                rest
+            }
+            [b'x', high @ (b'0'..=b'9' | b'a'..=b'f'), low @ (b'0'..=b'9' | b'a'..=b'f'), rest @ ..] => {
+                let digit = |b: &u8| if b.is_ascii_digit() { b - b'0' } else { b - b'a' + 10 };
+                out.push(digit(high) << 4 | digit(low));
+                rest
+            }
+            _ => return None,
+        };
+    }
+    out.extend_from_slice(rest);
+    (out != shown).then_some(out)
 }
 
 /// Whether a path may be an entry's: relative, no NUL, no empty, `.` or `..` part. The empty path is the component itself.
@@ -166,5 +191,21 @@ mod tests {
     #[test]
     fn a_hostile_name_cannot_drive_the_terminal() {
         assert_eq!(display_path(b"a\x1b[31m\xffz\xc3\xa9"), "a\\x1b[31m\\xffz\u{e9}");
+    }
+
+    #[test]
+    fn no_two_names_are_shown_alike_and_what_is_shown_leads_back_to_the_name() {
+        let names =
+            [&b"\x1b"[..], b"\\x1b", b"\\\x1b", b"a\\", b"a\\\\", b"a\xff", b"plain \xc3\xa9", b"a/b\nc"];
+        let shown: std::collections::HashSet<String> = names.iter().map(|n| display_path(n)).collect();
+        assert_eq!(shown.len(), names.len());
+        for name in names {
+            let shown = display_path(name);
+            let back = path_from_display(shown.as_bytes()).unwrap_or_else(|| shown.into_bytes());
+            assert_eq!(back, name);
+        }
+        for no_escape in [&b"plain"[..], b"a\\b", b"\\x1", b"\\xZZ", b"\\"] {
+            assert_eq!(path_from_display(no_escape), None, "{no_escape:?}");
+        }
     }
 }

@@ -47,7 +47,7 @@ pub use command::{CommandRunner, HostRunner, OutputWatch, ToolCommand, feed_inpu
 pub use container::{ContainerEngine, ContainerFacts, ContainerMount, NoContainers};
 pub use content::{Content, Feed, Part};
 pub use context::{Context, Notes};
-pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path};
+pub use entry::{Entry, Extent, Kind, Posix, Stage, display_path, is_entry_path, path_from_display};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Note, Observer, Phase, Severity};
 pub use import::ForeignFile;
@@ -63,7 +63,7 @@ pub use pipeline::{
     Report, VerifiedComponent, VerifyReport, copy, create, pour_all, put_stage, read_back, verify,
 };
 pub use process::{Numbering, ProcessStamp};
-pub use proof::{Difference, EXCLUDED, Fact, Facts, Proof, Sha, Tally, compare};
+pub use proof::{Difference, EXCLUDED, Fact, Facts, PATTERNS, Proof, Sha, Tally, compare};
 pub use real_path::real_path;
 pub use restore::{
     Confirmation, ForgottenRestore, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId,

@@ -12,6 +12,9 @@ pub type Sha = [u8; 32];
 /// it, because what is left out does not come back.
 pub const EXCLUDED: &str = "excluded";
 
+/// Subject under which a source with exclude patterns notes, as `EXCLUDED`, how many paths match them: none, too.
+pub const PATTERNS: &str = "patterns";
+
 /// One fact about a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,6 @@
 //! Which backup is meant: `latest`, `latest~1`, a date, an id or the beginning of one, a file name.
 
-use backup_core::{BackupSummary, Error, ErrorKind, Result, Series, State};
+use backup_core::{BackupSummary, Context, Error, ErrorKind, Result, Series, Severity, State};
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -71,17 +71,69 @@ pub fn choose<'a>(
             })
         }
         Which::Before(date) => {
-            let end = date
-                .checked_add(1.day())
-                .and_then(|next| next.to_zoned(zone.clone()))
-                .map_err(|e| usage(e).on(date))?
-                .timestamp();
+            let end = end_of(*date, zone)?;
             complete_of_one_series(&of_module, Some(end), module)?
                 .last()
                 .copied()
                 .ok_or_else(|| not_found("no complete backup was made up to the end of that day").on(date))
         }
     }
+}
+
+/// The same, and if a newer one was passed over because it is not whole, that is noted in `cx`: a warning.
+pub fn choose_and_tell<'a>(
+    backups: &'a [BackupSummary],
+    which: &Which,
+    module: Option<&str>,
+    zone: &TimeZone,
+    cx: &Context,
+) -> Result<&'a BackupSummary> {
+    let chosen = choose(backups, which, module, zone)?;
+    if let Some(newer) = passed_over(backups, chosen, which, zone) {
+        cx.note(Severity::Warning, "", "", told(newer, chosen, zone));
+    }
+    Ok(chosen)
+}
+
+/// The newest one that `which` would mean if it were whole, and is not.
+fn passed_over<'a>(
+    backups: &'a [BackupSummary],
+    chosen: &BackupSummary,
+    which: &Which,
+    zone: &TimeZone,
+) -> Option<&'a BackupSummary> {
+    let end = match which {
+        Which::Named(_) => return None,
+        Which::Latest(_) => None,
+        Which::Before(date) => end_of(*date, zone).ok(),
+    };
+    let of_series = |b: &&BackupSummary| match b.state {
+        // All that is known of it is its name, in which the series is.
+        State::Incomplete => b.location.contains(&format!(".{}.", chosen.series.short())),
+        _ => b.series == chosen.series || b.series == Series::default(),
+    };
+    let not_whole = |b: &&BackupSummary| match b.state {
+        State::Complete => b.damaged.is_some(),
+        // Imported ones are never meant.
+        State::Unproven => false,
+        _ => true,
+    };
+    let newer = |b: &&BackupSummary| b.created > chosen.created && end.is_none_or(|end| b.created < end);
+    backups.iter().filter(newer).filter(of_series).filter(not_whole).max_by_key(|b| b.created)
+}
+
+fn told(newer: &BackupSummary, chosen: &BackupSummary, zone: &TimeZone) -> String {
+    let state = match newer.damaged {
+        Some(_) if newer.state != State::Missing => "damaged".to_owned(),
+        _ => newer.state.to_string(),
+    };
+    let time = newer.created.to_zoned(zone.clone()).strftime("%F %T");
+    format!("a newer one, {} of {time}, is {state} and was passed over; chosen is {}", newer.id, chosen.id)
+}
+
+fn end_of(date: Date, zone: &TimeZone) -> Result<Timestamp> {
+    let next = date.checked_add(1.day()).and_then(|next| next.to_zoned(zone.clone()));
+    Ok(next.map_err(|e| usage(e).on(date))?.timestamp())
 }
 
 /// `latest` must not silently become the one of the day before. What never was one that it means is not in the way.
@@ -254,6 +306,38 @@ mod tests {
         assert_eq!(pick(&list, "latest~1", None).unwrap(), "a2");
         assert_eq!(pick(&list, "latest~3", None).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(pick(&list[3..], "latest", None).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_newer_one_that_is_not_whole_is_passed_over_and_told() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let told = |list: &[BackupSummary], which: &str| {
+            let cx = Context::default();
+            choose_and_tell(list, &which.parse().unwrap(), None, &zone, &cx).unwrap();
+            cx.notes().list.into_iter().map(|n| n.text).collect::<Vec<_>>().join(" ")
+        };
+        let mut list = three();
+        // The last one is incomplete, and of a run of another series.
+        let text = told(&list, "latest");
+        assert!(
+            text.contains(&format!("a newer one, c4{} of 2025-07-19 12:00:00, is partial", "0".repeat(24))),
+            "{text}"
+        );
+        list[4].location = format!(".app.tar.zst.{}.{}.incomplete", list[0].series.short(), list[4].id);
+        assert!(told(&list, "latest").contains("is incomplete"));
+        list[4] = BackupSummary { series: Series::default(), state: State::Unknown, ..list[4].clone() };
+        assert!(told(&list, "2025-07-20").contains("is unknown"));
+        assert!(told(&list, "2025-07-19").contains("is partial"));
+        for silent in ["2025-07-18", "c4.tar.zst"] {
+            assert_eq!(told(&list, silent), "", "{silent}");
+        }
+        list[2].damaged = Some(Timestamp::UNIX_EPOCH);
+        assert!(told(&list, "2025-07-18").contains("is damaged"));
+        list.truncate(4);
+        list[3].series = Series("other@h".to_owned());
+        list[2].damaged = None;
+        list[1].state = State::Unproven;
+        assert_eq!(told(&list, "latest"), "");
     }
 
     #[test]

@@ -369,7 +369,17 @@ fn source_spec(
     let kind = match source.remove("kind") {
         Some(Value::String(kind)) => kind,
         Some(_) => return Err(vec![text.error_at(&below(path, "kind"), "`kind` must be a text")]),
-        None => return Err(vec![text.error_at(path, format!("the source `{component}` has no `kind`"))]),
+        None => {
+            let message = format!("the source `{component}` has no `kind`");
+            let meant = |key: &&String| nearest(key, std::iter::once("kind")).is_some();
+            return Err(vec![match source.keys().find(meant) {
+                Some(key) => text.error_at(
+                    &below(path, key),
+                    format!("{message}; unknown key `{key}`: did you mean `kind`?"),
+                ),
+                None => text.error_at(path, message),
+            }]);
+        }
     };
     let backend = registry.get(&kind).map_err(|e| {
         let close =

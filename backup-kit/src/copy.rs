@@ -1,7 +1,7 @@
 //! Copies backups from one archive into another: `copy(from, to)`, step by step to `run`.
 
-use crate::{ArchiveSpec, Error, Result, Run, Which, choose};
-use backup_core::{Archive, BackupId, BackupSummary, ErrorKind, Event, ReadBack, State};
+use crate::{ArchiveSpec, Error, Result, Run, Which, choose_and_tell, verify::mark_if_damaged};
+use backup_core::{Archive, BackupId, BackupSummary, Context, ErrorKind, Event, ReadBack, State};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 use std::{sync::Arc, time::Duration};
@@ -25,6 +25,7 @@ pub fn copy(from: ArchiveSpec, to: ArchiveSpec) -> Copy {
         which: Vec::new(),
         all: false,
         module: None,
+        decrypt: false,
         wait: Duration::ZERO,
         read_back: ReadBack::None,
         run: Run::default(),
@@ -41,6 +42,7 @@ pub struct Copy {
     which: Vec<Which>,
     all: bool,
     module: Option<String>,
+    decrypt: bool,
     wait: Duration,
     read_back: ReadBack,
     run: Run,
@@ -132,6 +134,12 @@ impl Copy {
         self
     }
 
+    /// Encrypted backups may be written in plain text: without it a copy of one to a place that encrypts to nobody is refused.
+    pub fn decrypt(mut self, yes: bool) -> Self {
+        self.decrypt = yes;
+        self
+    }
+
     /// Waits at most so long for another run of the same series at the other place; zero: fails at once.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
@@ -204,8 +212,14 @@ impl Copy {
     ) -> backup_core::Result<backup_core::Copied> {
         let cx = self.run.context();
         cx.emit(&Event::CopyStarted { id: id.clone(), number, of });
-        let reader = from.open(id, &cx).await?;
-        let copied = backup_core::copy(reader, to, self.wait, &cx).await?;
+        let copied = async { backup_core::copy(from.open(id, &cx).await?, to, self.wait, &cx).await }.await;
+        let copied = match copied {
+            Ok(copied) => copied,
+            Err(e) => {
+                mark_if_damaged(from, id, &e, &cx).await;
+                return Err(e);
+            }
+        };
         if !copied.was_there {
             backup_core::read_back(to, &copied.backup.id, &copied.backup.location, self.read_back, &cx)
                 .await?;
@@ -222,7 +236,7 @@ impl Copy {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             there => there?,
         };
-        let chosen = self.chosen(&all)?;
+        let chosen = self.chosen(&all, &cx)?;
         let outcome = |backup: BackupSummary| {
             let whole =
                 |b: &&BackupSummary| b.id == backup.id && b.damaged.is_none() && b.state.is_readable();
@@ -234,6 +248,7 @@ impl Copy {
             CopyOutcome { backup, result }
         };
         let backups: Vec<CopyOutcome> = chosen.into_iter().map(outcome).collect();
+        self.refuse_plain(&backups)?;
         let missing = backups.iter().filter(|b| matches!(b.result, CopyResult::Missing)).count();
         if missing > 1 && to.holds_one() {
             let e = usage(format!("{to} holds one backup, and {missing} are to be copied"));
@@ -243,7 +258,21 @@ impl Copy {
         Ok(Look { from, to, report })
     }
 
-    fn chosen(&self, all: &[BackupSummary]) -> Result<Vec<BackupSummary>> {
+    /// What somebody has encrypted does not become plain text because nobody was named to whom the copy is encrypted.
+    fn refuse_plain(&self, backups: &[CopyOutcome]) -> Result<()> {
+        let mut written = backups.iter().filter(|b| matches!(b.result, CopyResult::Missing));
+        match written.find(|b| b.backup.encrypted) {
+            Some(bare) if !self.decrypt && !self.to.is_encrypting() => {
+                let text = format!("it is encrypted, and its copy in {} would not be", self.to);
+                Err(usage(text).on(&bare.backup.id).hint(
+                    "--recipient age1… (or --to-passphrase-file FILE) encrypts the copy; --decrypt says that it is to be plain text",
+                ).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn chosen(&self, all: &[BackupSummary], cx: &Context) -> Result<Vec<BackupSummary>> {
         let module = self.module.as_deref();
         match (self.all, self.which.is_empty()) {
             (true, true) => {
@@ -260,7 +289,7 @@ impl Copy {
         }
         let mut chosen: Vec<BackupSummary> = Vec::new();
         for which in &self.which {
-            let one = choose(all, which, module, &TimeZone::system())?;
+            let one = choose_and_tell(all, which, module, &TimeZone::system(), cx)?;
             if !chosen.iter().any(|b| b.id == one.id) {
                 chosen.push(one.clone());
             }

@@ -30,16 +30,16 @@ pub use backup_core::{
     Content, Context, Depth, Entry, ErrorKind, Event, Fact, ForgottenRestore, Healed, Kind, Listed, Manifest,
     Named, Note, Notes, Observer, Parts, PendingRestore, Phase, PlaceReport, Plan, PlanId, PlannedRefusal,
     Posix, ReadBack, Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path,
-    met_damage, without_secrets,
+    met_damage, path_from_display, without_secrets,
 };
-pub use choose::{Which, choose};
+pub use choose::{Which, choose, choose_and_tell};
 pub use config::Config;
 pub use copy::{Copy, CopyOutcome, CopyReport, CopyResult, copy};
 pub use error::{Error, Result};
 pub use health::Health;
 pub use import::{Import, import};
 pub use module::Module;
-pub use recovery::{Old, conclude, forget, heal, journal_homes, kept};
+pub use recovery::{Old, conclude, forget, heal, is_restored_to, journal_homes, kept};
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;

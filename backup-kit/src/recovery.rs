@@ -72,6 +72,12 @@ pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
     Ok(homes)
 }
 
+/// Whether a restore to this place is known from the state folder: one that is not over, or whose old data is kept.
+pub fn is_restored_to(place: &Path, state_dir: &Path) -> Result<bool> {
+    let place = std::path::absolute(place).map_err(|e| unreadable(place, e))?.display().to_string();
+    Ok(pending(state_dir, &[])?.iter().any(|restore| restore.targets.iter().any(|t| t.place == place)))
+}
+
 fn unreadable(folder: &Path, e: io::Error) -> Error {
     Error::io(ErrorKind::Target, "look for journals", e).on(folder.display())
 }

@@ -7,12 +7,14 @@ pub use only::Only;
 pub use plan::RestorePlan;
 
 use crate::{
-    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose, guard, module::split_name,
+    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose_and_tell, guard,
+    module::split_name,
     state_dir,
+    verify::{mark_damaged, mark_if_damaged},
 };
 use backup_core::{
-    Archive, BackupReader, BackupSummary, Component, Error, ErrorKind, Event, HealthCheck, Manifest,
-    ProcessStamp, RestoreMember, RestoreOptions, without_secrets,
+    Archive, BackupId, BackupReader, BackupSummary, Component, Error, ErrorKind, Event, HealthCheck,
+    Manifest, ProcessStamp, RestoreMember, RestoreOptions, Severity, without_secrets,
 };
 use jiff::{civil::Date, tz::TimeZone};
 use only::Selections;
@@ -219,7 +221,7 @@ impl Restore {
         self
     }
 
-    /// Finds out what the restore would do. Reads only.
+    /// Finds out what the restore would do. Reads only; a backup that turns out to be damaged is marked as `verify` marks it.
     pub async fn plan(self) -> Result<RestorePlan> {
         let cx = self.run.context();
         let archive = self.archive.open()?;
@@ -228,12 +230,21 @@ impl Restore {
             usage("no backup is named")
                 .hint("latest, an id, a date or a file: `backup list` shows those that there are")
         })?;
-        let chosen = choose(&backups, &which, self.module_name.as_deref(), &TimeZone::system())?.clone();
-        let reader = match self.salvage {
-            true => archive.salvage(&chosen.id, &cx).await?,
-            false => archive.open(&chosen.id, &cx).await?,
+        let (module, zone) = (self.module_name.as_deref(), TimeZone::system());
+        let chosen = choose_and_tell(&backups, &which, module, &zone, &cx)?.clone();
+        let (found_in, id) = (archive.clone(), chosen.id.clone());
+        let planned = async {
+            let reader = match self.salvage {
+                true => salvage(&*archive, &id, &cx).await?,
+                false => archive.open(&id, &cx).await?,
+            };
+            self.plan_of(chosen, archive, reader, &which, cx.clone()).await
         };
-        self.plan_of(chosen, archive, reader, &which, cx).await
+        let planned = planned.await;
+        if let Err(crate::Error::Failed(e)) = &planned {
+            mark_if_damaged(&*found_in, &id, e, &cx).await;
+        }
+        planned
     }
 
     async fn plan_of(
@@ -248,7 +259,7 @@ impl Restore {
             return Err(usage("definitions alone and data alone exclude each other").into());
         }
         let manifest = reader.manifest().clone();
-        let selections = Selections::of(&self.only, &manifest)?;
+        let selections = Selections::of(&self.only, &*reader, &cx).await?;
         let mut members = Vec::new();
         let (mut takes_no_owner, mut has_globals, mut has_log, mut at_home) = (false, false, false, false);
         for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
@@ -411,6 +422,27 @@ impl Restore {
         };
         sources.find(|(_, s)| is_it(s)).map(|(_, s)| s)
     }
+}
+
+/// What is intact of a backup. If something is not, the backup is marked as damaged.
+async fn salvage(
+    archive: &dyn Archive,
+    id: &BackupId,
+    cx: &backup_core::Context,
+) -> backup_core::Result<Arc<dyn BackupReader>> {
+    let before = told(cx);
+    let reader = archive.salvage(id, cx).await?;
+    if told(cx) > before {
+        mark_damaged(archive, id, &cx.calm()).await;
+    }
+    Ok(reader)
+}
+
+/// How much was noted that is more than worth knowing.
+fn told(cx: &backup_core::Context) -> u64 {
+    let notes = cx.notes();
+    let kept = notes.list.iter().filter(|n| n.severity > Severity::Note).count() as u64;
+    kept + notes.more[Severity::Warning as usize] + notes.more[Severity::Lost as usize]
 }
 
 /// A member, and what its place says of the whole restore.

@@ -1,7 +1,7 @@
 //! Reads a backup and compares it with what was counted when it was made.
 
 use crate::Result;
-use backup_core::{Archive, BackupId, Context, Depth, Error, ErrorKind, Severity, VerifyReport};
+use backup_core::{Archive, BackupId, Context, Depth, Error, ErrorKind, Severity, VerifyReport, met_damage};
 use jiff::Timestamp;
 
 /// Verifies one backup. `Ok` also when something is wrong: see `VerifyReport::defects`. A backup of which every byte was read
@@ -70,6 +70,13 @@ async fn as_stored(
         bytes: 0,
         defects: Vec::new(),
     })
+}
+
+/// The same after an error that says that the backup is damaged, and after no other.
+pub(crate) async fn mark_if_damaged(archive: &dyn Archive, id: &BackupId, e: &Error, cx: &Context) {
+    if met_damage(e) {
+        mark_damaged(archive, id, &cx.calm()).await;
+    }
 }
 
 /// Marks a backup in which damage was found where its archive has a place for that: then it is never `latest`. A mark that cannot be

@@ -5,11 +5,10 @@ use crate::{
     args::Copy,
     exit,
     failure::{Failure, Result},
-    render::human,
+    render::{human, printable::Rows},
 };
 use backup_kit::{CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State};
 use serde_json::json;
-use std::fmt::Write;
 
 pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     let settings = &session.settings;
@@ -49,7 +48,7 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     if let Some(wait) = args.wait {
         copy = copy.wait(wait);
     }
-    copy = copy.read_back(args.read_back.into());
+    copy = copy.read_back(args.read_back.into()).decrypt(args.decrypt);
     let copied = if args.dry_run { copy.dry_run().await } else { copy.run().await };
     session.progress.finish();
     let report = match copied {
@@ -99,7 +98,7 @@ fn say_warnings(outcome: &CopyOutcome, session: &Session) {
 }
 
 fn text(report: &CopyReport) -> String {
-    let mut out = String::new();
+    let mut out = Rows::default();
     for outcome in &report.backups {
         let b = &outcome.backup;
         let word = match &outcome.result {
@@ -110,11 +109,13 @@ fn text(report: &CopyReport) -> String {
             CopyResult::Failed { .. } => "FAILED",
             _ => "unknown",
         };
-        let _ = write!(out, "{word:<13} {} {} {}", b.id, human::time(b.created), b.module);
-        if let CopyResult::Copied { copy } | CopyResult::AlreadyThere { copy } = &outcome.result {
-            let _ = write!(out, " {} {}", human::bytes(copy.stored_bytes), copy.location);
-        }
-        out.push('\n');
+        let there = match &outcome.result {
+            CopyResult::Copied { copy } | CopyResult::AlreadyThere { copy } => {
+                format!(" {} {}", human::bytes(copy.stored_bytes), copy.location)
+            }
+            _ => String::new(),
+        };
+        out.row(format_args!("{word:<13} {} {} {}{there}", b.id, human::time(b.created), b.module));
     }
-    out
+    out.into_text()
 }

@@ -5,9 +5,11 @@ use crate::{
     args::Dump,
     exit,
     failure::{Failure, Result},
-    render::human,
+    render::{human, terminal},
 };
-use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Manifest, mark_damaged};
+use backup_kit::{
+    BackupReader, CoreError, ErrorKind, Kind, Manifest, mark_damaged, met_damage, path_from_display,
+};
 use std::io::Write;
 
 /// The bytes of one file, to stdout. Its digest is known at the end only: an error then says that what was written is wrong.
@@ -23,8 +25,21 @@ pub(super) async fn run(args: &Dump, session: &Session) -> Result<u8> {
     if let Some(warning) = human::distrust(&located.backup) {
         session.settings.output.warning(warning);
     }
-    let reader = located.archive.open(&located.backup.id, &session.context()).await?;
-    let places = places(args.path.as_encoded_bytes(), reader.manifest());
+    let id = &located.backup.id;
+    let reader = match located.archive.open(id, &session.context()).await {
+        Ok(reader) => reader,
+        Err(e) => {
+            if met_damage(&e) {
+                mark_damaged(&*located.archive, id, &session.context()).await;
+            }
+            return Err(e.into());
+        }
+    };
+    // What `ls` prints is taken as such first: two names are never printed alike.
+    let typed = args.path.as_encoded_bytes();
+    let shown = path_from_display(typed);
+    let names = shown.as_deref().into_iter().chain([typed]);
+    let places: Vec<(&str, &[u8])> = names.flat_map(|name| places(name, reader.manifest())).collect();
     let mut last = CoreError::new(ErrorKind::NotFound, "dump a file", "the backup has no such component")
         .hint("the path is COMPONENT/PATH, as `backup ls ID` prints it");
     for (component, path) in places {
@@ -69,13 +84,14 @@ async fn write(reader: &dyn BackupReader, component: &str, path: &[u8], session:
         let e = CoreError::new(ErrorKind::Usage, "dump a file", "it is no file").on(entry.display_path());
         return Err(e.hint("a folder is restored elsewhere: `backup restore ID --only … --to …`").into());
     }
+    let mut out = terminal::stdout();
     loop {
         let bytes = tokio::select! {
             bytes = content.next() => bytes?,
             () = session.cancel.cancelled() => return Err(CoreError::cancelled().into()),
         };
         let Some(bytes) = bytes else { break };
-        std::io::stdout().write_all(&bytes)?;
+        out.write_all(&bytes)?;
     }
-    Ok(std::io::stdout().flush()?)
+    Ok(out.flush()?)
 }

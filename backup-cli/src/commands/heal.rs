@@ -1,8 +1,11 @@
 //! `backup heal`
 
 use super::session::{Session, outcome};
-use crate::{args::Heal, exit, failure::Result};
-use backup_kit::{ArchiveSpec, Context, CoreError, Healed, forget, heal, journal_homes, state_dir};
+use crate::{args::Heal, exit, failure::Result, settings::is_named};
+use backup_kit::{
+    ArchiveSpec, Context, CoreError, ErrorKind, Healed, forget, heal, is_restored_to, journal_homes,
+    state_dir,
+};
 use serde_json::json;
 
 /// Restores first: they concern live data. Then what crashed runs left in the archives that are named or
@@ -15,7 +18,15 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     let state_dir = state_dir()?;
     let mut homes = Vec::new();
     for place in &args.places {
-        homes.extend(journal_homes(place)?);
+        let found = journal_homes(place)?;
+        if found.is_empty() && place.symlink_metadata().is_err() && !is_restored_to(place, &state_dir)? {
+            let text = "it does not exist, and no restore to it is known";
+            let e = CoreError::new(ErrorKind::NotFound, "heal", text).on(place.display());
+            return Err(e
+                .hint("a folder or file that was being restored; an archive is named by --from")
+                .into());
+        }
+        homes.extend(found);
     }
     let restores = heal(&state_dir, &homes, &settings.registry, &cx).await?;
     let mut code = exit::COMPLETE;
@@ -26,7 +37,7 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
             Healed::NotOurs { journal, .. } if !journal.starts_with(&state_dir) => exit::REFUSED,
             Healed::NotOurs { .. } => exit::COMPLETE,
             _ => {
-                settings.output.result(&outcome(healed))?;
+                settings.output.result_line(&outcome(healed))?;
                 continue;
             }
         };
@@ -34,16 +45,19 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
         settings.output.warning(outcome(healed));
     }
     let mut removed = Vec::new();
-    let archives = settings.archives(args.from.from.as_deref())?;
+    let from = args.from.from.as_deref();
+    let archives = settings.archives(from)?;
     for spec in &archives {
         // One that cannot be reached does not keep the others from being healed.
         match clear(spec, &cx).await {
             Ok(texts) => {
                 for text in texts {
-                    settings.output.result(&format!("removed {text}"))?;
+                    settings.output.result_line(&format!("removed {text}"))?;
                     removed.push(text);
                 }
             }
+            // One that is configured may be still to be made.
+            Err(e) if e.kind() == ErrorKind::NotFound && !is_named(from) => {}
             Err(e) if archives.len() == 1 || session.cancel.is_cancelled() => return Err(e.into()),
             Err(e) => {
                 code = exit::worse(code, exit::DESTINATION);
@@ -63,13 +77,13 @@ async fn forgotten(id: &str, session: &Session) -> Result<u8> {
     let output = session.settings.output;
     let cx = session.context();
     let restore = forget(id, &state_dir()?, &session.settings.registry, &cx).await?;
-    output.result(&format!("the restore {} is forgotten", restore.id))?;
+    output.result_line(&format!("the restore {} is forgotten", restore.id))?;
     for text in &restore.given_up {
-        output.result(&format!("given up: {text}"))?;
+        output.result_line(&format!("given up: {text}"))?;
     }
     for folder in &restore.left {
         let text = format!("{} is left: look at the data in it before removing it", folder.display());
-        output.result(&text)?;
+        output.result_line(&text)?;
     }
     output.object(exit::COMPLETE, json!({ "forgotten": restore }))?;
     Ok(exit::COMPLETE)

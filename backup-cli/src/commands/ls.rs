@@ -5,9 +5,10 @@ use crate::{
     args::Ls,
     exit,
     failure::{Failure, Result},
-    render::{human, json::VERSION},
+    render::{human, json::VERSION, printable, terminal},
 };
-use backup_kit::{CoreError, ErrorKind, Kind, Listed, display_path};
+use backup_kit::{BackupReader, CoreError, ErrorKind, Kind, Listed, display_path, path_from_display};
+use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD as BASE64};
 use futures::StreamExt;
 use serde_json::json;
 use std::io::{BufWriter, Write};
@@ -17,35 +18,24 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
     let located = session.locate(&args.id, &args.among).await?;
     let reader = located.archive.open(&located.backup.id, &session.context()).await?;
     let json = session.settings.output.json;
-    let mut out = BufWriter::new(std::io::stdout());
+    let mut out = BufWriter::new(terminal::stdout());
     // Not before the first entry: of a listing that finds nothing the error is the one object.
     let head = format!("{{\"version\":{VERSION},\"id\":{},\"entries\":[", json!(located.backup.id));
-    let wanted = args.path.as_ref().map(|p| p.as_encoded_bytes());
-    let wanted = wanted.map(|p| p.strip_suffix(b"/").unwrap_or(p));
-    let mut entries = reader.entries();
-    let mut found = 0u64;
-    loop {
-        let item = tokio::select! {
-            item = entries.next() => item,
-            () = session.cancel.cancelled() => return Err(CoreError::cancelled().into()),
-        };
-        let Some(listed) = item.transpose()? else { break };
-        let name = full_name(&listed);
-        if !wanted
-            .is_none_or(|w| name == w || name.strip_prefix(w).is_some_and(|rest| rest.starts_with(b"/")))
-        {
-            continue;
+    let found = match &args.path {
+        None => list(&*reader, None, &head, args.long, session, &mut out).await?,
+        Some(path) => {
+            let typed = path.as_encoded_bytes();
+            let typed = typed.strip_suffix(b"/").unwrap_or(typed);
+            let mut found = 0;
+            // As it is printed here; where there is none, as it is.
+            for wanted in path_from_display(typed).into_iter().chain([typed.to_vec()]) {
+                if found == 0 {
+                    found = list(&*reader, Some(&wanted), &head, args.long, session, &mut out).await?;
+                }
+            }
+            found
         }
-        if json {
-            let before = if found > 0 { "," } else { &head };
-            write!(out, "{before}\n{}", object(&listed, &name))?;
-        } else if args.long {
-            writeln!(out, "{}", long(&listed, &name))?;
-        } else {
-            writeln!(out, "{}", display_path(&name))?;
-        }
-        found += 1;
-    }
+    };
     if let (Some(path), 0) = (&args.path, found) {
         let e = CoreError::new(ErrorKind::NotFound, "list the backup", "nothing in it has this path");
         return Err(Failure::from(e.on(path.display())));
@@ -56,6 +46,41 @@ pub(super) async fn run(args: &Ls, session: &Session) -> Result<u8> {
     }
     out.flush()?;
     Ok(exit::COMPLETE)
+}
+
+/// Writes what is at or below a path; says how many entries that are.
+async fn list(
+    reader: &dyn BackupReader,
+    wanted: Option<&[u8]>,
+    head: &str,
+    with_attributes: bool,
+    session: &Session,
+    out: &mut impl Write,
+) -> Result<u64> {
+    let mut entries = reader.entries();
+    let mut found = 0u64;
+    loop {
+        let item = tokio::select! {
+            item = entries.next() => item,
+            () = session.cancel.cancelled() => return Err(CoreError::cancelled().into()),
+        };
+        let Some(listed) = item.transpose()? else { return Ok(found) };
+        let name = full_name(&listed);
+        let at_or_below =
+            |w| name.strip_prefix(w).is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"));
+        if !wanted.is_none_or(at_or_below) {
+            continue;
+        }
+        if session.settings.output.json {
+            let before = if found > 0 { "," } else { head };
+            write!(out, "{before}\n{}", printable::json(&object(&listed, &name).to_string()))?;
+        } else if with_attributes {
+            writeln!(out, "{}", long(&listed, &name))?;
+        } else {
+            writeln!(out, "{}", display_path(&name))?;
+        }
+        found += 1;
+    }
 }
 
 fn full_name(listed: &Listed) -> Vec<u8> {
@@ -70,7 +95,7 @@ fn full_name(listed: &Listed) -> Vec<u8> {
 fn object(listed: &Listed, name: &[u8]) -> serde_json::Value {
     let e = &listed.entry;
     let posix = e.posix.as_ref();
-    json!({
+    let mut object = json!({
         "path": display_path(name),
         "component": listed.component,
         "kind": e.kind,
@@ -81,7 +106,13 @@ fn object(listed: &Listed, name: &[u8]) -> serde_json::Value {
         "uid": posix.map(|p| p.uid),
         "gid": posix.map(|p| p.gid),
         "mtime": posix.and_then(|p| jiff::Timestamp::new(p.mtime.0, p.mtime.1.try_into().ok()?).ok()),
-    })
+    });
+    for (key, bytes) in [("path_base64", Some(name)), ("link_base64", e.link.as_deref())] {
+        if let Some(bytes) = bytes.filter(|bytes| display_path(bytes).as_bytes() != *bytes) {
+            object[key] = BASE64.encode(bytes).into();
+        }
+    }
+    object
 }
 
 /// As `ls -l` prints it.

@@ -46,7 +46,7 @@ pub(super) async fn run(args: &Remove, session: &Session) -> Result<u8> {
     let ids: Vec<_> = chosen.iter().map(|b| b.id.clone()).collect();
     archive.remove(&ids, &cx).await?;
     for b in &chosen {
-        session.settings.output.result(&format!(
+        session.settings.output.result_line(&format!(
             "removed {} ({}, {})",
             b.id,
             b.module,

@@ -80,7 +80,7 @@ async fn wanted(args: &Args, session: &Session) -> Result<Wanted> {
             "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
         ));
     };
-    let located = session.locate(text, &args.among).await?;
+    let located = session.locate_silently(text, &args.among).await?;
     Ok(Wanted { located, only: args.only.clone(), to: args.to.clone() })
 }
 
@@ -136,7 +136,7 @@ async fn undo(args: &Args, session: &Session) -> Result<u8> {
     let id = Some(kept.id.as_str());
     let undone = conclude(Old::BringBack, id, module, &state_dir()?, &settings.registry, &cx).await?;
     for target in &undone.targets {
-        settings.output.result(&format!(
+        settings.output.result_line(&format!(
             "{}: the data from before the restore is back in {}",
             undone.label, target.place
         ))?;

@@ -8,7 +8,7 @@ use crate::{
 };
 use backup_kit::{
     Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Identities, Run, State, Which,
-    archive, choose, heal, state_dir,
+    archive, choose, choose_and_tell, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -43,8 +43,27 @@ impl Session {
         .context()
     }
 
-    /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself.
+    /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself. Says so if a newer one was passed over.
     pub(super) async fn locate(&self, text: &str, among: &Among) -> Result<Located> {
+        let (spec, archive, backups, which) = self.look(text, among).await?;
+        let (module, zone) = (among.module.as_deref(), jiff::tz::TimeZone::system());
+        let backup = choose_and_tell(&backups, &which, module, &zone, &self.context())?.clone();
+        Ok(Located { spec, archive, backup, which })
+    }
+
+    /// The same for what chooses again, and says it then.
+    pub(super) async fn locate_silently(&self, text: &str, among: &Among) -> Result<Located> {
+        let (spec, archive, backups, which) = self.look(text, among).await?;
+        let (module, zone) = (among.module.as_deref(), jiff::tz::TimeZone::system());
+        let backup = choose(&backups, &which, module, &zone)?.clone();
+        Ok(Located { spec, archive, backup, which })
+    }
+
+    async fn look(
+        &self,
+        text: &str,
+        among: &Among,
+    ) -> Result<(ArchiveSpec, Arc<dyn Archive>, Vec<BackupSummary>, Which)> {
         let itself = self.archive_by_itself(text, among)?;
         let file = itself.is_some();
         let spec = itself.map_or_else(|| self.archive(among), Ok)?;
@@ -59,9 +78,7 @@ impl Session {
             (true, [only]) => Which::Named(only.id.to_string()),
             _ => text.parse().unwrap_or_else(|never| match never {}),
         };
-        let backup =
-            choose(&backups, &which, among.module.as_deref(), &jiff::tz::TimeZone::system())?.clone();
-        Ok(Located { spec, archive, backup, which })
+        Ok((spec, archive, backups, which))
     }
 
     /// The archive that is named where a backup may be: a file, or `-`.

@@ -10,9 +10,10 @@ pub(super) async fn run(args: &Settle, session: &Session) -> Result<u8> {
     let (id, module) = (args.id.as_deref(), args.module.as_deref());
     let cx = session.context();
     let settled = conclude(Old::LetGo, id, module, &state_dir()?, &settings.registry, &cx).await?;
-    settings
-        .output
-        .result(&format!("{}: the data from before the restore {} is gone", settled.label, settled.id))?;
+    settings.output.result_line(&format!(
+        "{}: the data from before the restore {} is gone",
+        settled.label, settled.id
+    ))?;
     settings.output.object(exit::COMPLETE, json!({ "settled": settled }))?;
     Ok(exit::COMPLETE)
 }

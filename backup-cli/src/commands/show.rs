@@ -1,10 +1,14 @@
 //! `backup show`
 
 use super::session::Session;
-use crate::{args::Show, exit, failure::Result, render::human};
+use crate::{
+    args::Show,
+    exit,
+    failure::Result,
+    render::{human, printable::Rows},
+};
 use backup_kit::{BackupSummary, CoreError, Fact, Manifest};
 use serde_json::{Value, json};
-use std::fmt::Write;
 
 pub(super) async fn run(args: &Show, session: &Session) -> Result<u8> {
     let located = session.locate(&args.id, &args.among).await?;
@@ -23,58 +27,58 @@ pub(super) async fn run(args: &Show, session: &Session) -> Result<u8> {
 }
 
 fn text(b: &BackupSummary, m: &Manifest) -> String {
-    let mut out = format!("{}: {}\n", b.module, human::state(b));
-    let _ = writeln!(out, "  id       {}", b.id);
-    let _ = writeln!(
-        out,
+    let mut out = Rows::default();
+    out.row(format_args!("{}: {}", b.module, human::state(b)));
+    out.row(format_args!("  id       {}", b.id));
+    out.row(format_args!(
         "  created  {} ({} ago) on {}",
         human::time(b.created),
         human::age(b.created),
         m.header.host
-    );
-    let _ = writeln!(out, "  series   {}", b.series);
-    let _ = writeln!(out, "  file     {}", b.location);
+    ));
+    out.row(format_args!("  series   {}", b.series));
+    out.row(format_args!("  file     {}", b.location));
     // Of the manifest: outside of an encrypted backup these are not known.
-    let _ = writeln!(out, "  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(m.data_bytes()));
-    let _ = writeln!(out, "  entries  {}", m.entries());
+    out.row(format_args!("  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(m.data_bytes())));
+    out.row(format_args!("  entries  {}", m.entries()));
     if !b.tags.is_empty() {
-        let _ = writeln!(out, "  tags     {}", b.tags.join(", "));
+        out.row(format_args!("  tags     {}", b.tags.join(", ")));
     }
     if let Some(note) = &b.note {
-        let _ = writeln!(out, "  note     {note}");
+        out.row(format_args!("  note     {note}"));
     }
     for (key, value) in &m.header.metadata {
-        let _ = writeln!(out, "  {key:<8} {value}");
+        out.row(format_args!("  {key:<8} {value}"));
     }
     for c in &m.components {
         let lost = if c.lost > 0 { format!(", {} LOST", c.lost) } else { String::new() };
         let n = human::entries(c.proof.count("all", "entries"));
         let size = human::bytes(c.proof.count("all", "bytes"));
-        let _ = writeln!(out, "component {} ({}): {n}, {size}{lost}", c.header.name, c.header.kind);
-        let _ = writeln!(out, "  moment   {} to {}", human::time(c.moment.first), human::time(c.moment.last));
+        out.row(format_args!("component {} ({}): {n}, {size}{lost}", c.header.name, c.header.kind));
+        out.row(format_args!("  moment   {} to {}", human::time(c.moment.first), human::time(c.moment.last)));
         if !c.header.origin.is_null() {
-            let _ = writeln!(out, "  origin   {}", c.header.origin);
+            out.row(format_args!("  origin   {}", c.header.origin));
         }
         for (subject, measure, fact) in c.proof.iter() {
             if let Fact::Note(text) = fact
                 && subject == "all"
             {
-                let _ = writeln!(out, "  {measure:<8} {text}");
+                out.row(format_args!("  {measure:<8} {text}"));
             }
         }
     }
     for text in &m.not_included {
-        let _ = writeln!(out, "not included: {text}");
+        out.row(format_args!("not included: {text}"));
     }
     for note in &m.notes.list {
         let severity = format!("{:?}", note.severity).to_lowercase();
-        let _ = writeln!(out, "{severity}: {}", human::note(note));
+        out.row(format_args!("{severity}: {}", human::note(note)));
     }
     let more = m.notes.more.iter().fold(0, |sum: u64, n| sum.saturating_add(*n));
     if more > 0 {
-        let _ = writeln!(out, "and {more} more notes");
+        out.row(format_args!("and {more} more notes"));
     }
-    out
+    out.into_text()
 }
 
 #[cfg(test)]

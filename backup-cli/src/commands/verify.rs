@@ -5,7 +5,7 @@ use crate::{
     args::Verify,
     exit,
     failure::Result,
-    render::{self, human},
+    render::{self, human, printable::Rows},
 };
 use backup_kit::{Archive, BackupSummary, CoreError, Depth, Error, ErrorKind, State, VerifyReport, verify};
 use serde_json::{Value, json};
@@ -93,17 +93,20 @@ fn sound(b: &BackupSummary, r: &VerifyReport) -> String {
         (true, Depth::Full) => format!("{}, {}", human::entries(r.entries), human::bytes(r.bytes)),
         (true, Depth::Quick) => "structure, manifest and index".to_owned(),
     };
-    let mut out = format!("{} {}: sound ({what})\n", b.id, b.module);
+    let mut out = Rows::default();
+    out.row(format_args!("{} {}: sound ({what})", b.id, b.module));
     if !r.opened && b.damaged.is_some() {
-        out.push_str("  it stays marked as damaged until it is verified with --identity\n");
+        out.row(format_args!("  it stays marked as damaged until it is verified with --identity"));
     }
-    out
+    out.into_text()
 }
 
 /// Id, module and file of one with which something is wrong.
-fn heading(b: &BackupSummary, word: &str) -> String {
+fn heading(b: &BackupSummary, word: &str) -> Rows {
     let module = if b.module.is_empty() { "(unknown)" } else { &b.module };
-    format!("{} {module}: {word}: {}\n", b.id, b.location)
+    let mut out = Rows::default();
+    out.row(format_args!("{} {module}: {word}: {}", b.id, b.location));
+    out
 }
 
 fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
@@ -113,12 +116,12 @@ fn damaged(b: &BackupSummary, r: &VerifyReport) -> String {
         (e.subject().map(str::to_owned).unwrap_or_default(), text)
     });
     for line in human::grouped(defects) {
-        out.push_str(&format!("  {line}\n"));
+        out.row(format_args!("  {line}"));
     }
-    out.push_str(
-        "  restore another backup; or what is intact of this one, elsewhere: `backup restore --salvage`\n",
-    );
-    out
+    out.row(format_args!(
+        "  restore another backup; or what is intact of this one, elsewhere: `backup restore --salvage`"
+    ));
+    out.into_text()
 }
 
 fn not_opened(b: &BackupSummary, e: &Error) -> String {
@@ -128,11 +131,11 @@ fn not_opened(b: &BackupSummary, e: &Error) -> String {
         (_, false) => "NOT VERIFIED",
     };
     let mut out = heading(b, word);
-    out.push_str(&format!("  {e}\n"));
+    out.row(format_args!("  {e}"));
     if let Some(hint) = e.failed().and_then(CoreError::hint_text) {
-        out.push_str(&format!("  {hint}\n"));
+        out.row(format_args!("  {hint}"));
     }
-    out
+    out.into_text()
 }
 
 /// Of one that could not be opened, as far as it has the fields of a report.

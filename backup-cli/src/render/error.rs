@@ -1,6 +1,6 @@
 //! An error is four lines: what, cause, hint, and the state of things.
 
-use super::{Output, lines};
+use super::{Output, lines, printable};
 use backup_kit::{CoreError, Error, ErrorKind};
 use std::error::Error as _;
 
@@ -15,7 +15,8 @@ fn text(error: &Error, state: Option<&str>) -> String {
         Some(e) => (what(e), cause(e), e.hint_text().map(str::to_owned)),
         None => (error.to_string(), String::new(), None),
     };
-    let mut out = what;
+    // What it is about may be a name that somebody else has chosen.
+    let mut out = printable::line(&what).into_owned();
     let state = state.map(str::to_owned).or_else(|| default_state(error.kind()).map(str::to_owned));
     for (label, line) in [("cause", Some(cause)), ("hint", hint), ("state", state)] {
         if let Some(line) = line.filter(|l| !l.is_empty()) {

@@ -1,8 +1,8 @@
 //! Numbers, times and tables for people.
 
+use super::printable::{self, Rows};
 use backup_kit::{BackupSummary, Note, Notes, Report, RestoreReport, Severity, State};
 use jiff::{Timestamp, tz::TimeZone};
-use std::fmt::Write;
 
 /// `1.2 MiB`.
 pub(crate) fn bytes(n: u64) -> String {
@@ -71,30 +71,43 @@ pub(crate) fn distrust(b: &BackupSummary) -> Option<String> {
 
 /// What a backup run made.
 pub(crate) fn report(r: &Report, archive: &str) -> String {
-    let mut out = format!("{}: {}\n", r.module, r.state);
+    let mut out = Rows::default();
+    out.row(format_args!("{}: {}", r.module, r.state));
     // Of next to nothing the ratio says something about our own members only.
     let ratio = match r.data_bytes {
         0..65_536 => String::new(),
         data => format!(" ({:.0} %)", r.stored_bytes as f64 * 100.0 / data as f64),
     };
-    let _ = writeln!(out, "  id       {}", r.id);
+    out.row(format_args!("  id       {}", r.id));
     match r.places.as_slice() {
-        [] => drop(writeln!(out, "  file     {}", place(archive, &r.location))),
+        [] => out.row(format_args!("  file     {}", place(archive, &r.location))),
         several => {
             for p in several {
-                let _ = match (&p.location, &p.error) {
-                    (Some(location), None) => writeln!(out, "  file     {}", place(&p.place, location)),
-                    (_, Some(_)) => writeln!(out, "  failed   {}", p.place),
-                    (None, None) => Ok(()),
-                };
+                match (&p.location, &p.error) {
+                    (Some(location), None) => {
+                        out.row(format_args!("  file     {}", place(&p.place, location)))
+                    }
+                    (_, Some(_)) => out.row(format_args!("  failed   {}", p.place)),
+                    (None, None) => {}
+                }
             }
         }
     }
-    let _ = writeln!(out, "  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes));
-    let _ = writeln!(out, "  entries  {}", r.entries);
-    let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
-    out.push_str(&lost(&r.notes));
-    out
+    out.row(format_args!("  size     {} for {} of data{ratio}", bytes(r.stored_bytes), bytes(r.data_bytes)));
+    out.row(format_args!("  entries  {}", r.entries));
+    let excluded: Option<u64> = r.components.iter().filter_map(|c| c.excluded).reduce(u64::saturating_add);
+    match excluded {
+        None => {}
+        Some(0) => out.row(format_args!("  excluded nothing: no path matches the exclude patterns")),
+        Some(1) => {
+            out.row(format_args!("  excluded 1 path, which matches the exclude patterns, with all below it"))
+        }
+        Some(n) => out
+            .row(format_args!("  excluded {n} paths, which match the exclude patterns, with all below them")),
+    }
+    out.row(format_args!("  time     {}", took(r.started, r.finished)));
+    out.rows(lost(&r.notes));
+    out.into_text()
 }
 
 /// The file of a backup: in the archive's folder, or the archive itself.
@@ -108,31 +121,29 @@ fn place(archive: &str, location: &str) -> String {
 /// What a restore did.
 pub(crate) fn restored(r: &RestoreReport) -> String {
     let word = if r.state == State::Complete { "restored" } else { "restored, but not all as it was" };
-    let mut out = format!("{}: {word}\n", r.module);
+    let mut out = Rows::default();
+    out.row(format_args!("{}: {word}", r.module));
     for c in &r.components {
         let (n, size) = (entries(c.entries), bytes(c.bytes));
-        let _ = writeln!(out, "  {:<8} {n}, {size} to {}", c.name, c.place);
+        out.row(format_args!("  {:<8} {n}, {size} to {}", c.name, c.place));
     }
-    let _ = writeln!(out, "  time     {}", took(r.started, r.finished));
+    out.row(format_args!("  time     {}", took(r.started, r.finished)));
     if let Some(until) = r.undo_until {
-        let _ = writeln!(
-            out,
-            "  undo     the old data is kept until {}: `backup restore --undo`, or `backup settle` to let it go",
-            time(until)
-        );
+        out.row(format_args!("  undo     the old data is kept until {}: `backup restore --undo`, or `backup settle` to let it go",
+            time(until)));
     }
-    out.push_str(&lost(&r.notes));
-    out
+    out.rows(lost(&r.notes));
+    out.into_text()
 }
 
-fn lost(notes: &Notes) -> String {
-    let mut out = String::new();
+fn lost(notes: &Notes) -> Rows {
+    let mut out = Rows::default();
     let lost = notes.list.iter().filter(|n| n.severity == Severity::Lost);
     for line in grouped(lost.map(|n| (subject(n), n.text.clone()))) {
-        let _ = writeln!(out, "  lost     {line}");
+        out.row(format_args!("  lost     {line}"));
     }
     if notes.more[Severity::Lost as usize] > 0 {
-        let _ = writeln!(out, "  lost     and {} more", notes.more[Severity::Lost as usize]);
+        out.row(format_args!("  lost     and {} more", notes.more[Severity::Lost as usize]));
     }
     out
 }
@@ -178,15 +189,17 @@ pub(crate) fn grouped(lines: impl IntoIterator<Item = (String, String)>) -> Vec<
 
 /// Columns as wide as their widest cell; the last one is not padded.
 pub(crate) fn table(rows: &[Vec<String>]) -> String {
+    let shown = |row: &Vec<String>| row.iter().map(|cell| printable::line(cell).into_owned()).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(shown).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
         .map(|i| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0))
         .collect();
     let mut out = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            let _ = write!(line, "{cell:<width$}  ");
+            line.push_str(&format!("{cell:<width$}  "));
         }
         out.push_str(line.trim_end());
         out.push('\n');
@@ -231,5 +244,6 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".into(), "bb".into()], vec!["ccc".into(), "d".into()]];
         assert_eq!(table(&rows), "a    bb\nccc  d\n");
+        assert_eq!(table(&[vec!["\x1b\n".into(), "x".into()]]), "\\x1b\\x0a  x\n");
     }
 }

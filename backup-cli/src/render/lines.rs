@@ -1,8 +1,7 @@
 //! Plain lines: `2025-08-11 11:16:28 [INFO] text`; on a terminal without the time.
 
-use super::Output;
+use super::{Output, printable, terminal};
 use jiff::Zoned;
-use std::io::Write;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +32,19 @@ impl Level {
     }
 }
 
-/// To stderr. A reader that has gone away is not our concern.
+/// To stderr. Only an error has several lines.
 pub(crate) fn print(output: Output, level: Level, text: &str) {
     if output.events {
         // Whoever reads the events line by line must not meet another language.
         let line =
             serde_json::json!({ "event": "message", "level": level.word().to_lowercase(), "text": text });
-        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        terminal::tell(&format!("{}\n", printable::json(&line.to_string())));
         return;
     }
+    let text = match level {
+        Level::Error => printable::text(text),
+        _ => printable::line(text),
+    };
     let line = match (output.terminal, level) {
         (false, _) => format!("{} [{}] {text}\n", Zoned::now().strftime("%Y-%m-%d %H:%M:%S"), level.word()),
         (true, Level::Info) => format!("{text}\n"),
@@ -50,5 +53,5 @@ pub(crate) fn print(output: Output, level: Level, text: &str) {
         }
         (true, _) => format!("{}: {text}\n", level.word().to_lowercase()),
     };
-    let _ = std::io::stderr().write_all(line.as_bytes());
+    terminal::tell(&line);
 }

@@ -1,8 +1,10 @@
 //! The plan of a restore for people.
 
-use super::human::{age, bytes, entries, span, time};
+use super::{
+    human::{age, bytes, entries, span, time},
+    printable::Rows,
+};
 use backup_kit::{Plan, State};
-use std::fmt::Write;
 
 /// What is restored, where to, what is replaced and for how long it is kept.
 pub(crate) fn text(plan: &Plan) -> String {
@@ -12,30 +14,31 @@ pub(crate) fn text(plan: &Plan) -> String {
         State::Unproven => ", UNPROVEN",
         _ => "",
     };
-    let mut out =
-        format!("{}: backup {} of {} ({} ago{partial})\n", b.module, b.id, time(b.created), age(b.created));
+    let mut out = Rows::default();
+    let (made, ago) = (time(b.created), age(b.created));
+    out.row(format_args!("{}: backup {} of {made} ({ago} ago{partial})", b.module, b.id));
     for m in &plan.members {
         let part = if m.selective { " (a part of it)" } else { "" };
         let (n, size) = (entries(m.entries), bytes(m.bytes));
-        let _ = writeln!(out, "  restore  {}{part}: {n}, {size} to {}", m.component, m.survey.place);
+        out.row(format_args!("  restore  {}{part}: {n}, {size} to {}", m.component, m.survey.place));
         if m.survey.replaces {
             let disposable = if m.disposable { " (disposable)" } else { "" };
             let word = if m.survey.merges { "MERGE  " } else { "REPLACE" };
-            let _ = writeln!(out, "  {word}  {}: {}{disposable}", m.survey.place, m.survey.present);
+            out.row(format_args!("  {word}  {}: {}{disposable}", m.survey.place, m.survey.present));
         }
         if !m.survey.publish.is_empty() {
-            let _ = writeln!(out, "  how      {}", m.survey.publish);
+            out.row(format_args!("  how      {}", m.survey.publish));
         }
     }
     if !plan.app.is_empty() {
         let app = plan.app.join(", ");
-        let _ = writeln!(out, "  stop     {app}: before the exchange; what ran is started again after it");
+        out.row(format_args!("  stop     {app}: before the exchange; what ran is started again after it"));
     }
     if let Some(health) = &plan.health {
-        let _ = writeln!(out, "  health   {health} must answer then, or the old data is brought back");
+        out.row(format_args!("  health   {health} must answer then, or the old data is brought back"));
     }
     for note in &plan.notes {
-        let _ = writeln!(out, "  note     {note}");
+        out.row(format_args!("  note     {note}"));
     }
     for r in &plan.refusals {
         let (word, way) = match (&r.refusal.accept, r.accepted) {
@@ -43,19 +46,18 @@ pub(crate) fn text(plan: &Plan) -> String {
             (Some(name), false) => ("REFUSED ", format!(" (--accept {name})")),
             (None, false) => ("REFUSED ", String::new()),
         };
-        let _ = writeln!(out, "  {word} {}: {}{way}", r.component, r.refusal.why);
+        out.row(format_args!("  {word} {}: {}{way}", r.component, r.refusal.why));
     }
-    let _ = writeln!(out, "  space    {} are needed", bytes(plan.needs_bytes));
+    out.row(format_args!("  space    {} are needed", bytes(plan.needs_bytes)));
     if plan.destructive {
-        let _ = match plan.settle {
-            true => writeln!(out, "  old data is dropped at once: there is no way back"),
-            false => writeln!(
-                out,
+        match plan.settle {
+            true => out.row(format_args!("  old data is dropped at once: there is no way back")),
+            false => out.row(format_args!(
                 "  old data is kept for {}: `backup restore --undo`",
                 span(plan.keep_previous_s)
-            ),
-        };
+            )),
+        }
     }
-    let _ = writeln!(out, "  plan     {}", plan.id);
-    out
+    out.row(format_args!("  plan     {}", plan.id));
+    out.into_text()
 }

@@ -1,21 +1,19 @@
 //! What goes on: a bar on a terminal, plain lines otherwise, events as JSON lines if asked for.
 
-use super::{Output, human, lines};
+use super::{Output, human, lines, printable, terminal};
 use backup_kit::{CancellationToken, Event, Phase, Severity};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     collections::BTreeMap,
-    io::Write,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-/// Shows the events of one run; `finish` takes the bar away.
+/// Shows the events of one run; `finish` takes the bar away, the next step of a run brings it back.
 #[derive(Clone)]
 pub(crate) struct Progress {
     output: Output,
     cancel: CancellationToken,
-    bar: Option<ProgressBar>,
     components: Arc<Mutex<BTreeMap<String, Component>>>,
 }
 
@@ -28,20 +26,26 @@ struct Component {
 
 impl Progress {
     pub(crate) fn new(output: Output, cancel: CancellationToken) -> Self {
-        let bar = (output.terminal && !output.quiet && !output.events).then(|| {
-            let bar = ProgressBar::no_length();
-            bar.set_style(style(false));
-            bar.enable_steady_tick(Duration::from_millis(200));
-            bar
-        });
-        Progress { output, cancel, bar, components: Arc::default() }
+        let progress = Progress { output, cancel, components: Arc::default() };
+        progress.begin();
+        progress
+    }
+
+    fn begin(&self) {
+        if self.output.terminal && !self.output.quiet && !self.output.events {
+            terminal::begin_bar(|| {
+                let bar = ProgressBar::no_length();
+                bar.set_style(style(false));
+                bar.enable_steady_tick(Duration::from_millis(200));
+                bar
+            });
+        }
     }
 
     pub(crate) fn show(&self, event: &Event) {
         if self.output.events {
-            if let Ok(mut line) = serde_json::to_vec(event) {
-                line.push(b'\n');
-                let _ = std::io::stderr().write_all(&line);
+            if let Ok(line) = serde_json::to_string(event) {
+                terminal::tell(&format!("{}\n", printable::json(&line)));
             }
             return;
         }
@@ -85,9 +89,8 @@ impl Progress {
     }
 
     pub(crate) fn finish(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
+        terminal::end_bar();
+        self.components.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn phase(&self, phase: Phase) {
@@ -101,7 +104,8 @@ impl Progress {
             Phase::Publish => "putting it in place",
             Phase::Revert => "undoing",
         };
-        match &self.bar {
+        self.begin();
+        match terminal::bar() {
             Some(bar) => bar.set_message(text),
             None => self.detail(text.to_owned()),
         }
@@ -110,7 +114,7 @@ impl Progress {
     fn update(&self, component: &str, change: impl FnOnce(&mut Component)) {
         let mut all = self.components.lock().unwrap_or_else(PoisonError::into_inner);
         change(all.entry(component.to_owned()).or_default());
-        let Some(bar) = &self.bar else { return };
+        let Some(bar) = terminal::bar() else { return };
         let total: Option<u64> = all.values().map(|c| c.estimate).sum();
         let done = all.values().map(|c| c.bytes).sum();
         if let Some(total) = total.filter(|t| *t > 0) {
@@ -134,11 +138,7 @@ impl Progress {
         if self.output.quiet && level == lines::Level::Info {
             return;
         }
-        let print = || lines::print(self.output, level, text);
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => print(),
-        }
+        lines::print(self.output, level, text);
     }
 }
 

@@ -123,6 +123,8 @@ impl Place {
             "" => text,
             host => text.replace(&format!("@{host}"), "@$HOST").replace(&format!("on {host}"), "on $HOST"),
         };
+        // A busy machine takes a while.
+        let text = (1..60).fold(text, |text, n| text.replace(&format!("({n} s ago)"), "(0 s ago)"));
         let mut out = String::new();
         let mut word = String::new();
         for c in text.chars().chain(['\n']) {

@@ -48,6 +48,21 @@ impl Recipients {
         self.keys.is_empty() && self.passphrase.is_none()
     }
 
+    /// Those that are written as public keys, also in files; none with a passphrase. Blocks the thread.
+    pub(crate) fn public_keys(&self) -> Result<Vec<String>> {
+        let is_public = |text: &&str| text.starts_with("age1") || text.starts_with("ssh-");
+        let mut all = Vec::new();
+        for key in &self.keys {
+            if Self::is_key(key) {
+                all.extend(Some(key.as_str()).filter(is_public).map(str::to_owned));
+                continue;
+            }
+            let text = read_key_file(Path::new(key), "read the recipients")?;
+            all.extend(text.expose().lines().map(str::trim).filter(is_public).map(str::to_owned));
+        }
+        Ok(all)
+    }
+
     /// Begins a file that they can read. Blocks the thread: with a passphrase for a second.
     pub(super) fn encryptor(&self) -> Result<age::Encryptor> {
         if let Some(passphrase) = &self.passphrase {

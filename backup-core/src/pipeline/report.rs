@@ -1,6 +1,9 @@
 //! What a run that made a backup says of it.
 
-use crate::{BackupId, BackupSummary, Difference, Error, Moment, Notes, Poured, Series, State, Stillness};
+use crate::{
+    BackupId, BackupSummary, Difference, EXCLUDED, Error, Fact, Moment, Notes, PATTERNS, Poured, Series,
+    State, Stillness,
+};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -68,6 +71,9 @@ pub struct ComponentReport {
     pub bytes: u64,
     /// Entries that are missing; each is also a note.
     pub lost: u64,
+    /// Paths that match an exclude pattern and are left out, each with all below it; where there are patterns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excluded: Option<u64>,
     /// Entries that the archive had already.
     pub kept: u64,
     /// Where the two counts of the pour differ: a defect.
@@ -85,6 +91,10 @@ impl ComponentReport {
             entries: poured.proof.count("all", "entries"),
             bytes: poured.proof.count("all", "bytes"),
             lost: poured.lost,
+            excluded: match poured.proof.get(PATTERNS, EXCLUDED) {
+                Some(Fact::Note(count)) => count.parse().ok(),
+                _ => None,
+            },
             kept: poured.kept,
             differences: poured.differences.clone(),
             stillness: poured.stillness,

@@ -46,12 +46,16 @@ struct Found {
     plain: usize,
 }
 
+async fn marker(destination: &dyn Destination) -> Result<Option<Marker>> {
+    match destination.read_small(MARKER, LARGEST).await {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        read => Ok(read?.map(|bytes| Marker::read(&bytes))),
+    }
+}
+
 async fn look(destination: &dyn Destination) -> Result<Found> {
     let absent = |e: &Error| e.kind() == ErrorKind::NotFound;
-    let marker = match destination.read_small(MARKER, LARGEST).await {
-        Err(e) if absent(&e) => None,
-        read => read?.map(|bytes| Marker::read(&bytes)),
-    };
+    let marker = marker(destination).await?;
     let all = match destination.list().await {
         Err(e) if absent(&e) => Vec::new(),
         all => all?,
@@ -84,6 +88,28 @@ impl PortableArchive {
         Err(Error::new(ErrorKind::Usage, "write the archive", text).on(self).hint(format!(
             "--recipient {key}{compare}, or `encrypt` of the archive in backup.toml; backups that are not encrypted go to another place"
         )))
+    }
+
+    /// What is wrong with an encrypted backup where `init` has kept the keys of the recovery sheet: it is encrypted to none of them.
+    pub(super) async fn not_for_its_keys(&self) -> Result<Option<String>> {
+        let recipients = self.options().recipients.clone();
+        if self.exact().is_some() || recipients.is_empty() {
+            return Ok(None);
+        }
+        let kept = marker(&*self.destination()).await?.map(|m| m.recipients).unwrap_or_default();
+        if kept.is_empty() {
+            return Ok(None);
+        }
+        let used = tokio::task::spawn_blocking(move || recipients.public_keys())
+            .await
+            .unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "read the recipients", e)))?;
+        let is_one = |key: &String| public_key(key).is_some_and(|key| kept.contains(&key));
+        Ok((!used.iter().any(is_one)).then(|| {
+            format!(
+                "the recovery sheet of {self} will not read this backup: it is not encrypted to the key that was kept there, {}",
+                kept.join(", ")
+            )
+        }))
     }
 
     /// Refuses to go on where backups are encrypted already: a new pair of keys would not read them.

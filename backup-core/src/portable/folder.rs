@@ -418,10 +418,13 @@ fn unknown_id(stored: &Stored) -> BackupId {
 
 #[async_trait]
 impl Archive for PortableArchive {
-    async fn preflight(&self, estimate: Option<u64>, _cx: &Context) -> Result<Vec<String>> {
+    async fn preflight(&self, estimate: Option<u64>, cx: &Context) -> Result<Vec<String>> {
         self.check_recipients().await?;
         self.destination.prepare().await?;
         self.refuse_plain().await?;
+        if let Some(text) = self.not_for_its_keys().await? {
+            cx.note(Severity::Warning, "", "", text);
+        }
         if let Some(exact) = &self.exact
             && (self.destination.list().await?.iter().any(|s| s.name == *exact) || self.is_taken())
         {
@@ -491,9 +494,9 @@ impl Archive for PortableArchive {
             if name::parse_provisional(&found.location).is_none() {
                 self.read(&found.location).await?; // says why
             }
-            return Err(
-                Error::damaged("open the backup", "it is incomplete: it has no manifest").on(&found.location)
-            );
+            return Err(Error::damaged("open the backup", "it is incomplete: it has no manifest")
+                .on(&found.location)
+                .hint("if its run was killed, `heal` clears it"));
         }
         let reader = self.read(&found.location).await?;
         if BackupReader::manifest(&reader).header.id != *id {

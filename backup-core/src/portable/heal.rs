@@ -2,7 +2,7 @@
 
 use super::{PortableArchive, folder::is_provisional_of, lock, missing, name, sidecar};
 use crate::{
-    Archive, BackupSummary, Context, ErrorKind, Result, Series, Severity, State,
+    Archive, BackupSummary, Context, Error, ErrorKind, Result, Series, Severity, State,
     destination::is_temporary_name,
 };
 use jiff::Timestamp;
@@ -12,10 +12,7 @@ impl PortableArchive {
     pub(super) async fn heal_folder(&self, cx: &Context) -> Result<Vec<String>> {
         let destination = self.destination();
         let mut healed = self.clear(None).await?;
-        let all = match destination.list().await {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(healed),
-            other => other?,
-        };
+        let all = destination.list().await?;
         let of = |prefix: &str| -> Vec<String> {
             all.iter().filter(|s| s.name.starts_with(prefix)).map(|s| s.name.clone()).collect()
         };
@@ -30,8 +27,14 @@ impl PortableArchive {
                 healed.push(stored.name.clone());
             }
         }
-        if self.exact().is_some() {
-            return Ok(healed);
+        if let Some(exact) = self.exact() {
+            let is_there = all.iter().any(|s| s.name == *exact) || destination.open(exact).await.is_ok();
+            return match is_there || !healed.is_empty() {
+                true => Ok(healed),
+                false => {
+                    Err(Error::new(ErrorKind::NotFound, "heal the archive", "there is no such file").on(self))
+                }
+            };
         }
         let missing: Vec<BackupSummary> =
             self.list(cx).await?.into_iter().filter(|b| b.state == State::Missing).collect();

@@ -62,7 +62,7 @@ impl PortableReader {
                 return e.on(place);
             }
             e.within(place).hint(
-                "if its run was killed, `heal` clears it; else restore from another copy, or what is intact: `restore --salvage`",
+                "it is cut, damaged or another program's: restore from another copy; `restore --salvage` may read what is left",
             )
         })
     }

@@ -6,7 +6,7 @@ use crate::{
 };
 use backup_core::{Error, ErrorKind, Result};
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use std::{collections::HashSet, path::Path};
+use std::{borrow::Cow, collections::HashSet, path::Path};
 
 /// <https://bford.info/cachedir/>
 pub(crate) const CACHE_TAG: &[u8] = b"CACHEDIR.TAG";
@@ -40,13 +40,20 @@ impl Exclude {
         let mut builder = GitignoreBuilder::new("");
         // git takes `[a` for a pattern that matches nothing: what was to be left out would be stored.
         builder.allow_unclosed_class(false);
+        let mut add = |pattern: &str, what: &dyn Fn() -> String| {
+            let pattern = relative(pattern, [config.path.as_path(), root]).map_err(|e| e.on(what()))?;
+            builder.add_line(None, &pattern).map(|_| ()).map_err(|e| wrong(e, what()))
+        };
         for pattern in &config.exclude {
-            builder.add_line(None, pattern).map_err(|e| wrong(e, pattern.clone()))?;
+            add(pattern, &|| pattern.clone())?;
         }
         for file in &config.exclude_files {
             // A file that cannot be read must not mean that nothing is left out; nor a pattern that is wrong.
-            if let Some(e) = builder.add(file) {
-                return Err(wrong(e, file.display().to_string()));
+            let text = std::fs::read_to_string(file).map_err(|e| {
+                Error::io(ErrorKind::Usage, "read the exclude patterns", e).on(file.display())
+            })?;
+            for (i, pattern) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+                add(pattern, &|| format!("{}:{}: {pattern}", file.display(), i + 1))?;
             }
         }
         let patterns = builder.build().map_err(|e| wrong(e, root.display().to_string()))?;
@@ -69,6 +76,11 @@ impl Exclude {
         })
     }
 
+    /// Whether anything is left out by a pattern.
+    pub(crate) fn has_patterns(&self) -> bool {
+        self.patterns.is_some()
+    }
+
     /// What was asked to be left out, for people: `*.log, cache`.
     pub(crate) fn asked(&self) -> String {
         self.asked.join(", ")
@@ -89,6 +101,22 @@ impl Exclude {
         let ours = if is_dir { is_journal_home(name) } else { is_unfinished_archive(name) };
         ours.then_some(Excluded::Ours)
     }
+}
+
+/// The pattern as seen from the source: one that begins with the source's own path, as other programs take them, would match nothing.
+fn relative<'a>(pattern: &'a str, roots: [&Path; 2]) -> Result<Cow<'a, str>> {
+    let (not, path) = pattern.strip_prefix('!').map_or(("", pattern), |path| ("!", path));
+    for root in roots.into_iter().filter_map(Path::to_str).filter(|root| root.len() > 1) {
+        match path.strip_prefix(root) {
+            Some("" | "/") => {
+                let text = "it is the source itself: nothing would be left";
+                return Err(Error::new(ErrorKind::Usage, "read the exclude patterns", text));
+            }
+            Some(inside) if inside.starts_with('/') => return Ok(Cow::Owned(format!("{not}{inside}"))),
+            _ => {}
+        }
+    }
+    Ok(Cow::Borrowed(pattern))
 }
 
 /// `.NAME.backup-<id>` or `.backup-<id>`, with an id of 26 characters: where a restore keeps journal, shadow and old data.
@@ -153,6 +181,27 @@ mod tests {
         assert!(asked("build", true) && !asked("build", false) && !asked("a/build", true));
         assert!(asked("x/node_modules", true));
         assert!(e.check(b"a\xff.log", false).is_some() && e.check(b"a\xff", false).is_none());
+    }
+
+    #[test]
+    fn a_pattern_with_the_path_of_the_source_is_relative_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("patterns");
+        std::fs::write(&file, "# remark\n/data/from-file\n\n*.tmp\n").unwrap();
+        let mut config = FilesConfig::new("/link");
+        config.exclude =
+            ["/data/a", "/link/b/*.log", "!/data/b/keep.log", "/database"].map(str::to_owned).to_vec();
+        config.exclude_files = vec![file];
+        let e = Exclude::new(&config, Path::new("/data")).unwrap();
+        let asked = |path: &str| e.check(path.as_bytes(), false) == Some(Excluded::Asked);
+        assert!(
+            asked("a") && asked("b/x.log") && asked("from-file") && asked("x/y.tmp") && asked("database")
+        );
+        assert!(!asked("x/a") && !asked("b/keep.log") && !asked("base") && !asked("x/from-file"));
+        for whole in ["/data", "/data/", "!/link"] {
+            config.exclude = vec![whole.to_owned()];
+            assert_eq!(Exclude::new(&config, Path::new("/data")).err().unwrap().kind(), ErrorKind::Usage);
+        }
     }
 
     #[test]

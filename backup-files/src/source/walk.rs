@@ -11,7 +11,7 @@ use crate::{
     stamp::posix_of,
     system::{self, Kind, Stat},
 };
-use backup_core::{Content, EXCLUDED, Entry, Error, ErrorKind, Fact, Facts, Result, Stage};
+use backup_core::{Content, EXCLUDED, Entry, Error, ErrorKind, Fact, Facts, PATTERNS, Result, Stage};
 use bytes::Bytes;
 use std::{
     collections::{BTreeSet, HashSet},
@@ -90,14 +90,17 @@ impl TreeFacts {
         }
     }
 
-    fn finish(mut self, asked: &str) -> Facts {
+    fn finish(mut self, exclude: &Exclude) -> Facts {
+        if exclude.has_patterns() {
+            self.facts.insert(PATTERNS, EXCLUDED, Fact::Note(self.left_out.to_string()));
+        }
         if self.databases > 0 {
             self.facts.insert("sqlite", "databases", Fact::Note(self.databases.to_string()));
         }
         devices::tell(self.devices, &mut self.facts);
         let mut excluded = Vec::new();
         if self.left_out > 0 {
-            excluded.push(format!("paths that match {asked}: {}", self.left_out));
+            excluded.push(format!("paths that match {}: {}", exclude.asked(), self.left_out));
         }
         if self.bare_folders > 0 {
             excluded.push(format!("contents of caches and other file systems: {}", self.bare_folders));
@@ -149,7 +152,7 @@ impl Walk {
         Ok(Walked {
             hard_links: self.hard_links,
             directories: self.directories,
-            facts: self.facts.finish(&self.exclude.asked()),
+            facts: self.facts.finish(&self.exclude),
         })
     }
 

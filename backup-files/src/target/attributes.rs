@@ -102,7 +102,7 @@ pub(crate) fn apply_to_new_file(
 /// What could not be set or made, by sort: a count and the first paths, so that memory does not grow with it.
 #[derive(Default)]
 pub(crate) struct Losses {
-    known: Mutex<BTreeMap<(&'static str, bool), Loss>>,
+    known: Mutex<BTreeMap<&'static str, Loss>>,
     /// What is no loss that one can live with.
     broken: OnceLock<Error>,
 }
@@ -117,12 +117,6 @@ struct Loss {
 impl Losses {
     /// `what` is what the system calls say: "owner", "xattr user.x", "mode", "time"; "set-id"; or a sort of thing.
     pub(crate) fn add(&self, what: &str, path: &[u8], why: &io::Error) {
-        let privileged = ["trusted.", "security."];
-        // What follows from owners that are not restored, so that whoever agreed to that agreed to it too.
-        let agreeable = match what.split_once(' ') {
-            Some(("xattr", name)) => privileged.iter().any(|space| name.starts_with(space)),
-            _ => matches!(what, "owner" | "device" | "set-id"),
-        };
         let sort = match what.split(' ').next().unwrap_or_default() {
             "owner" => "the owner could not be set",
             "xattr" => "extended attributes could not be set",
@@ -139,7 +133,7 @@ impl Losses {
             return;
         }
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let loss = all.entry((sort, agreeable)).or_default();
+        let loss = all.entry(sort).or_default();
         loss.count += 1;
         if loss.first.len() < 3 {
             loss.first.push(display_path(path));
@@ -153,15 +147,14 @@ impl Losses {
         self.broken.get().map_or(Ok(()), |e| Err(e.clone()))
     }
 
-    /// Notes them: lost, or only worth knowing where that was agreed to.
-    pub(crate) fn tell(&self, cx: &Context, component: &str, agreed: bool) {
+    /// Notes them. Whoever gave owners up (`no_owner`) gave up nothing else: no owner was tried, and all that is here is lost.
+    pub(crate) fn tell(&self, cx: &Context, component: &str) {
         let all = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
-        for ((sort, agreeable), loss) in all {
-            let severity = if agreed && agreeable { Severity::Note } else { Severity::Lost };
+        for (sort, loss) in all {
             let more = if loss.count > loss.first.len() as u64 { ", …" } else { "" };
             let text =
                 format!("{sort}: {} times ({}): {}{more}", loss.count, loss.why, loss.first.join(", "));
-            cx.note(severity, component, String::new(), text);
+            cx.note(Severity::Lost, component, String::new(), text);
         }
     }
 }
@@ -187,25 +180,16 @@ pub(crate) fn owner_of_new_files(folder: &system::Stat) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    fn lost(whats: &[&str], agreed: bool) -> Vec<Severity> {
-        let (losses, cx) = (Losses::default(), Context::default());
-        for what in whats {
-            losses.add(what, b"x", &io::Error::other("no"));
-        }
-        losses.tell(&cx, "c", agreed);
-        cx.notes().list.iter().map(|note| note.severity).collect()
-    }
-
     #[test]
-    fn only_what_goes_with_the_owner_is_agreed_to_with_it() {
-        for what in ["owner", "device", "set-id", "xattr security.capability", "xattr trusted.x"] {
-            assert_eq!(lost(&[what], true), [Severity::Note], "{what}");
-            assert_eq!(lost(&[what], false), [Severity::Lost], "{what}");
+    fn whatever_could_not_be_set_or_made_is_lost() {
+        for what in ["owner", "device", "set-id", "xattr security.capability", "mode", "time", "link", "fifo"]
+        {
+            let (losses, cx) = (Losses::default(), Context::default());
+            losses.add(what, b"x", &io::Error::other("no"));
+            losses.tell(&cx, "c");
+            let told: Vec<Severity> = cx.notes().list.iter().map(|note| note.severity).collect();
+            assert_eq!(told, [Severity::Lost], "{what}");
         }
-        for what in ["mode", "time", "xattr user.x", "xattr system.posix_acl_access", "link", "fifo"] {
-            assert_eq!(lost(&[what], true), [Severity::Lost], "{what}");
-        }
-        assert_eq!(lost(&["set-id", "mode"], true).len(), 2);
     }
 
     #[test]

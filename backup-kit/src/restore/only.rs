@@ -1,6 +1,9 @@
 //! What of a backup is restored: components, and globs inside them.
 
-use backup_core::{Error, ErrorKind, Manifest, Parts, Result, Selection};
+use backup_core::{
+    BackupReader, Context, Error, ErrorKind, Manifest, Parts, Result, Selection, path_from_display,
+};
+use futures::StreamExt;
 use globset::{GlobBuilder, GlobMatcher};
 use std::{
     fmt,
@@ -12,7 +15,8 @@ use std::{
 };
 
 /// A component, or what matches a glob inside it: `objects`, `objects/2025/*.jpg`. `*` does not cross a `/`, `**` does;
-/// what matches as a folder comes with all that is in it.
+/// what matches as a folder comes with all that is in it. Where the backup has an entry of exactly this path, or one that is listed so
+/// (`display_path`), it is that one and no glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Only {
     component: String,
@@ -64,27 +68,49 @@ pub(super) struct Selections {
 
 struct Chosen {
     only: Only,
-    glob: Option<GlobMatcher>,
+    inside: Option<Inside>,
     matched: Arc<AtomicBool>,
 }
 
+/// What inside a component.
+#[derive(Clone)]
+enum Inside {
+    Glob(GlobMatcher),
+    /// An entry, with what is in it.
+    Path(Vec<u8>),
+}
+
+impl Inside {
+    fn matches(&self, path: &[u8]) -> bool {
+        match self {
+            Inside::Glob(glob) => matches(glob, path),
+            Inside::Path(exactly) => exactly == path,
+        }
+    }
+}
+
 impl Selections {
-    pub(super) fn of(only: &[Only], manifest: &Manifest) -> Result<Self> {
-        let list = only.iter().map(|only| {
-            if manifest.component(&only.component).is_none() {
-                let known: Vec<&str> = manifest.components.iter().map(|c| c.header.name.as_str()).collect();
-                let e = Error::new(
-                    ErrorKind::NotFound,
-                    "select what to restore",
-                    "the backup has no such component",
-                );
-                return Err(e.on(&only.component).hint(format!("it has: {}", known.join(", "))));
-            }
-            let glob = only.glob.as_ref().map(|text| {
-                let built = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
-                built.map(|g| g.compile_matcher()).map_err(|e| usage(e.kind()).on(only))
-            });
-            Ok(Chosen { only: only.clone(), glob: glob.transpose()?, matched: Arc::default() })
+    /// Reads the index if there are globs: of one that is the path of an entry, or one as it is listed, that entry is meant.
+    pub(super) async fn of(only: &[Only], reader: &dyn BackupReader, cx: &Context) -> Result<Self> {
+        let manifest = reader.manifest();
+        if let Some(unknown) = only.iter().find(|only| manifest.component(&only.component).is_none()) {
+            let known: Vec<&str> = manifest.components.iter().map(|c| c.header.name.as_str()).collect();
+            let message = "the backup has no such component";
+            let e = Error::new(ErrorKind::NotFound, "select what to restore", message);
+            return Err(e.on(&unknown.component).hint(format!("it has: {}", known.join(", "))));
+        }
+        let exact = exact(only, reader, cx).await?;
+        let list = only.iter().zip(exact).map(|(only, exact)| {
+            let inside = match (&only.glob, exact) {
+                (None, _) => None,
+                (Some(_), Some(path)) => Some(Inside::Path(path)),
+                (Some(text), None) => {
+                    let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(true).build();
+                    let glob = glob.map_err(|e| usage(e.kind()).on(only))?;
+                    Some(Inside::Glob(glob.compile_matcher()))
+                }
+            };
+            Ok(Chosen { only: only.clone(), inside, matched: Arc::default() })
         });
         Ok(Selections { list: list.collect::<Result<_>>()? })
     }
@@ -99,15 +125,15 @@ impl Selections {
 
     pub(super) fn selection(&self, component: &str) -> Selection {
         let of: Vec<&Chosen> = self.list.iter().filter(|c| c.only.component == component).collect();
-        if of.iter().any(|c| c.glob.is_none()) || of.is_empty() {
+        if of.iter().any(|c| c.inside.is_none()) || of.is_empty() {
             return Selection::All;
         }
-        let globs: Vec<(GlobMatcher, Arc<AtomicBool>)> =
-            of.iter().filter_map(|c| Some((c.glob.clone()?, c.matched.clone()))).collect();
+        let parts: Vec<(Inside, Arc<AtomicBool>)> =
+            of.iter().filter_map(|c| Some((c.inside.clone()?, c.matched.clone()))).collect();
         Selection::Matching(Arc::new(move |path| {
             let mut any = false;
-            for (glob, matched) in &globs {
-                if matches(glob, path) {
+            for (inside, matched) in &parts {
+                if inside.matches(path) {
                     matched.store(true, Relaxed);
                     any = true;
                 }
@@ -120,7 +146,7 @@ impl Selections {
     pub(super) fn all_matched(&self) -> Result<()> {
         for chosen in &self.list {
             let whole =
-                self.list.iter().any(|c| c.only.component == chosen.only.component && c.glob.is_none());
+                self.list.iter().any(|c| c.only.component == chosen.only.component && c.inside.is_none());
             if !whole && !chosen.matched.load(Relaxed) {
                 let e = Error::new(
                     ErrorKind::NotFound,
@@ -142,6 +168,38 @@ pub(super) fn completed(selection: Selection, parts: Option<Parts>, schema_only:
         let covered = selection.covers(path);
         covered && !(schema_only && (parts.is_data)(path)) || (parts.goes_along)(path)
     }))
+}
+
+/// Of each text the entry that is called exactly so, if there is one; first the one that is listed so.
+async fn exact(only: &[Only], reader: &dyn BackupReader, cx: &Context) -> Result<Vec<Option<Vec<u8>>>> {
+    // What is no glob matches nothing but itself.
+    let is_special = |b: &u8| b"*?[]{}\\".contains(b);
+    let mut texts: Vec<(usize, &str, Vec<u8>)> = Vec::new();
+    for (i, only) in only.iter().enumerate() {
+        if let Some(text) = only.glob.as_ref().filter(|g| g.as_bytes().iter().any(is_special)) {
+            let names = path_from_display(text.as_bytes()).into_iter().chain([text.clone().into_bytes()]);
+            texts.extend(names.map(|name| (i, only.component.as_str(), name)));
+        }
+    }
+    let mut found = vec![None; only.len()];
+    if texts.is_empty() {
+        return Ok(found);
+    }
+    let mut is_there = vec![false; texts.len()];
+    let mut entries = reader.entries();
+    while let Some(listed) = entries.next().await {
+        let listed = listed?;
+        if cx.cancel.is_cancelled() {
+            return Err(Error::cancelled());
+        }
+        for ((_, component, name), is_there) in texts.iter().zip(&mut is_there) {
+            *is_there |= listed.component == *component && listed.entry.path == *name;
+        }
+    }
+    for ((i, _, name), _) in texts.into_iter().zip(is_there).filter(|(_, is_there)| *is_there) {
+        found[i].get_or_insert(name);
+    }
+    Ok(found)
 }
 
 #[cfg(unix)]
@@ -191,9 +249,10 @@ mod tests {
     #[test]
     fn a_star_does_not_cross_a_slash_and_a_folder_brings_its_content() {
         let only = |glob: &str| {
+            let built = GlobBuilder::new(glob).literal_separator(true).build().unwrap();
             let chosen = Chosen {
                 only: Only::matching("c", glob),
-                glob: Some(GlobBuilder::new(glob).literal_separator(true).build().unwrap().compile_matcher()),
+                inside: Some(Inside::Glob(built.compile_matcher())),
                 matched: Arc::default(),
             };
             Selections { list: vec![chosen] }

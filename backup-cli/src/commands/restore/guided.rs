@@ -5,7 +5,7 @@ use crate::{
     args::Among,
     commands::session::{Located, Session, read_with},
     failure::{Failure, Result},
-    render::human,
+    render::{human, printable, terminal},
 };
 use backup_kit::{ArchiveSpec, BackupSummary, CancellationToken, CoreError, ErrorKind, Which};
 use dialoguer::{Input, MultiSelect, Select};
@@ -104,7 +104,7 @@ async fn components(backup: &BackupSummary, cancel: &CancellationToken) -> Resul
     if names.len() < 2 {
         return Ok(Vec::new());
     }
-    let shown = names.clone();
+    let shown: Vec<String> = names.iter().map(|name| printable::line(name).into_owned()).collect();
     let ask = move || {
         let all = vec![true; shown.len()];
         let prompt = "Components (space: in or out, enter: go on)";
@@ -123,6 +123,7 @@ async fn components(backup: &BackupSummary, cancel: &CancellationToken) -> Resul
 }
 
 async fn select(prompt: &'static str, items: Vec<String>, cancel: &CancellationToken) -> Result<usize> {
+    let items: Vec<String> = items.iter().map(|item| printable::line(item).into_owned()).collect();
     let ask = move || Select::new().with_prompt(prompt).items(&items).default(0).interact_opt();
     asked(ask, cancel).await
 }
@@ -132,6 +133,7 @@ async fn asked<T: Send + 'static>(
     ask: impl FnOnce() -> dialoguer::Result<Option<T>> + Send + 'static,
     cancel: &CancellationToken,
 ) -> Result<T> {
+    let _asking = terminal::question();
     let answer = tokio::select! {
         answer = tokio::task::spawn_blocking(ask) => answer,
         () = cancel.cancelled() => return Err(CoreError::cancelled().into()),
