@@ -31,8 +31,8 @@ pub struct FilesConfig {
     /// Do not go into other file systems; their mount points are stored as empty folders.
     #[serde(default, skip_serializing_if = "is_false")]
     pub one_file_system: bool,
-    /// Restore: owners are not restored, and not counted as lost. Whatever else could not be restored (devices, extended attributes,
-    /// set-user-id bits, which are only for their owner) makes the result partial all the same.
+    /// Restore: owners are not restored, and not counted as lost. What needs the same rights (devices, privileged extended attributes,
+    /// set-user-id bits, which are only for their owner) is a warning, and does not make the result partial.
     #[serde(default, skip_serializing_if = "is_false")]
     pub no_owner: bool,
     /// Restore: what the backup lacks stays; of both, the backup's.

@@ -102,7 +102,7 @@ pub(crate) fn apply_to_new_file(
 /// What could not be set or made, by sort: a count and the first paths, so that memory does not grow with it.
 #[derive(Default)]
 pub(crate) struct Losses {
-    known: Mutex<BTreeMap<&'static str, Loss>>,
+    known: Mutex<BTreeMap<(&'static str, bool), Loss>>,
     /// What is no loss that one can live with.
     broken: OnceLock<Error>,
 }
@@ -117,6 +117,12 @@ struct Loss {
 impl Losses {
     /// `what` is what the system calls say: "owner", "xattr user.x", "mode", "time"; "set-id"; or a sort of thing.
     pub(crate) fn add(&self, what: &str, path: &[u8], why: &io::Error) {
+        let privileged = ["trusted.", "security."];
+        // What needs the same rights as owners do: who gave those up gave it up, too.
+        let given_up = match what.split_once(' ') {
+            Some(("xattr", name)) => privileged.iter().any(|space| name.starts_with(space)),
+            _ => matches!(what, "owner" | "device" | "set-id"),
+        };
         let sort = match what.split(' ').next().unwrap_or_default() {
             "owner" => "the owner could not be set",
             "xattr" => "extended attributes could not be set",
@@ -133,7 +139,7 @@ impl Losses {
             return;
         }
         let mut all = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let loss = all.entry(sort).or_default();
+        let loss = all.entry((sort, given_up)).or_default();
         loss.count += 1;
         if loss.first.len() < 3 {
             loss.first.push(display_path(path));
@@ -147,14 +153,15 @@ impl Losses {
         self.broken.get().map_or(Ok(()), |e| Err(e.clone()))
     }
 
-    /// Notes them. Whoever gave owners up (`no_owner`) gave up nothing else: no owner was tried, and all that is here is lost.
-    pub(crate) fn tell(&self, cx: &Context, component: &str) {
+    /// Notes them: lost, or a warning where owners and what goes with them were given up (`no_owner`).
+    pub(crate) fn tell(&self, cx: &Context, component: &str, no_owner: bool) {
         let all = std::mem::take(&mut *self.known.lock().unwrap_or_else(PoisonError::into_inner));
-        for (sort, loss) in all {
+        for ((sort, given_up), loss) in all {
+            let severity = if no_owner && given_up { Severity::Warning } else { Severity::Lost };
             let more = if loss.count > loss.first.len() as u64 { ", …" } else { "" };
             let text =
                 format!("{sort}: {} times ({}): {}{more}", loss.count, loss.why, loss.first.join(", "));
-            cx.note(Severity::Lost, component, String::new(), text);
+            cx.note(severity, component, String::new(), text);
         }
     }
 }
@@ -181,14 +188,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_could_not_be_set_or_made_is_lost() {
-        for what in ["owner", "device", "set-id", "xattr security.capability", "mode", "time", "link", "fifo"]
-        {
-            let (losses, cx) = (Losses::default(), Context::default());
-            losses.add(what, b"x", &io::Error::other("no"));
-            losses.tell(&cx, "c");
-            let told: Vec<Severity> = cx.notes().list.iter().map(|note| note.severity).collect();
-            assert_eq!(told, [Severity::Lost], "{what}");
+    fn whatever_could_not_be_set_or_made_is_lost_or_at_least_a_warning_where_it_was_given_up() {
+        for (what, given_up) in [
+            ("owner", true),
+            ("device", true),
+            ("set-id", true),
+            ("xattr security.capability", true),
+            ("xattr user.x", false),
+            ("mode", false),
+            ("time", false),
+            ("link", false),
+            ("fifo", false),
+        ] {
+            for no_owner in [false, true] {
+                let (losses, cx) = (Losses::default(), Context::default());
+                losses.add(what, b"x", &io::Error::other("no"));
+                losses.tell(&cx, "c", no_owner);
+                let told: Vec<Severity> = cx.notes().list.iter().map(|note| note.severity).collect();
+                let severity = if no_owner && given_up { Severity::Warning } else { Severity::Lost };
+                assert_eq!(told, [severity], "{what}");
+            }
         }
     }
 

@@ -286,7 +286,7 @@ impl Sink for Shadow {
                 .map_err(|e| Error::io(ErrorKind::Target, "make the restored files durable", e))
         })
         .await?;
-        self.maker.losses.tell(cx, &self.component);
+        self.maker.losses.tell(cx, &self.component, self.maker.no_owner);
         Ok(self.tally.lock().unwrap_or_else(PoisonError::into_inner).facts())
     }
 }
