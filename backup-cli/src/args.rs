@@ -276,7 +276,7 @@ pub(crate) struct Restore {
     /// Lets the old data go at once; it is kept for 24 hours otherwise
     #[arg(long)]
     pub(crate) settle: bool,
-    /// Does not restore owners, nor count them as lost; anything else that could not be restored still is
+    /// Does not restore owners, nor count them as lost; what needs the same rights (devices, set-user-id bits) is a warning then
     #[arg(long)]
     pub(crate) no_owner: bool,
     /// What the backup lacks stays; of both, the backup's

@@ -57,6 +57,24 @@ fn no_text_of_an_archive_drives_the_terminal_or_forges_a_line() {
 }
 
 #[test]
+fn nothing_is_written_beside_a_file_of_another_program_that_is_taken_for_a_backup() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("b/photos.tar", "none of ours");
+    let before = names_in(&place.path("b"));
+    let listed = place.json(0, &["list", "--from", "b"]);
+    let unknown = listed["backups"].as_array().unwrap().iter().find(|b| b["state"] == "unknown").unwrap();
+    let id = unknown["id"].as_str().unwrap();
+    for line in
+        [&["verify", id][..], &["dump", id, "x"], &["restore", id, "--to", "out"], &["copy", id, "--to", "c"]]
+    {
+        let ran = place.expect(7, &[line, &["--from", "b"]].concat());
+        assert!(!ran.stderr.contains("heal"), "{}", ran.stderr);
+    }
+    assert_eq!(names_in(&place.path("b")), before);
+}
+
+#[test]
 fn names_that_look_alike_are_told_apart_and_each_is_reached_as_it_is_listed() {
     let place = Place::new();
     fs::create_dir(place.path("tree")).unwrap();

@@ -168,13 +168,14 @@ fn without_root_owners_that_cannot_be_restored_are_a_partial_restore_unless_not_
     let ran = as_nobody(&place, &["restore", "b.tar.zst", "--to", "own/y", "--no-owner"]);
     assert_eq!(ran.code, 0, "{}{}", ran.stdout, ran.stderr);
     assert_eq!(place.read("own/y/sub/b.txt"), "beta");
-    // Nothing but owners is given up.
+    // What needs the same rights as owners is not lost then, and not passed over in silence.
     fs::set_permissions(place.path("tree/a.txt"), Permissions::from_mode(0o4755)).unwrap();
     place.expect(0, &["create", "tree", "--to", "s.tar.zst"]);
     fs::set_permissions(place.path("s.tar.zst"), Permissions::from_mode(0o644)).unwrap();
     let ran = as_nobody(&place, &["restore", "s.tar.zst", "--to", "own/z", "--no-owner"]);
     let said = format!("{}{}", ran.stdout, ran.stderr);
-    assert!(ran.code == 5 && said.contains("permissions could not be set: 1 times"), "{} {said}", ran.code);
+    let told = said.contains("[WARNING]") && said.contains("permissions could not be set: 1 times");
+    assert!(ran.code == 0 && told, "{} {said}", ran.code);
     assert!(homes_in(&place.path("own")).is_empty());
 }
 

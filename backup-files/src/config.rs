@@ -16,7 +16,8 @@ pub struct FilesConfig {
     #[serde(with = "any_path")]
     #[schemars(with = "String")]
     pub path: PathBuf,
-    /// Patterns in the syntax of `.gitignore`, relative to the folder; what matches is left out.
+    /// Patterns in the syntax of `.gitignore`, relative to the folder; what matches is left out. One that begins with the absolute path of
+    /// the folder is taken from there.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
     /// Files of such patterns.

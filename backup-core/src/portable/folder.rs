@@ -336,7 +336,8 @@ impl PortableArchive {
             return Ok(());
         }
         let found = self.find(id).await?;
-        if found.state == State::Missing {
+        // What is gone, and what is perhaps none of ours, is listed as that.
+        if matches!(found.state, State::Missing | State::Unknown) {
             return Ok(());
         }
         sidecar::write_later(&*self.destination, &found.location, &later).await
