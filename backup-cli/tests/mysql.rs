@@ -1,5 +1,5 @@
-//! MySQL and MariaDB by the program, as an operator runs it: created, verified, restored, undone, settled; killed, and healed; and
-//! restored by hand without it.
+//! MySQL and MariaDB by the program, as an operator runs it: created, verified, restored, undone, settled; and restored
+//! by hand without it. Killed: `soak_databases.rs`.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
@@ -12,7 +12,6 @@ use backup_testkit::{
 use std::{
     io::Write,
     process::{Command, Stdio},
-    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use support::Place;
 
@@ -190,50 +189,6 @@ fn definitions_alone_rows_alone_and_single_tables_come_back() {
     run("definitions_alone_rows_alone_and_single_tables_come_back", async {
         parts_of_a_database(Flavor::Mariadb118).await;
         parts_of_a_database(Flavor::Mysql9).await;
-    });
-}
-
-#[test]
-fn a_restore_that_is_killed_is_old_or_new_after_heal() {
-    run("a_restore_that_is_killed_is_old_or_new_after_heal", async {
-        let w = World::new(Flavor::Mariadb1011).await;
-        w.sql(APP);
-        w.sql(
-            "USE app; CREATE TABLE big (id int PRIMARY KEY, v varchar(40), KEY (v)); INSERT INTO big SELECT seq, MD5(seq) FROM seq_1_to_60000; \
-             CREATE TABLE big2 LIKE big; INSERT INTO big2 SELECT * FROM big",
-        );
-        w.expect(0, &["create", &w.url("app"), "--to", "./b"]);
-        w.sql("DROP TABLE app.big2; CREATE TABLE app.only_old (i int); DROP VIEW app.w; CREATE VIEW app.old_view AS SELECT 1");
-        let seed = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
-        let points = if std::env::var_os("BACKUP_SOAK").is_some() { 20 } else { 5 };
-        let (mut old, mut new) = (0, 0);
-        for n in 0..points {
-            let replace = ["restore", "latest", "--from", "./b"];
-            let plan = w.plan(&replace);
-            let mut command = w.command(&[&replace[..], &["--confirm", &plan]].concat());
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let after = (seed.wrapping_mul(n + 1) >> 3) % 2500;
-            tokio::time::sleep(Duration::from_millis(after)).await;
-            let _ = child.kill();
-            child.wait().unwrap();
-            w.expect(0, &["heal", "--from", "./b"]);
-            let state = w.sql(
-                "SELECT GROUP_CONCAT(TABLE_NAME ORDER BY TABLE_NAME) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'app'; \
-                 SELECT COUNT(*) FROM information_schema.TRIGGERS WHERE TRIGGER_SCHEMA = 'app'",
-            );
-            match state.as_str() {
-                "big,old_view,only_old,other,t\n1" => old += 1,
-                "big,big2,other,t,w\n1" => {
-                    new += 1;
-                    w.expect(0, &["restore", "--undo", "--yes"]);
-                }
-                mixture => panic!("killed after {after} ms (seed {seed}): {mixture}"),
-            }
-            assert_eq!(w.leftovers(), "NULL", "killed after {after} ms (seed {seed})");
-        }
-        println!(
-            "soak: a restore of MariaDB, killed at {points} points (seed {seed}): old {old}, new {new}, a mixture never"
-        );
     });
 }
 

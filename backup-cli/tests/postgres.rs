@@ -1,15 +1,12 @@
-//! PostgreSQL by the program, as an operator runs it: created, verified, restored, undone, settled; killed, and healed.
+//! PostgreSQL by the program, as an operator runs it: created, verified, restored, undone, settled. Killed:
+//! `soak_databases.rs`.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod support;
 
 use backup_testkit::{run, services, services::Postgres};
-use std::{
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::Command, sync::Arc};
 use support::Place;
 
 struct World {
@@ -104,48 +101,6 @@ fn a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled() {
             assert_eq!(w.sql("app", "SELECT count(*) FROM t WHERE v = 'changed'"), "0");
             assert_eq!(w.leftovers(), "");
         }
-    });
-}
-
-#[test]
-fn a_restore_that_is_killed_is_old_or_new_after_heal() {
-    run("a_restore_that_is_killed_is_old_or_new_after_heal", async {
-        let w = World::new(15, "killed_").await;
-        let rows = "CREATE TABLE a AS SELECT i, md5(i::text) v FROM generate_series(1, 100000) i; ALTER TABLE a ADD PRIMARY KEY (i); CREATE INDEX ON a (v);
-            CREATE TABLE b AS SELECT * FROM a";
-        w.make("app", rows);
-        let app = format!("db={}", w.url("app"));
-        w.expect(0, &["create", &app, "--to", "./b"]);
-        w.sql("app", "DROP TABLE b; CREATE TABLE only_old (i int)");
-        let seed: u64 =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
-        eprintln!("seed {seed}");
-        let points = if std::env::var_os("BACKUP_SOAK").is_some() { 20 } else { 5 };
-        let (mut old, mut new) = (0, 0);
-        for n in 0..points {
-            let replace = ["restore", "latest", "--from", "./b"];
-            let plan = w.plan(&replace);
-            let mut command = w.command(&[&replace[..], &["--confirm", &plan]].concat());
-            let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let after = (seed.wrapping_mul(n + 1) >> 3) % 2500;
-            tokio::time::sleep(Duration::from_millis(after)).await;
-            let _ = child.kill();
-            child.wait().unwrap();
-            w.expect(0, &["heal", "--from", "./b"]);
-            let state = w.sql("app", "SELECT (SELECT count(*) FROM pg_class WHERE relname = 'only_old'), (SELECT count(*) FROM pg_class WHERE relname = 'b' AND relkind = 'r')");
-            match &*state {
-                "1|0" => old += 1,
-                "0|1" => {
-                    new += 1;
-                    w.expect(0, &["restore", "--undo", "--yes"]);
-                }
-                other => panic!("killed after {after} ms: a mixture: {other}"),
-            }
-            assert_eq!(w.leftovers(), "", "killed after {after} ms");
-        }
-        println!(
-            "soak: a restore of PostgreSQL, killed at {points} points (seed {seed}): old {old}, new {new}, a mixture never"
-        );
     });
 }
 

@@ -11,16 +11,19 @@ use std::{
 
 /// No promise takes longer: what does is a deadlock.
 const TIME_LIMIT: Duration = Duration::from_secs(400);
+/// With the counts of a soak.
+const TIME_LIMIT_OF_SOAKS: Duration = Duration::from_secs(3600);
 
 /// Runs one promise on several threads. Panics, naming it, if it does not end in time.
 pub fn run(promise: &str, test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
     let runtime = runtime.unwrap_or_else(|e| panic!("no runtime: {e}"));
+    let limit = if std::env::var_os("BACKUP_SOAK").is_some() { TIME_LIMIT_OF_SOAKS } else { TIME_LIMIT };
     let ended = runtime.block_on(async {
         let test = AssertUnwindSafe(test).catch_unwind();
-        match tokio::time::timeout(TIME_LIMIT, test).await {
+        match tokio::time::timeout(limit, test).await {
             Ok(ended) => ended,
-            Err(_) => panic!("{promise}: did not end within {} s: a deadlock", TIME_LIMIT.as_secs()),
+            Err(_) => panic!("{promise}: did not end within {} s: a deadlock", limit.as_secs()),
         }
     });
     // What a wrapper abandoned on purpose may still sleep.

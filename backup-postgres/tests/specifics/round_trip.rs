@@ -90,26 +90,3 @@ fn a_database_of_another_encoding_comes_back() {
         assert_eq!(to.sql("SELECT \"ü\" FROM \"é\" LIMIT 1").await, "äöü");
     });
 }
-
-/// 5,000 with `BACKUP_SOAK`.
-#[test]
-fn very_many_tables_come_back() {
-    let count = if std::env::var_os("BACKUP_SOAK").is_some() { 5000 } else { 500 };
-    run("very_many_tables_come_back", async move {
-        let from = Database::with(15, "").await;
-        // In several transactions: each table costs a lock until its end.
-        for some in (1..=count).collect::<Vec<u32>>().chunks(250) {
-            let range = format!("{}..{}", some[0], some[some.len() - 1]);
-            let make = "EXECUTE format('CREATE TABLE t%s (id serial PRIMARY KEY, v text); INSERT INTO t%s (v) VALUES (%L)', i, i, i)";
-            from.sql(&format!("DO $$ BEGIN FOR i IN {range} LOOP {make}; END LOOP; END $$")).await;
-        }
-        let to = Database::absent(15).await;
-        let began = std::time::Instant::now();
-        mirror(&from, &to).await;
-        println!(
-            "soak: {count} tables of PostgreSQL from one database into another in {:.1} s",
-            began.elapsed().as_secs_f32()
-        );
-        assert_eq!(from.fingerprint().await, to.fingerprint().await);
-    });
-}
