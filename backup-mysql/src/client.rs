@@ -2,6 +2,8 @@
 
 mod connect;
 mod load;
+#[cfg(unix)]
+mod named_server;
 
 pub(crate) use connect::connect;
 pub(crate) use load::NotLoaded;

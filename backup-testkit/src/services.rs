@@ -11,5 +11,5 @@ mod postgres;
 
 pub use container::{Container, Wanted, sweep};
 pub use image::image;
-pub use mysql::{Flavor, Mysql, mysql, mysql_with_room, mysql_with_socket, own_mysql};
+pub use mysql::{Flavor, Mysql, mysql, mysql_with_folder, mysql_with_room, own_mysql};
 pub use postgres::{Postgres, own_postgres, postgres, postgres_with_room};

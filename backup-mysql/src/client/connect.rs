@@ -1,6 +1,8 @@
 //! Connecting: TCP or a Unix socket, TLS with the modes of the vendors' clients.
 
 use super::Session;
+#[cfg(unix)]
+use super::named_server;
 use crate::{
     address::{Endpoint, Host, SslMode},
     error::ClientError,
@@ -28,6 +30,10 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Session, ClientError>
             {
                 Conn::new(options(endpoint, false)).await
             }
+            #[cfg(unix)]
+            Err(e) if named_server::may_be_named(&endpoint.ssl, &e) => {
+                named_server::connect(endpoint, |socket| builder(endpoint).socket(Some(socket)).into()).await
+            }
             other => other,
         }
     };
@@ -39,19 +45,23 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Session, ClientError>
 }
 
 fn options(endpoint: &Endpoint, encrypted: bool) -> Opts {
-    let builder = OptsBuilder::default()
+    let builder = builder(endpoint).ssl_opts(encrypted.then(|| ssl(endpoint)));
+    match &endpoint.host {
+        Host::Name(name, port) => builder.ip_or_hostname(name.as_str()).tcp_port(*port),
+        Host::Socket(path) => builder.socket(Some(path.to_string_lossy())),
+    }
+    .into()
+}
+
+/// All but where the server is, and how the connection is protected.
+fn builder(endpoint: &Endpoint) -> OptsBuilder {
+    OptsBuilder::default()
         .user(Some(endpoint.user.as_str()))
         .pass(endpoint.password.as_ref().map(|p| p.expose()))
         .prefer_socket(false)
         .stmt_cache_size(0)
         .max_allowed_packet(Some(LARGEST_ROW))
         .wait_timeout(Some(28_800))
-        .ssl_opts(encrypted.then(|| ssl(endpoint)));
-    match &endpoint.host {
-        Host::Name(name, port) => builder.ip_or_hostname(name.as_str()).tcp_port(*port),
-        Host::Socket(path) => builder.socket(Some(path.to_string_lossy())),
-    }
-    .into()
 }
 
 fn ssl(endpoint: &Endpoint) -> SslOpts {

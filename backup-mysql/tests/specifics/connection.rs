@@ -68,6 +68,73 @@ fn with_its_authority_a_server_is_verified_and_a_client_shows_its_own_certificat
     });
 }
 
+/// Certificates that vouch for themselves, which is what an authority does: of the server, and of another one.
+const OWN: &str = "for who in own other; do
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj /CN=localhost -addext subjectAltName=DNS:localhost -keyout $who.key -out $who.crt
+done; chmod 644 *.key";
+
+#[test]
+fn a_servers_own_certificate_is_trusted_if_it_is_named_though_it_is_marked_as_an_authoritys() {
+    in_time(
+        "a_servers_own_certificate_is_trusted_if_it_is_named_though_it_is_marked_as_an_authoritys",
+        async {
+            for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+                use std::os::unix::fs::PermissionsExt;
+                let folder = tempfile::tempdir().must("a folder");
+                std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).must("its mode");
+                let made =
+                    std::process::Command::new("sh").args(["-ec", OWN]).current_dir(folder.path()).output();
+                let made = made.must("openssl");
+                assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+                let own = ["--ssl-cert=/shared/own.crt", "--ssl-key=/shared/own.key"];
+                let server = services::mysql_with_folder(flavor, folder.path(), &own).await;
+                let mut c = conn(&server).await;
+                let name = database(
+                &mut c,
+                "named",
+                "CREATE TABLE t (id int PRIMARY KEY, t longtext);; INSERT INTO t VALUES (1, REPEAT('x', 3000000)), (2, 'y');; \
+                 CREATE USER sealed@'%' IDENTIFIED BY 'p w' REQUIRE SSL;; GRANT ALL ON *.* TO sealed@'%'",
+            )
+            .await;
+                let with = |host: &str, mode: &str, ca: &str, password: &str| {
+                    let url = server.url(&name).replace("root@127.0.0.1", &format!("sealed@{host}"));
+                    let ca = folder.path().join(ca).display().to_string();
+                    json!({
+                        "url": format!("{url}?ssl-mode={mode}&ssl-ca={ca}"),
+                        "password_file": secret_file(&format!("sealed-{password}"), password),
+                    })
+                };
+                let cx = Context::default();
+                for (host, mode) in [("localhost", "VERIFY_IDENTITY"), ("127.0.0.1", "VERIFY_CA")] {
+                    // Twice: from the second time on the server has the password in mind.
+                    for _ in 0..2 {
+                        captured(&with(host, mode, "own.crt", "p w"), &cx).await.must(mode);
+                    }
+                }
+                for (host, mode, ca) in
+                    [("127.0.0.1", "VERIFY_IDENTITY", "own.crt"), ("localhost", "VERIFY_CA", "other.crt")]
+                {
+                    let error = source(&with(host, mode, ca, "p w")).connect(&cx).await.err().must(mode);
+                    assert!(error.to_string().to_lowercase().contains("certificate"), "{error}");
+                }
+                let error = source(&with("localhost", "VERIFY_CA", "own.crt", "wrong")).connect(&cx).await;
+                assert_eq!(error.err().must("denied").kind(), ErrorKind::Denied);
+                // A session that is given up ends, although somebody stands between.
+                drop(
+                    source(&with("localhost", "VERIFY_CA", "own.crt", "p w"))
+                        .connect(&cx)
+                        .await
+                        .must("connect"),
+                );
+                let sessions = "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = 'sealed'";
+                while value(&mut c, sessions).await != "0" {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        },
+    );
+}
+
 #[test]
 fn a_database_goes_over_a_unix_socket_and_back() {
     in_time("a_database_goes_over_a_unix_socket_and_back", async {
@@ -76,7 +143,8 @@ fn a_database_goes_over_a_unix_socket_and_back() {
             let folder = tempfile::tempdir().must("a folder");
             // The server runs as another user.
             std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o777)).must("its mode");
-            let server = services::mysql_with_socket(flavor, folder.path()).await;
+            let server =
+                services::mysql_with_folder(flavor, folder.path(), &["--socket=/shared/mysql.sock"]).await;
             let mut c = conn(&server).await;
             let name = database(
                 &mut c,

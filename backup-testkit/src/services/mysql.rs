@@ -109,9 +109,9 @@ pub async fn mysql_with_room(flavor: Flavor, megabytes: u32) -> Mysql {
     start_mysql(flavor, &arguments, Some(megabytes), None).await
 }
 
-/// The same with a Unix socket in this folder of this host: `mysql.sock`.
-pub async fn mysql_with_socket(flavor: Flavor, folder: &Path) -> Mysql {
-    start_mysql(flavor, &["--socket=/shared/mysql.sock"], None, Some((folder.to_owned(), "/shared"))).await
+/// The same with a folder of this host, which is `/shared` there.
+pub async fn mysql_with_folder(flavor: Flavor, folder: &Path, arguments: &[&str]) -> Mysql {
+    start_mysql(flavor, arguments, None, Some((folder.to_owned(), "/shared"))).await
 }
 
 async fn start_mysql(
