@@ -9,12 +9,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Granularity: a semaphore counts at most 2^29 permits on 32-bit machines, and nothing we reserve is smaller.
 const UNIT: usize = 512;
+/// Of the limit, for what is read ahead: an eighth.
+const AHEAD: usize = 8;
 
 /// How many bytes may be held in memory at once. The rule that makes it free of deadlocks: whoever accumulates reserves all
 /// that it will hold, once, before it polls; nobody waits for a reservation while holding one.
+///
+/// An eighth of the limit is there besides, for sources that read ahead of their turn: what waits there comes to its end only when
+/// somebody takes it, and he may be waiting for memory himself.
 #[derive(Clone, Debug)]
 pub struct Budget {
     permits: Arc<Semaphore>,
+    ahead: Arc<Semaphore>,
     limit: usize,
     peak: Arc<AtomicUsize>,
 }
@@ -29,17 +35,19 @@ impl Budget {
     /// A budget of `limit` bytes, rounded down to 512.
     pub fn new(limit: usize) -> Self {
         let units = (limit / UNIT).min(Semaphore::MAX_PERMITS);
-        Budget { permits: Arc::new(Semaphore::new(units)), limit: units * UNIT, peak: Arc::default() }
+        let [permits, ahead] = [units, units / AHEAD].map(|units| Arc::new(Semaphore::new(units)));
+        Budget { permits, ahead, limit: units * UNIT, peak: Arc::default() }
     }
 
-    /// All of it.
+    /// All of it, without what is for reading ahead.
     pub fn limit(&self) -> usize {
         self.limit
     }
 
     /// What is held now.
     pub fn in_flight(&self) -> usize {
-        self.limit - self.permits.available_permits() * UNIT
+        let all = self.limit / UNIT + self.limit / UNIT / AHEAD;
+        (all - self.permits.available_permits() - self.ahead.available_permits()) * UNIT
     }
 
     /// The most that was ever held.
@@ -61,6 +69,14 @@ impl Budget {
         let permit = self.permits.clone().acquire_many_owned(units).await.map_err(|_| Error::cancelled())?;
         self.peak.fetch_max(self.in_flight(), Relaxed);
         Ok(Reservation { permit })
+    }
+
+    /// For `bytes` that are read before it is their turn. `None`: there is no room for them, and whoever asks goes on without.
+    pub fn reserve_ahead(&self, bytes: usize) -> Option<Reservation> {
+        let units = u32::try_from(bytes.div_ceil(UNIT)).ok()?;
+        let permit = self.ahead.clone().try_acquire_many_owned(units).ok()?;
+        self.peak.fetch_max(self.in_flight(), Relaxed);
+        Some(Reservation { permit })
     }
 }
 
@@ -109,5 +125,17 @@ mod tests {
         drop(half);
         all.shrink_to(513);
         assert_eq!((b.in_flight(), b.peak()), (1024, 4096));
+    }
+
+    #[tokio::test]
+    async fn what_is_read_ahead_has_room_of_its_own_and_nobody_waits_for_it() {
+        let b = Budget::new(16 << 10);
+        let all = b.reserve(16 << 10).await.unwrap();
+        let ahead = b.reserve_ahead(2 << 10).unwrap();
+        assert!(b.reserve_ahead(1).is_none());
+        assert_eq!((b.in_flight(), b.peak()), (18 << 10, 18 << 10));
+        drop((all, ahead));
+        assert!(b.reserve_ahead(1).is_some() && b.reserve_ahead(1 << 20).is_none());
+        assert_eq!(b.in_flight(), 0);
     }
 }

@@ -240,7 +240,7 @@ impl View for MysqlView {
         cx.tasks = cx.tasks.min(sessions.len().max(1));
         let with_rows = databases.iter().map(|d| d.tables.iter().filter(|t| has_rows(&config, d, t)).count());
         let pour = Pour {
-            readers: Readers::new(sessions, with_rows.sum(), server.endpoint),
+            readers: Readers::new(sessions, with_rows.sum(), server.endpoint, cx.budget.clone()),
             control: Arc::new(tokio::sync::Mutex::new(control)),
             facts: Arc::new(Mutex::new(facts)),
             component,

@@ -4,7 +4,7 @@ use crate::{
     address::Endpoint,
     client::{Session, connect},
 };
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Budget, Error, ErrorKind, Reservation, Result};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicUsize, Ordering},
@@ -18,13 +18,24 @@ pub(super) struct Readers {
     /// Tables that have not had a session yet.
     waiting: AtomicUsize,
     endpoint: Endpoint,
+    budget: Budget,
 }
 
 impl Readers {
     /// For the rows of so many tables.
-    pub(super) fn new(sessions: Vec<Session>, tables: usize, endpoint: Endpoint) -> Arc<Self> {
+    pub(super) fn new(
+        sessions: Vec<Session>,
+        tables: usize,
+        endpoint: Endpoint,
+        budget: Budget,
+    ) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(sessions.len()));
-        Arc::new(Readers { idle: Mutex::new(sessions), permits, waiting: tables.into(), endpoint })
+        Arc::new(Readers { idle: Mutex::new(sessions), permits, waiting: tables.into(), endpoint, budget })
+    }
+
+    /// Memory for what is read before its turn.
+    pub(super) fn room_ahead(&self, bytes: usize) -> Option<Reservation> {
+        self.budget.reserve_ahead(bytes)
     }
 
     /// A session for a table, kept until its last row: asked for once.

@@ -24,7 +24,7 @@ use std::{
 };
 
 /// What is passed on at once.
-pub(super) const BATCH: usize = 192 << 10;
+const BATCH: usize = 192 << 10;
 /// With the row that makes it full.
 pub(super) const ROOM: usize = BATCH + (64 << 10);
 /// Bytes of a text that are looked through together.

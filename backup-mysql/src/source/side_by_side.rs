@@ -7,24 +7,29 @@ use super::{
     ahead::{Batches, ahead_of},
     ranges::Ranges,
     readers::{Lease, Readers},
-    rows::{BATCH, RowsOf, Way},
+    rows::{ROOM, RowsOf, Way},
 };
-use backup_core::{Error, ErrorKind, Feed, Result};
+use backup_core::{Error, ErrorKind, Feed, Reservation, Result};
 use std::{collections::VecDeque, sync::Arc};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 /// Bytes of a range that is read ahead of others.
-const SHORT: u64 = 4 << 20;
+const SHORT: u64 = 2 << 20;
 /// Bytes of a range while nobody helps: no more than this.
-const LONG: u64 = 16 * SHORT;
-/// Batches of a short range, which is read ahead; one that is longer than was estimated stands still until its turn comes.
-const BATCHES_OF_SHORT: usize = SHORT as usize / BATCH + 2;
-const BATCHES_OF_LONG: usize = 2;
+const LONG: u64 = 32 * SHORT;
+/// Batches of a range that is read ahead, one of which is being filled: about half of a short one. While the rest of one range is passed
+/// on as it is read, the beginning of the next one is read; then it stands still until its turn comes. Two sessions have three of
+/// them in the memory that a run has on two cores.
+const BATCHES_AHEAD: usize = 5;
+/// Of a range that is first: as many as of a table that is read as a whole.
+const BATCHES_OF_FIRST: usize = 2;
 
 /// A range that is being read.
 struct Reading {
     batches: Batches,
     reading: JoinHandle<Result<u64>>,
+    /// Memory for what is read before its turn.
+    _room: Option<Reservation>,
 }
 
 impl Drop for Reading {
@@ -62,8 +67,8 @@ pub(super) async fn read_side_by_side(
     let mut table = SideBySide { rows, ranges, readers, queue, idle, sessions, alone, done, all_begun };
     let mut count = 0;
     loop {
-        table.begin_ranges().await?;
-        let Some(mut first) = table.queue.pop_front() else { return Ok(count) };
+        table.begin_ranges(true).await?;
+        let Some(mut first) = table.queue.pop_front() else { return table.ended(count) };
         loop {
             tokio::select! {
                 biased;
@@ -73,7 +78,7 @@ pub(super) async fn read_side_by_side(
                 },
                 Some(lease) = given_back.recv() => {
                     table.idle.push(lease);
-                    table.begin_ranges().await?;
+                    table.begin_ranges(false).await?;
                 }
             }
         }
@@ -92,25 +97,37 @@ fn ended(read: std::result::Result<Result<u64>, tokio::task::JoinError>) -> Resu
 }
 
 impl SideBySide<'_> {
-    /// Gives each session that has nothing to do the next range.
-    async fn begin_ranges(&mut self) -> Result<()> {
-        // One that is first is always let begin; how many wait behind it is what memory may hold.
+    /// Nothing is read any more: because all is.
+    fn ended(&self, count: u64) -> Result<u64> {
+        match self.all_begun {
+            true => Ok(count),
+            false => {
+                Err(Error::new(ErrorKind::Source, "read the rows", "every session of the table is lost"))
+            }
+        }
+    }
+
+    /// Gives each session that has nothing to do the next range. `nobody_reads`: unless one waits, the next one is first, and is let
+    /// begin whatever memory there is.
+    async fn begin_ranges(&mut self, nobody_reads: bool) -> Result<()> {
         while !self.all_begun && self.queue.len() <= self.sessions {
+            let alone = self.sessions == 1 && !self.readers.has_spare();
+            let room = if alone { None } else { self.readers.room_ahead(BATCHES_AHEAD * ROOM) };
+            if !alone && room.is_none() && !(nobody_reads && self.queue.is_empty()) {
+                return Ok(());
+            }
             let lease = match self.idle.pop() {
                 Some(lease) => Some(lease),
                 None => self.readers.spare().inspect(|_| self.sessions += 1),
             };
             let Some(mut lease) = lease else { return Ok(()) };
-            let (bytes, batches) = if self.sessions == 1 && !self.readers.has_spare() {
-                let bytes = self.alone;
+            let bytes = if alone { self.alone } else { SHORT };
+            if alone {
                 self.alone = LONG.min(2 * bytes);
-                (bytes, BATCHES_OF_LONG)
-            } else {
-                (SHORT, BATCHES_OF_SHORT)
-            };
+            }
             let next = self.ranges.next(lease.session()?, bytes).await;
             match next.map_err(|e| self.rows.failed(e))? {
-                Some(range) => self.queue.push_back(self.begin(lease, self.ranges.of_range(range), batches)),
+                Some(range) => self.queue.push_back(self.begin(lease, self.ranges.of_range(range), room)),
                 // The other sessions end with their ranges.
                 None => self.all_begun = true,
             }
@@ -118,8 +135,8 @@ impl SideBySide<'_> {
         Ok(())
     }
 
-    fn begin(&self, mut lease: Lease, only: String, ahead: usize) -> Reading {
-        let (out, batches) = ahead_of(ahead);
+    fn begin(&self, mut lease: Lease, only: String, room: Option<Reservation>) -> Reading {
+        let (out, batches) = ahead_of(if room.is_some() { BATCHES_AHEAD - 1 } else { BATCHES_OF_FIRST });
         let (rows, done) = (self.rows.clone(), self.done.clone());
         let reading = tokio::spawn(async move {
             let read = rows.read(&mut lease, &only, Way::Ahead(out)).await;
@@ -129,6 +146,6 @@ impl SideBySide<'_> {
             }
             read
         });
-        Reading { batches, reading }
+        Reading { batches, reading, _room: room }
     }
 }

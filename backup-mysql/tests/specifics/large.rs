@@ -73,6 +73,8 @@ async fn read_large(flavor: Flavor) {
         .must("the log");
     let readers: std::collections::BTreeSet<u32> = ranges.iter().map(|(session, _)| *session).collect();
     assert!(readers.len() > 1, "one session read all of it: {ranges:?}");
+    let ahead = cx.budget.peak();
+    assert!(ahead > 0 && ahead <= (64 << 20) / 8 && cx.budget.in_flight() == 0, "{ahead} bytes were held");
     assert_eq!(rows_of(&facts, &name, "large"), 20_001);
     let contents = sink.take();
     let held = contents.get(format!("{name}.large/data.tsv").as_bytes()).must("the rows");
@@ -101,8 +103,9 @@ fn a_large_table_whose_key_is_no_number_and_one_of_a_single_session_come_back_wh
              INSERT INTO below SELECT 5000 - CAST(seq AS SIGNED) * 2, REPEAT('y', 1900) FROM seq_1_to_10000;; ANALYZE TABLE words, below",
         )
         .await;
-        for tasks in [1, 4] {
-            let (cx, to) = (Context::new(64 << 20, tasks), fresh("words_again"));
+        // Also with too little memory to read anything ahead.
+        for (memory, tasks) in [(64 << 20, 1), (64 << 20, 4), (4 << 20, 4)] {
+            let (cx, to) = (Context::new(memory, tasks), fresh("words_again"));
             let from = config(&server, &name);
             restore(&from, &config(&server, &to), &cx).await.must("restore").settle(&cx).await.must("settle");
             let sums = async |c: &mut Conn, name: &str| {
