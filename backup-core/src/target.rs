@@ -86,7 +86,8 @@ pub trait Target: Display + Send {
     /// Makes the shadow and opens it for puts.
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>>;
 
-    /// Swaps the shadow in; the old data stays restorable. Called only with a finished and proven sink.
+    /// Swaps the shadow in; the old data stays restorable. Called only with a finished and proven sink. A cancellation ends waits for
+    /// others; a swap that has begun comes to its end, for half of it would only be more to revert.
     async fn publish(&mut self, cx: &Context) -> Result<()>;
 
     /// Whether `revert` would find what was published and what it replaced. Reads only; asked of all targets before a restore

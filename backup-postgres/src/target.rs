@@ -140,6 +140,17 @@ impl PostgresTarget {
         Ok(Some(Exchange { server, schemas: Schemas::new(&self.names.id), session }))
     }
 
+    async fn take_effect(&mut self) -> Result<()> {
+        if self.choice.merge {
+            return self.exchange_tables().await;
+        }
+        let surveyed = self.surveyed.unwrap_or(0);
+        let mut swap = self.swap("publish the restored database").await?;
+        let done = swap.publish(surveyed).await;
+        swap.session.close().await;
+        done
+    }
+
     async fn exchange_tables(&mut self) -> Result<()> {
         let server = self.server().await?;
         let (Some(shadow), Some(part)) = (self.shadow.clone(), self.choice.part.clone()) else {
@@ -214,18 +225,17 @@ impl Target for PostgresTarget {
         Ok(shadow)
     }
 
-    async fn publish(&mut self, _cx: &Context) -> Result<()> {
+    async fn publish(&mut self, cx: &Context) -> Result<()> {
         if let Some(shadow) = &self.shadow {
             shadow.close().await;
         }
-        if self.choice.merge {
-            return self.exchange_tables().await;
+        // It waits for others, up to a minute. What the server still does of a statement that was given up is for the revert: that ends
+        // all sessions of this restore first, and looks what is there.
+        tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => Err(Error::cancelled()),
+            done = self.take_effect() => done,
         }
-        let surveyed = self.surveyed.unwrap_or(0);
-        let mut swap = self.swap("publish the restored database").await?;
-        let done = swap.publish(surveyed).await;
-        swap.session.close().await;
-        done
     }
 
     async fn check_revert(&mut self, _cx: &Context) -> Result<()> {

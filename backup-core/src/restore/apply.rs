@@ -214,11 +214,9 @@ impl Restore<'_> {
         cx.emit(&Event::Phase { phase: Phase::Publish });
         let since = Instant::now();
         application::stop(&*self.containers, &stopped).await?;
-        // A swap is short; one that is cancelled half-way would only make more to undo.
-        let calm = cx.calm();
         for m in &mut self.members {
             still_wanted(cx)?;
-            let published = calmly("publish the target", m.target.publish(&calm)).await;
+            let published = calmly("publish the target", m.target.publish(cx)).await;
             published.map_err(|e| of_target(e).on(&m.component))?;
         }
         if !stopped.is_empty() {

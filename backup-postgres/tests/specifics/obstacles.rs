@@ -91,6 +91,37 @@ fn publish_and_revert_succeed_against_a_pool_that_connects_again() {
 }
 
 #[test]
+fn a_publish_that_waits_for_others_ends_when_the_run_is_cancelled() {
+    run("a_publish_that_waits_for_others_ends_when_the_run_is_cancelled", async {
+        let from = Database::with(17, "CREATE TABLE t AS SELECT 'new' v").await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        let live = Database::with(17, "CREATE TABLE t AS SELECT 'old' v").await;
+        let (cx, source) = (Context::default(), held(contents, facts));
+        let mut target = live.target();
+        surveyed(&mut *target, &source, &[], &cx).await.unwrap();
+        let sink = target.prepare(&cx).await.unwrap();
+        pour_into(&source, "c", sink.clone(), &cx).await.unwrap();
+        sink.finish(&cx).await.unwrap();
+        // Nobody can end what is prepared: the renaming tries again and again.
+        live.sql("BEGIN; UPDATE t SET v = 'prepared'; PREPARE TRANSACTION 'waits'").await;
+        let cancel = cx.cancel.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            cancel.cancel();
+        });
+        let began = Instant::now();
+        let e = target.publish(&cx).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Cancelled, "{e}");
+        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        target.revert(&cx.calm()).await.unwrap();
+        assert_eq!(live.taken(), Vec::<String>::new());
+        live.sql("ROLLBACK PREPARED 'waits'").await;
+        assert_eq!(live.sql("SELECT v FROM t").await, "old");
+        assert_eq!(live.leftovers_of_this().await, Vec::<String>::new());
+    });
+}
+
+#[test]
 fn a_database_that_was_exchanged_meanwhile_is_not_replaced() {
     run("a_database_that_was_exchanged_meanwhile_is_not_replaced", async {
         let from = Database::with(15, "CREATE TABLE t AS SELECT 1 i").await;
