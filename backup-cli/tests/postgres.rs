@@ -104,6 +104,66 @@ fn a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled() {
     });
 }
 
+/// Kills a restore at so many points, more in a soak, and heals it each time: `state` says `1|0` where all is old, and `0|1` where all is new.
+async fn killed(w: &World, replace: &[&str], points: u64, state: impl Fn() -> String) -> String {
+    let seed: u64 =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
+    eprintln!("seed {seed}");
+    let points = if std::env::var_os("BACKUP_SOAK").is_some() { 20 } else { points };
+    let (mut old, mut new) = (0, 0);
+    for n in 0..points {
+        let plan = w.plan(replace);
+        let mut command = w.command(&[replace, &["--confirm", &plan]].concat());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let after = (seed.wrapping_mul(n + 1) >> 3) % 2500;
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        let _ = child.kill();
+        child.wait().unwrap();
+        w.expect(0, &["heal", "--from", "./b"]);
+        match &*state() {
+            "1|0" => old += 1,
+            "0|1" => {
+                new += 1;
+                w.expect(0, &["restore", "--undo", "--yes"]);
+            }
+            other => panic!("killed after {after} ms: a mixture: {other}"),
+        }
+        assert_eq!(w.leftovers(), "", "killed after {after} ms");
+    }
+    format!("killed at {points} points (seed {seed}): old {old}, new {new}, a mixture never")
+}
+
+#[test]
+fn a_restore_of_several_databases_that_is_killed_is_old_or_new_in_all_of_them() {
+    run("a_restore_of_several_databases_that_is_killed_is_old_or_new_in_all_of_them", async {
+        let w = World::new(17, "").await;
+        let names = ["app", "stock", "wiki"];
+        for name in names {
+            w.make(name, "CREATE TABLE a AS SELECT i, md5(i::text) v FROM generate_series(1, 30000) i; CREATE INDEX ON a (v); CREATE TABLE b AS SELECT 1 i");
+        }
+        let config = format!(
+            "[modules.m.sources.db]\nkind = \"postgres\"\ncontainer = \"{}\"\ndatabases = [\"*\"]\n[archives.a]\nurl = \"b\"\n",
+            w.server.container().id()
+        );
+        w.place.write("backup.toml", &config);
+        w.expect(0, &["create", "-m", "m"]);
+        let listed = w.place.json(0, &["ls", "latest", "-m", "m"]).to_string();
+        assert!(
+            listed.contains("wiki/public.a/00000.copybin") && listed.contains("roles+tablespaces.sql"),
+            "{listed}"
+        );
+        for name in names {
+            w.sql(name, "DROP TABLE b; CREATE TABLE only_old (i int)");
+        }
+        let state = || {
+            let each = names.map(|name| w.sql(name, "SELECT (SELECT count(*) FROM pg_class WHERE relname = 'only_old'), (SELECT count(*) FROM pg_class WHERE relname = 'b')"));
+            if each.iter().all(|one| *one == each[0]) { each[0].clone() } else { each.join(" ") }
+        };
+        let said = killed(&w, &["restore", "latest", "-m", "m"], 4, state).await;
+        println!("soak: a restore of several databases of PostgreSQL, {said}");
+    });
+}
+
 #[test]
 fn a_container_is_all_that_has_to_be_named() {
     run("a_container_is_all_that_has_to_be_named", async {

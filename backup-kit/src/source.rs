@@ -107,7 +107,7 @@ pub mod postgres {
         Postgres(PostgresConfig::container(name))
     }
 
-    /// A database, and what of it is left out.
+    /// Databases of a server, and what of them is left out.
     #[derive(Clone, Debug)]
     #[must_use]
     pub struct Postgres(PostgresConfig);
@@ -116,6 +116,12 @@ pub mod postgres {
         /// This database of the server.
         pub fn database(mut self, name: impl Into<String>) -> Self {
             self.0.database = Some(name.into());
+            self
+        }
+
+        /// These databases of the server in one backup, each in a folder of its name; `["*"]`: all but templates.
+        pub fn databases<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+            self.0.databases = names.into_iter().map(Into::into).collect();
             self
         }
 
@@ -131,19 +137,20 @@ pub mod postgres {
             self
         }
 
-        /// Leaves out these tables altogether (`schema.table`, with `*` for any characters), with what needs them. May be called again.
+        /// Leaves out these tables altogether (`schema.table`, with `*` for any characters), with what needs them; of one of several databases
+        /// `database/schema.table`. May be called again.
         pub fn exclude_tables(mut self, pattern: impl Into<String>) -> Self {
             self.0.exclude_tables.push(pattern.into());
             self
         }
 
-        /// Reads roles and tablespaces of the server, too.
+        /// Reads roles and tablespaces of the server, too, or not: if this is not said, with all databases (`["*"]`) only.
         pub fn globals(mut self, yes: bool) -> Self {
             self.0.globals = Some(yes);
             self
         }
 
-        /// Leaves out the rows of these tables (`schema.table`, with `*` for any characters). May be called again.
+        /// Leaves out the rows of these tables, named likewise. May be called again.
         pub fn exclude_table_data(mut self, pattern: impl Into<String>) -> Self {
             self.0.exclude_table_data.push(pattern.into());
             self

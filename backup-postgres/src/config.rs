@@ -5,9 +5,9 @@ use backup_core::{Error, ErrorKind, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::{fmt, path::PathBuf};
 
-/// A database of a PostgreSQL server. The same for a source and for the target it is restored to; what concerns reading only is
+/// Databases of a PostgreSQL server. The same for a source and for the target they are restored to; what concerns reading only is
 /// without effect on a target. No passwords: they come from `BACKUP_<NAME>_PASSWORD`, `password_file`, the container's own
 /// environment, `PGPASSWORD` or `~/.pgpass`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -24,6 +24,10 @@ pub struct PostgresConfig {
     /// The database, if the URL does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
+    /// Several databases in one backup, each in a folder of its name, or all but templates: `["*"]`. A restore to a server alone gives
+    /// each its own name, one to a place that names a single database gives a single one that name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub databases: Vec<String>,
     /// The user, if the URL does not name it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -37,7 +41,8 @@ pub struct PostgresConfig {
     /// How long to wait for a lock on a table, in seconds; 30 if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lock_timeout: Option<u32>,
-    /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters. Their definitions are kept.
+    /// Tables whose rows are left out, as `schema.table`; `*` stands for any characters. Their definitions are kept. Of several databases
+    /// `database/schema.table` means those of one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude_table_data: Vec<String>,
     /// Tables that are left out altogether, named likewise; with them goes what cannot be without them: views that read them, foreign
@@ -51,8 +56,8 @@ pub struct PostgresConfig {
     /// seconds; no limit if not given. Whoever waits is named in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub give_way_after: Option<u32>,
-    /// Roles with their passwords and memberships, and tablespaces, which belong to the whole server. A source reads them, too; a restore
-    /// makes those that are not there (`restore --globals`).
+    /// Roles with their passwords and memberships, and tablespaces, which belong to the whole server. A source reads them, too: unless this
+    /// says otherwise, with `databases = ["*"]` only. A restore makes those that are not there (`restore --globals`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub globals: Option<bool>,
     /// Restore: owners and privileges are not set; everything belongs to the user that restores.
@@ -85,6 +90,23 @@ pub enum Method {
     Dump,
 }
 
+/// All databases but templates.
+const ALL: &str = "*";
+
+impl fmt::Display for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let database = self.database.iter().map(|d| format!("/{d}")).collect::<String>();
+        match (&self.url, &self.container) {
+            (Some(url), _) => f.write_str(url)?,
+            (None, name) => write!(f, "container://{}{database}", name.as_deref().unwrap_or_default())?,
+        }
+        match self.databases.is_empty() {
+            true => Ok(()),
+            false => write!(f, " ({})", self.databases.join(", ")),
+        }
+    }
+}
+
 impl PostgresConfig {
     /// The database of this address.
     pub fn url(url: impl Into<String>) -> Self {
@@ -112,7 +134,33 @@ impl PostgresConfig {
             (None, Some(name)) if !name.is_empty() => {}
             _ => return Err(wrong("it needs one of `url` and `container`".to_owned())),
         }
-        Ok(read)
+        if read.database.is_some() && !read.databases.is_empty() {
+            return Err(wrong("`database` and `databases` exclude each other".to_owned()));
+        }
+        if read.databases.len() > 1 && read.databases.iter().any(|d| d == ALL) {
+            return Err(wrong("`*` stands alone in `databases`".to_owned()));
+        }
+        let twice = |name: &&String| read.databases.iter().filter(|other| other == name).count() > 1;
+        match read.databases.iter().find(|name| name.is_empty() || twice(name)) {
+            None => Ok(read),
+            Some(name) => Err(wrong(format!("`{name}` in `databases` names nothing, or is there twice"))),
+        }
+    }
+
+    /// Whether all databases of the server are meant.
+    pub(crate) fn means_all(&self) -> bool {
+        self.databases == [ALL]
+    }
+
+    /// The single database that is named.
+    pub(crate) fn named_database(&self) -> Option<String> {
+        let of_url = || Address::parse(self.url.as_deref()?).ok()?.database;
+        self.database.clone().or_else(of_url)
+    }
+
+    /// Whether a source reads roles and tablespaces.
+    pub(crate) fn reads_globals(&self) -> bool {
+        self.globals.unwrap_or_else(|| self.means_all())
     }
 }
 
@@ -134,6 +182,9 @@ mod tests {
             json!({"url": "postgres://h/d", "container": "c"}),
             json!({"url": "mysql://h/d"}),
             json!({"url": "postgres://h/d", "databse": "x"}),
+            json!({"url": "postgres://h", "databases": ["*", "x"]}),
+            json!({"url": "postgres://h", "databases": ["x", "x"]}),
+            json!({"container": "c", "database": "x", "databases": ["y"]}),
         ] {
             assert_eq!(
                 PostgresConfig::read(wrong.clone(), "db").unwrap_err().kind(),
@@ -143,6 +194,9 @@ mod tests {
         }
         let read = PostgresConfig::read(json!({"container": "c", "database": "d"}), "db").unwrap();
         assert_eq!(PostgresConfig::read(read.to_value(), "db").unwrap(), read);
+        assert_eq!((read.to_string(), read.reads_globals()), ("container://c/d".to_owned(), false));
+        let all = PostgresConfig::read(json!({"url": "postgres://h", "databases": ["*"]}), "db").unwrap();
+        assert_eq!((all.to_string(), all.reads_globals()), ("postgres://h (*)".to_owned(), true));
     }
 
     #[test]

@@ -1,10 +1,16 @@
 //! What a component of PostgreSQL consists of. Its RESTORE.md describes the same for people.
 
-use crate::catalog::{Format, Table};
-use backup_core::{Entry, Stage};
+use crate::{
+    catalog::{Format, Table},
+    quote,
+};
+use backup_core::{EXCLUDED, Entry, Facts, Stage};
 use serde::{Deserialize, Serialize};
 
-/// The folder of all that is no rows of a table. It has no dot, the folder of a table has one.
+/// What is in the folder of all that is no rows of a table. It has no dot, the folder of a table has one.
+const OWN: [&str; 7] = [PROPERTIES, SCHEMA, LARGE_OBJECTS, SEQUENCES, REFRESH, LOAD, GUIDE];
+/// The names of several databases, as a list in JSON. Then each has a folder of its name, in which all of it is as it is of a single one.
+pub(crate) const DATABASES: &str = "databases.json";
 pub(crate) const PROPERTIES: &str = "database/properties.json";
 /// `pg_dump -Fc --schema-only`.
 pub(crate) const SCHEMA: &str = "database/schema.dump";
@@ -17,9 +23,39 @@ pub(crate) const REFRESH: &str = "database/refresh.sql";
 /// A script for `psql` that loads all rows: for people who restore by hand.
 pub(crate) const LOAD: &str = "database/load.sql";
 
+/// The folder of a database among several: without a dot, which every folder of a table has.
+pub(crate) fn folder_of(database: &str) -> String {
+    quote::path_part(database)
+}
+
+/// The folder of a database among several, and the path in it; no folder: there are not several, or it is theirs together.
+pub(crate) fn split(path: &str) -> (Option<&str>, &str) {
+    match path.split_once('/') {
+        Some((first, rest)) if !first.contains('.') && !OWN.contains(&path) => (Some(first), rest),
+        _ => (None, path),
+    }
+}
+
+/// A path of a database that may be one of several.
+pub(crate) fn path_in(folder: Option<&str>, path: &str) -> String {
+    folder.map_or_else(|| path.to_owned(), |folder| format!("{folder}/{path}"))
+}
+
+/// Facts of a database that may be one of several; what was left out is said of all together.
+pub(crate) fn facts_in(folder: Option<&str>, facts: Facts) -> Facts {
+    let Some(_) = folder else { return facts };
+    let mut out = Facts::new();
+    for (subject, measure, fact) in facts.iter() {
+        let of_all = (subject, measure) == ("all", EXCLUDED);
+        let subject = if of_all { subject.to_owned() } else { path_in(folder, subject) };
+        out.insert(subject, measure, fact.clone());
+    }
+    out
+}
+
 /// All of the database, as `pg_dump -Fc` writes it: the one file outside of any folder.
 pub(crate) fn dump_path(database: &str) -> String {
-    let name = crate::quote::path_part(database);
+    let name = quote::path_part(database);
     if name.len() <= 240 { format!("{name}.dump") } else { "database.dump".to_owned() }
 }
 
@@ -30,13 +66,18 @@ pub(crate) fn is_dump(path: &str) -> bool {
 
 /// What a part of a database means nothing without.
 pub(crate) fn goes_along(path: &[u8]) -> bool {
-    [PROPERTIES, SCHEMA, SEQUENCES].iter().any(|p| p.as_bytes() == path)
+    below(path).is_some_and(|path| [PROPERTIES, SCHEMA, SEQUENCES].contains(&path))
 }
 
 /// Rows, large objects and what they have made of the database, but not the dump that has all in one file.
 pub(crate) fn is_data(path: &[u8]) -> bool {
-    let states = [LARGE_OBJECTS, SEQUENCES, REFRESH].iter().any(|p| p.as_bytes() == path);
+    let states = below(path).is_some_and(|path| [LARGE_OBJECTS, SEQUENCES, REFRESH].contains(&path));
     states || path.ends_with(b".copy") || path.ends_with(b".copybin")
+}
+
+/// The path in the folder of its database, if it has one.
+fn below(path: &[u8]) -> Option<&str> {
+    std::str::from_utf8(path).ok().map(|path| split(path).1)
 }
 
 /// The subject and measure of the rows of a table in a dump.
@@ -99,4 +140,43 @@ pub(crate) fn rows_fact(schema: &str, table: &str, path: &str) -> (String, Strin
     let piece = path.rsplit('/').next().unwrap_or(path);
     let piece = piece.split('.').next().unwrap_or(piece);
     (format!("table {schema}.{table}"), format!("rows in {piece}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use backup_core::Fact;
+
+    #[test]
+    fn the_folder_of_a_database_is_told_from_all_that_a_single_one_has() {
+        for of_one in [
+            PROPERTIES,
+            GUIDE,
+            LARGE_OBJECTS,
+            "public.t/00000.copy",
+            "table.17/00000.copybin",
+            "app.dump",
+            DATABASES,
+        ] {
+            assert_eq!(split(of_one), (None, of_one));
+            for name in ["app", "database", "a b", "a%2Eb"] {
+                assert_eq!(split(&path_in(Some(name), of_one)), (Some(name), of_one), "{name}");
+            }
+        }
+        assert!(goes_along(b"app/database/schema.dump") && goes_along(b"database/schema.dump"));
+        assert!(!goes_along(b"app/database/refresh.sql") && is_data(b"app/database/refresh.sql"));
+        assert_eq!(folder_of("a.b/c"), "a%2Eb%2Fc");
+    }
+
+    #[test]
+    fn facts_of_several_databases_do_not_meet() {
+        let facts = Facts::new().with("table s.t", "rows", Fact::Count(1)).with(
+            "all",
+            EXCLUDED,
+            Fact::Note("x".into()),
+        );
+        assert_eq!(facts_in(None, facts.clone()), facts);
+        let of_app = facts_in(Some("app"), facts);
+        assert_eq!((of_app.count("app/table s.t", "rows"), of_app.get("all", EXCLUDED).is_some()), (1, true));
+    }
 }

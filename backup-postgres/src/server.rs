@@ -16,13 +16,17 @@ use tokio::net::TcpStream;
 const OLDEST: u32 = 13;
 /// The newest that was tested.
 const NEWEST: u32 = 18;
+/// Where to be while others are renamed and dropped.
+const MAINTENANCE: [&str; 2] = ["postgres", "template1"];
 const PORT_ANSWERS: Duration = Duration::from_secs(3);
 
-/// A server and the database of it that is meant.
+/// A server and the database of it that is meant; of several the one that is looked at.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
     pub(crate) database: String,
+    /// Databases that are renamed with it: nobody may be in them meanwhile.
+    pub(crate) together: Arc<[String]>,
     /// How it is reached, for people.
     pub(crate) rung: String,
     /// The container that it runs in, if that is known, and its port in there.
@@ -52,8 +56,10 @@ impl Server {
         };
         let user = config.user.clone().or(address.user.clone()).or(of_container.user).or_else(own_name);
         let user = user.unwrap_or_else(|| "postgres".to_owned());
-        let database = config.database.clone().or(address.database.clone()).or(of_container.database);
-        let database = database.unwrap_or_else(|| user.clone());
+        let listed = || config.databases.first().filter(|_| !config.means_all()).cloned();
+        let database = listed().or_else(|| config.named_database()).or(of_container.database);
+        let otherwise = || if config.means_all() { MAINTENANCE[0].to_owned() } else { user.clone() };
+        let database = database.unwrap_or_else(otherwise);
         let (host, port, rung, inside) = match container {
             Some(facts) => {
                 let port = of_container.port.unwrap_or(DEFAULT_PORT);
@@ -88,7 +94,13 @@ impl Server {
         let application = format!("backup {}", &ulid::Ulid::generate().to_string()[16..]);
         let ssl = if config.url.is_some() { address.ssl } else { Ssl::default() };
         let endpoint = Endpoint { host, port, user, password, ssl, application };
-        Ok(Server { endpoint, database, rung, inside, config: config.clone(), engine: engine.clone() })
+        let (config, engine, together) = (config.clone(), engine.clone(), Arc::from([]));
+        Ok(Server { endpoint, database, together, rung, inside, config, engine })
+    }
+
+    /// The same server, and another database of it.
+    pub(crate) fn of(&self, database: &str) -> Self {
+        Server { database: database.to_owned(), ..self.clone() }
     }
 
     /// A session with the database.
@@ -99,9 +111,10 @@ impl Server {
     /// A session with a database from which the others can be renamed and dropped.
     pub(crate) async fn maintenance_session(&self) -> Result<Session, ClientError> {
         let named = self.config.maintenance_database.as_deref();
-        let databases = named.map_or_else(|| vec!["postgres", "template1"], |name| vec![name]);
+        let databases = named.map_or_else(|| MAINTENANCE.to_vec(), |name| vec![name]);
+        let is_renamed = |name: &str| name == self.database || self.together.iter().any(|d| d == name);
         let mut first = None;
-        for database in databases.into_iter().filter(|d| *d != self.database) {
+        for database in databases.into_iter().filter(|d| !is_renamed(d)) {
             match Session::connect(&self.endpoint, database).await {
                 Err(e) if e.code() == Some("3D000") => drop(first.get_or_insert(e)),
                 other => return other,
@@ -110,6 +123,23 @@ impl Server {
         Err(first.unwrap_or_else(|| {
             ClientError::Protocol("no database is left to connect to: set maintenance_database".into())
         }))
+    }
+
+    /// All databases, and those that take no connections: without templates, and without what restores keep beside others.
+    pub(crate) async fn databases(&self) -> Result<(Vec<String>, Vec<String>), ClientError> {
+        let mut session = match self.session().await {
+            Err(e) if e.code() == Some("3D000") => self.maintenance_session().await?,
+            session => session?,
+        };
+        let sql = "SELECT datname, datallowconn AND datconnlimit <> -2 FROM pg_catalog.pg_database
+            WHERE NOT datistemplate AND datname !~ '^backup_(new|old)_[0-9a-z]{26}(_[0-9]+)?$' ORDER BY datname";
+        let (mut open, mut closed) = (Vec::new(), Vec::new());
+        for row in session.query(sql).await? {
+            let [Some(name), Some(takes_connections)] = row.as_slice() else { continue };
+            if takes_connections == "t" { &mut open } else { &mut closed }.push(name.clone());
+        }
+        session.close().await;
+        Ok((open, closed))
     }
 
     /// For people, without secrets.

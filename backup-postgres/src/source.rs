@@ -1,11 +1,13 @@
-//! The reading side: a database at one moment.
+//! The reading side: databases, each at one moment.
 
+mod database;
 mod dump;
 mod exclude;
 mod fix;
 mod guide;
 mod pool;
 mod pour;
+mod rows;
 mod vendor;
 mod watch;
 
@@ -14,6 +16,7 @@ use crate::{
     client::Session,
     error,
     globals::passwords_are_readable,
+    layout,
     server::{Server, major_version, minor_version},
     tools::Tools,
 };
@@ -26,7 +29,7 @@ use std::{fmt, sync::Arc};
 
 const LOCK_TIMEOUT: u32 = 30;
 
-/// A database to be backed up.
+/// Databases to be backed up.
 pub(crate) struct PostgresSource {
     component: String,
     config: PostgresConfig,
@@ -41,11 +44,7 @@ impl PostgresSource {
 
 impl fmt::Display for PostgresSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.config.url, &self.config.container) {
-            (Some(url), _) => f.write_str(url),
-            (None, Some(name)) => write!(f, "container://{name}"),
-            (None, None) => f.write_str("postgres"),
-        }
+        write!(f, "{}", self.config)
     }
 }
 
@@ -75,67 +74,124 @@ impl Source for PostgresSource {
 /// A connected source, before its moment.
 struct PostgresReady {
     component: String,
+    /// For people: all of them.
     server: Server,
     tools: Tools,
     major: u32,
-    leader: Session,
+    databases: Vec<Opened>,
+    /// In the first of them.
     workers: Vec<Session>,
-    /// Why it is read by pg_dump alone, though nobody asked for it.
+    /// Why they are read by pg_dump alone, though nobody asked for it.
     fell_back: Option<String>,
-    tables: Vec<catalog::Table>,
     settings: String,
 }
 
+/// One of the databases.
+struct Opened {
+    server: Server,
+    /// Where it is among several.
+    folder: Option<String>,
+    leader: Session,
+    tables: Vec<catalog::Table>,
+}
+
 async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady> {
-    let server = Server::resolve(&source.config, &source.component, &source.engine).await?;
-    if source.config.container.is_some() {
-        cx.note(Severity::Note, &source.component, "", format!("reached by {}", server.rung));
+    let (config, component) = (&source.config, &source.component);
+    let server = Server::resolve(config, component, &source.engine).await?;
+    if config.container.is_some() {
+        cx.note(Severity::Note, component, "", format!("reached by {}", server.rung));
     }
-    let failed = || error::source("connect to the database", &server);
-    let mut leader = server.session().await.map_err(failed())?;
+    let mut servers = named(&server, component, cx).await?.into_iter();
+    let Some((first, folder)) = servers.next() else {
+        let message = "there is no database but templates";
+        return Err(Error::new(ErrorKind::NotFound, "list the databases", message).on(server.place()));
+    };
+    let failed = || error::source("connect to the database", &first);
+    let mut leader = first.session().await.map_err(failed())?;
     let (major, untested) = major_version(&mut leader).await.map_err(failed())?;
     if let Some(text) = untested {
-        cx.note(Severity::Warning, &source.component, "", text);
+        cx.note(Severity::Warning, component, "", text);
     }
-    let settings = catalog::settings(major, source.config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
-    leader.query(&settings).await.map_err(failed())?;
+    let settings = catalog::settings(major, config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
     let minor = minor_version(&mut leader).await.map_err(failed())?;
-    if source.config.globals == Some(true) && !passwords_are_readable(&mut leader).await.map_err(failed())? {
+    if config.reads_globals() && !passwords_are_readable(&mut leader).await.map_err(failed())? {
         let text =
             "passwords of roles are not in the backup: it takes a superuser or pg_read_all_data to read them";
-        cx.note(Severity::Warning, &source.component, "", text);
+        cx.note(Severity::Warning, component, "", text);
     }
-    let tools = Tools::find(&server, (major, minor)).await?;
-    let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
-    let by_dump = source.config.method == Some(Method::Dump);
+    let tools = Tools::find(&first, (major, minor)).await?;
+    let mut databases = vec![opened(first.clone(), folder, leader, &settings).await?];
+    let others = servers.map(|(server, folder)| {
+        let settings = &settings;
+        async move {
+            let leader = server.session().await.map_err(error::source("connect to the database", &server))?;
+            opened(server, folder, leader, settings).await
+        }
+    });
+    databases.extend(futures::future::try_join_all(others).await?);
+    let by_dump = config.method == Some(Method::Dump);
     let tasks = if by_dump { 0 } else { cx.tasks };
-    let opened = pool::workers(&server, &settings, tasks).await.map_err(failed())?;
-    let fell_back = match &opened.short {
+    let workers = pool::workers(&first, &settings, tasks).await.map_err(failed())?;
+    let fell_back = match &workers.short {
         None => None,
-        Some(why) if opened.workers.is_empty() => {
-            if source.config.method == Some(Method::Native) {
+        Some(why) if workers.workers.is_empty() => {
+            if config.method == Some(Method::Native) {
                 let message = format!("no session is left beside the first one and that of pg_dump: {why}");
                 let hint =
                     "raise max_connections or the CONNECTION LIMIT of the role, or use method = \"dump\"";
                 return Err(Error::new(ErrorKind::Source, "connect to the database", message)
-                    .on(server.place())
+                    .on(first.place())
                     .hint(hint));
             }
             Some(format!("no session is left for more: {why}"))
         }
         Some(why) => {
             let text =
-                format!("rows are read by {} sessions instead of {tasks}: {why}", opened.workers.len());
-            cx.note(Severity::Warning, &source.component, "", text);
+                format!("rows are read by {} sessions instead of {tasks}: {why}", workers.workers.len());
+            cx.note(Severity::Warning, component, "", text);
             None
         }
     };
     if let Some(why) = &fell_back {
         let text = format!("read by pg_dump -Fc alone, which is slower: {why}");
-        cx.note(Severity::Warning, &source.component, "", text);
+        cx.note(Severity::Warning, component, "", text);
     }
-    let (component, workers) = (source.component.clone(), opened.workers);
-    Ok(PostgresReady { component, server, tools, major, leader, workers, fell_back, tables, settings })
+    let (component, workers) = (component.clone(), workers.workers);
+    let names: Vec<&str> = databases.iter().map(|d| d.server.database.as_str()).collect();
+    let server = server.of(&names.join("+"));
+    Ok(PostgresReady { component, server, tools, major, databases, workers, fell_back, settings })
+}
+
+/// The databases that are configured, each with its folder if there may be several.
+async fn named(server: &Server, component: &str, cx: &Context) -> Result<Vec<(Server, Option<String>)>> {
+    let config = &server.config;
+    if config.databases.is_empty() {
+        return Ok(vec![(server.clone(), None)]);
+    }
+    let names = match config.means_all() {
+        false => config.databases.clone(),
+        true => {
+            let listed = server.databases().await;
+            let (open, closed) = listed.map_err(error::source("list the databases", server))?;
+            for name in closed {
+                let text = "it takes no connections, and is not in the backup";
+                cx.note(Severity::Warning, component, name, text);
+            }
+            open
+        }
+    };
+    Ok(names.iter().map(|name| (server.of(name), Some(layout::folder_of(name)))).collect())
+}
+
+async fn opened(
+    server: Server,
+    folder: Option<String>,
+    mut leader: Session,
+    settings: &str,
+) -> Result<Opened> {
+    leader.query(settings).await.map_err(error::source("connect to the database", &server))?;
+    let tables = fix::list(&mut leader, &server, catalog::Sizes::Estimated).await?;
+    Ok(Opened { server, folder, leader, tables })
 }
 
 #[async_trait]
@@ -145,7 +201,7 @@ impl Ready for PostgresReady {
     }
 
     fn estimate(&self) -> Option<u64> {
-        Some(self.tables.iter().map(|table| table.bytes).sum())
+        Some(self.databases.iter().flat_map(|d| &d.tables).map(|table| table.bytes).sum())
     }
 
     async fn fix(self: Box<Self>, cx: &Context) -> Result<Box<dyn View>> {

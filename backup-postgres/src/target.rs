@@ -1,7 +1,9 @@
-//! A database that is being restored: a shadow beside the old one, exchanged with it by renaming.
+//! Databases that are being restored: each as a shadow beside the old one, all exchanged with the old ones by renaming.
 
 mod beside;
 mod bound;
+mod coming;
+mod databases;
 mod dump;
 mod exchange;
 mod globals;
@@ -14,11 +16,19 @@ mod put;
 mod shadow;
 mod survey;
 
-use crate::{PostgresConfig, client::Session, error, server::Server};
+use crate::{
+    PostgresConfig,
+    client::Session,
+    error,
+    server::{Server, major_version, minor_version},
+    tools::Tools,
+};
 use async_trait::async_trait;
 use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
 use beside::Schemas;
 use bound::Surveyed;
+use coming::Coming;
+use databases::Databases;
 use exchange::{Exchange, Published};
 use part::Part;
 use publish::Swap;
@@ -36,22 +46,36 @@ struct Undo {
     version: u32,
     component: String,
     config: PostgresConfig,
-    /// Part of the names of the shadow and of the old database.
+    /// Part of the names of the shadows and of the old databases.
     id: String,
+    /// The databases, if the backup is of several; none: the one of the configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    databases: Vec<String>,
 }
 
-/// Names that nobody else uses.
+/// The name of a database, and those that it has while it is nobody's. These nobody else uses.
 #[derive(Clone, Debug)]
 struct Names {
-    id: String,
+    live: String,
     shadow: String,
     old: String,
 }
 
 impl Names {
-    fn new(id: &str) -> Self {
-        Names { id: id.to_owned(), shadow: format!("backup_new_{id}"), old: format!("backup_old_{id}") }
+    fn new(id: &str, live: &str, number: usize) -> Self {
+        let id = if number == 0 { id.to_owned() } else { format!("{id}_{number}") };
+        Names { live: live.to_owned(), shadow: format!("backup_new_{id}"), old: format!("backup_old_{id}") }
     }
+}
+
+/// What the plan has found of a database.
+struct Planned {
+    folder: Option<String>,
+    /// The one that it replaces; 0: none is there.
+    number: u64,
+    /// Tables that it replaces, where others stay.
+    tables: Surveyed,
+    choice: Choice,
 }
 
 /// What of a backup is restored.
@@ -67,21 +91,17 @@ struct Choice {
 
 pub(crate) struct PostgresTarget {
     undo: Undo,
-    names: Names,
     engine: Arc<dyn ContainerEngine>,
     server: Option<Server>,
-    /// Number of the database that the plan replaces; 0: none is there.
-    surveyed: Option<u64>,
-    /// Tables that it replaces, where others stay.
-    tables: Surveyed,
-    choice: Choice,
-    shadow: Option<Arc<Shadow>>,
+    planned: Vec<Planned>,
+    sink: Option<Arc<Databases>>,
 }
 
 impl PostgresTarget {
     pub(crate) fn new(component: &str, config: PostgresConfig, engine: Arc<dyn ContainerEngine>) -> Self {
         let id = ulid::Ulid::generate().to_string().to_lowercase();
-        Self::of(Undo { version: UNDO_VERSION, component: component.to_owned(), config, id }, engine)
+        let (component, databases) = (component.to_owned(), Vec::new());
+        Self::of(Undo { version: UNDO_VERSION, component, config, id, databases }, engine)
     }
 
     pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
@@ -95,35 +115,67 @@ impl PostgresTarget {
     }
 
     fn of(undo: Undo, engine: Arc<dyn ContainerEngine>) -> Self {
-        let names = Names::new(&undo.id);
-        PostgresTarget {
-            undo,
-            names,
-            engine,
-            server: None,
-            surveyed: None,
-            tables: Surveyed::new(),
-            choice: Choice::default(),
-            shadow: None,
-        }
+        PostgresTarget { undo, engine, server: None, planned: Vec::new(), sink: None }
     }
 
     /// The server, found out once.
     async fn server(&mut self) -> Result<Server> {
-        if let Some(server) = &self.server {
-            return Ok(server.clone());
-        }
-        let mut server = Server::resolve(&self.undo.config, &self.undo.component, &self.engine).await?;
+        let mut server = match &self.server {
+            Some(server) => server.clone(),
+            None => Server::resolve(&self.undo.config, &self.undo.component, &self.engine).await?,
+        };
         // Sessions of ours are known by it, also those that a killed process left behind.
-        server.endpoint.application = format!("backup restore {}", self.names.id);
+        server.endpoint.application = format!("backup restore {}", self.undo.id);
+        server.together = self.undo.databases.clone().into();
         self.server = Some(server.clone());
         Ok(server)
+    }
+
+    /// The databases, each with its names.
+    fn names(&self, server: &Server) -> Vec<Names> {
+        let one = std::slice::from_ref(&server.database);
+        let live = if self.undo.databases.is_empty() { one } else { &*self.undo.databases };
+        live.iter().enumerate().map(|(number, name)| Names::new(&self.undo.id, name, number)).collect()
     }
 
     async fn swap(&mut self, operation: &'static str) -> Result<Swap> {
         let server = self.server().await?;
         let session = maintenance(&server, operation).await?;
-        Ok(Swap { server, names: self.names.clone(), session })
+        let databases = self.names(&server);
+        Ok(Swap { id: self.undo.id.clone(), server: shown(&server, &databases), databases, session })
+    }
+
+    /// Looks at the place of each database that is coming.
+    async fn survey_each(
+        &mut self,
+        server: &Server,
+        (session, major): (&mut Session, u32),
+        names: &[String],
+        coming: &[Coming<'_>],
+    ) -> Result<Vec<Survey>> {
+        let mut surveys = Vec::new();
+        let mut may_create = false;
+        self.planned.clear();
+        for (coming, name) in coming.iter().zip(names) {
+            let server = server.of(name);
+            let choice = survey::choice(&server, coming).await?;
+            let merged = choice.part.as_ref().filter(|_| choice.merge);
+            let (mut survey, number, tables) = match merged {
+                Some(part) => merging::survey(&server, major, part).await?,
+                None => {
+                    if !may_create {
+                        survey::may_create(session, &server).await?;
+                        may_create = true;
+                    }
+                    let looked = survey::survey((&mut *session, major), &server, coming, &choice).await?;
+                    (looked.0, looked.1, Surveyed::new())
+                }
+            };
+            survey.refusals.extend(merging::impossible(&server, choice.selective, choice.part.as_ref()));
+            surveys.push(survey);
+            self.planned.push(Planned { folder: coming.folder.clone(), number, tables, choice });
+        }
+        Ok(surveys)
     }
 }
 
@@ -137,34 +189,51 @@ impl PostgresTarget {
             Err(e) if e.code() == Some("3D000") => return Ok(None),
             session => session.map_err(error::target("look for the tables", server))?,
         };
-        Ok(Some(Exchange { server, schemas: Schemas::new(&self.names.id), session }))
+        Ok(Some(Exchange { server, schemas: Schemas::new(&self.undo.id), session }))
+    }
+
+    /// The server, with the database whose tables are exchanged: there is no more than one.
+    async fn merged(&mut self) -> Result<Server> {
+        let server = self.server().await?;
+        Ok(self.names(&server).first().map_or_else(|| server.clone(), |names| server.of(&names.live)))
     }
 
     async fn take_effect(&mut self) -> Result<()> {
-        if self.choice.merge {
+        if self.merges() {
             return self.exchange_tables().await;
         }
-        let surveyed = self.surveyed.unwrap_or(0);
+        let surveyed: Vec<u64> = self.planned.iter().map(|planned| planned.number).collect();
         let mut swap = self.swap("publish the restored database").await?;
-        let done = swap.publish(surveyed).await;
+        let done = swap.publish(&surveyed).await;
         swap.session.close().await;
         done
     }
 
     async fn exchange_tables(&mut self) -> Result<()> {
-        let server = self.server().await?;
-        let (Some(shadow), Some(part)) = (self.shadow.clone(), self.choice.part.clone()) else {
+        let server = self.merged().await?;
+        let shadow = self.sink.iter().find_map(|sink| sink.each().next().cloned());
+        let planned = self.planned.first().and_then(|p| Some((p.choice.part.clone()?, p.tables.clone())));
+        let (Some(shadow), Some((part, surveyed))) = (shadow, planned) else {
             let message = "there is nothing beside the old tables";
             return Err(Error::new(ErrorKind::Target, "exchange the tables", message).on(server.place()));
         };
         let gone = || Error::new(ErrorKind::Target, "exchange the tables", "the database is gone");
         let mut exchange = self.exchange(&server).await?.ok_or_else(gone)?;
         let (last, sequences) = shadow.finishing_statements();
-        let surveyed = &self.tables;
-        let what = Published { part: &part, surveyed, last: &last, sequences: &sequences };
+        let what = Published { part: &part, surveyed: &surveyed, last: &last, sequences: &sequences };
         let done = exchange.publish(&what).await;
         exchange.session.close().await;
         done
+    }
+
+    fn merges(&self) -> bool {
+        self.planned.iter().any(|planned| planned.choice.merge)
+    }
+
+    async fn close(&self) {
+        if let Some(sink) = &self.sink {
+            sink.close().await;
+        }
     }
 }
 
@@ -172,37 +241,47 @@ async fn maintenance(server: &Server, operation: &'static str) -> Result<Session
     server.maintenance_session().await.map_err(error::target(operation, server))
 }
 
+/// The same server, whose place is that of all these databases.
+fn shown(server: &Server, databases: &[Names]) -> Server {
+    let names: Vec<&str> = databases.iter().map(|names| names.live.as_str()).collect();
+    server.of(&names.join("+"))
+}
+
 impl fmt::Display for PostgresTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let config = &self.undo.config;
-        let database = config.database.iter().map(|d| format!("/{d}")).collect::<String>();
-        match (&config.url, &config.container) {
-            (Some(url), _) => f.write_str(url),
-            (None, name) => write!(f, "container://{}{database}", name.as_deref().unwrap_or_default()),
-        }
+        write!(f, "{}", self.undo.config)
     }
 }
 
 #[async_trait]
 impl Target for PostgresTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
+        self.undo.databases.clear();
+        let coming = Coming::all(incoming, cx).await?;
         let server = self.server().await?;
-        self.choice = survey::choice(&server, incoming, cx).await?;
-        let merged = self.choice.part.as_ref().filter(|_| self.choice.merge);
-        let (mut survey, oid) = match merged {
-            Some(part) => {
-                let (survey, oid, tables) = merging::survey(&server, incoming, part).await?;
-                self.tables = tables;
-                (survey, oid)
+        let names = match coming::named(&self.undo.config, &server, &coming) {
+            Ok(names) => names,
+            Err(refused) => {
+                self.planned.clear();
+                return Ok(Survey { place: server.place(), refusals: vec![refused], ..Survey::default() });
             }
-            None => survey::survey(&server, incoming, &self.choice).await?,
         };
-        let choice = &self.choice;
-        survey.refusals.extend(merging::impossible(&server, choice.selective, choice.part.as_ref()));
+        if coming.iter().any(|coming| coming.folder.is_some()) {
+            self.undo.databases.clone_from(&names);
+        }
+        let server = self.server().await?;
+        let failed = || error::target("look at the target", &server);
+        let mut session = server.maintenance_session().await.map_err(failed())?;
+        let (major, untested) = major_version(&mut session).await.map_err(failed())?;
+        let surveys = self.survey_each(&server, (&mut session, major), &names, &coming).await?;
+        session.close().await;
+        let place = shown(&server, &self.names(&server)).place();
+        let mut survey = survey::together(place, &coming, surveys);
+        survey.notes.extend(untested);
+        survey.refusals.extend(survey::newer(incoming, major));
         let (notes, refused) = globals::survey(&server, incoming).await?;
         survey.notes.extend(notes);
         survey.refusals.extend(refused);
-        self.surveyed = Some(oid);
         Ok(survey)
     }
 
@@ -213,22 +292,33 @@ impl Target for PostgresTarget {
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let server = self.server().await?;
-        let choice = self.choice.clone();
-        let (name, beside) = match choice.merge {
-            true => (server.database.clone(), Some(Schemas::new(&self.names.id))),
-            false => (self.names.shadow.clone(), None),
-        };
-        let shadow =
-            Shadow::new(server, &name, (&self.names.id, &self.undo.component), (choice, beside), cx).await?;
-        let shadow = Arc::new(shadow);
-        self.shadow = Some(shadow.clone());
-        Ok(shadow)
+        let failed = || error::target("prepare the restore", &server);
+        let mut session = server.maintenance_session().await.map_err(failed())?;
+        let (major, _) = major_version(&mut session).await.map_err(failed())?;
+        let minor = minor_version(&mut session).await.map_err(failed())?;
+        session.close().await;
+        let tools = Tools::find_exactly(&server, (major, minor)).await?;
+        let component = &*self.undo.component;
+        let mut list = Vec::new();
+        for (planned, names) in self.planned.iter().zip(self.names(&server)) {
+            let choice = planned.choice.clone();
+            let (name, beside) = match choice.merge {
+                true => (&names.live, Some(Schemas::new(&self.undo.id))),
+                false => (&names.shadow, None),
+            };
+            let among = if planned.folder.is_some() { &*names.live } else { "" };
+            let (server, called) = (server.of(&names.live), (&**name, among, component));
+            let shadow = Shadow::new(server, (&tools, major), called, (choice, beside), cx).await?;
+            list.push((planned.folder.clone(), Arc::new(shadow)));
+        }
+        let server = shown(&server, &self.names(&server));
+        let sink = Arc::new(Databases::new(server, (&self.undo.id, component), list, cx));
+        self.sink = Some(sink.clone());
+        Ok(sink)
     }
 
     async fn publish(&mut self, cx: &Context) -> Result<()> {
-        if let Some(shadow) = &self.shadow {
-            shadow.close().await;
-        }
+        self.close().await;
         // It waits for others, up to a minute. What the server still does of a statement that was given up is for the revert: that ends
         // all sessions of this restore first, and looks what is there.
         tokio::select! {
@@ -239,7 +329,7 @@ impl Target for PostgresTarget {
     }
 
     async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
-        let server = self.server().await?;
+        let server = self.merged().await?;
         if let Some(mut exchange) = self.exchange(&server).await? {
             let published = exchange.check_revert().await;
             exchange.session.close().await;
@@ -251,23 +341,23 @@ impl Target for PostgresTarget {
     }
 
     async fn revert(&mut self, cx: &Context) -> Result<()> {
-        if let Some(shadow) = self.shadow.take() {
-            shadow.close().await;
-        }
+        self.close().await;
+        self.sink = None;
         let mut swap = self.swap("bring the previous database back").await?;
         // It also ends the sessions of a killed process.
         let done = swap.revert().await;
         swap.session.close().await;
         done?;
-        let server = self.server().await?;
+        let server = self.merged().await?;
         if let Some(mut exchange) = self.exchange(&server).await? {
             let done = exchange.revert(cx, &self.undo.component).await;
             exchange.session.close().await;
             done?;
         }
         if globals::are_made(&server) {
+            let server = self.server().await?;
             let mut session = maintenance(&server, "take away the roles that were made").await?;
-            let who = (&*self.names.id, &*self.undo.component);
+            let who = (&*self.undo.id, &*self.undo.component);
             globals::take_away(&server, who, &mut session, cx).await?;
             session.close().await;
         }
@@ -275,22 +365,22 @@ impl Target for PostgresTarget {
     }
 
     async fn settle(&mut self, _cx: &Context) -> Result<()> {
-        if let Some(shadow) = self.shadow.take() {
-            shadow.close().await;
-        }
+        self.close().await;
+        self.sink = None;
         let mut swap = self.swap("drop the previous database").await?;
         let done = swap.settle().await;
         swap.session.close().await;
         done?;
-        let server = self.server().await?;
+        let server = self.merged().await?;
         if let Some(mut exchange) = self.exchange(&server).await? {
             let done = exchange.settle().await;
             exchange.session.close().await;
             done?;
         }
         if globals::are_made(&server) {
+            let server = self.server().await?;
             let mut session = maintenance(&server, "let the roles be that were made").await?;
-            globals::let_be(&server, &self.names.id, &mut session).await?;
+            globals::let_be(&server, &self.undo.id, &mut session).await?;
             session.close().await;
         }
         Ok(())

@@ -95,6 +95,17 @@ impl Tools {
         )))
     }
 
+    /// Those of the server's own major version alone, for a restore.
+    pub(crate) async fn find_exactly(server: &Server, (major, minor): (u32, u32)) -> Result<Self> {
+        let tools = Self::find(server, (major, minor)).await?;
+        if tools.major == major {
+            return Ok(tools);
+        }
+        let message = format!("pg_restore {major} is needed, as the server has, and {} is here", tools.major);
+        let e = Error::new(ErrorKind::Usage, "find pg_restore", message).on(server.place());
+        Err(e.hint(format!("install postgresql-client-{major}, or name the server's container")))
+    }
+
     /// With the version they say they have; `None` if they are not there.
     async fn versioned(mut self) -> Result<Option<Self>> {
         let asked = self.call("pg_dump").arg("--version");

@@ -1,6 +1,6 @@
 //! Tables that are left out altogether, and with them all that cannot be without them.
 
-use super::watch::GaveWay;
+use super::{database::Database, watch::GaveWay};
 use crate::{
     catalog,
     quote::qualified,
@@ -40,6 +40,69 @@ const PARTS: [&str; 21] = [
     "TRIGGER",
 ];
 
+/// Patterns as they are configured, and which of them have named a table of any database.
+pub(super) struct Patterns {
+    key: &'static str,
+    list: Vec<(String, bool)>,
+}
+
+impl Patterns {
+    pub(super) fn new(key: &'static str, list: &[String]) -> Self {
+        Patterns { key, list: list.iter().map(|pattern| (pattern.clone(), false)).collect() }
+    }
+
+    pub(super) fn are_none(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    /// Those that name a table of this database, as they are in it: of several databases `database/schema.table` means one.
+    pub(super) fn about(&mut self, database: &Database, names_any: impl Fn(&str) -> bool) -> Vec<String> {
+        let among = database.folder.as_ref().map(|_| database.server.database.as_str());
+        let named = self.list.iter_mut().filter_map(|(pattern, has_named)| {
+            let here = here(pattern, among).filter(|here| names_any(here))?;
+            *has_named = true;
+            Some(here.to_owned())
+        });
+        named.collect()
+    }
+
+    /// A pattern that names nothing is a mistake: what was to be left out would be in the backup.
+    pub(super) fn all_named(&self) -> Result<()> {
+        match self.list.iter().find(|(_, has_named)| !has_named) {
+            None => Ok(()),
+            Some((pattern, _)) => Err(names_nothing(self.key, pattern)),
+        }
+    }
+}
+
+/// What a pattern means in this one of several databases; `None`: it is about another.
+fn here<'a>(pattern: &'a str, among: Option<&str>) -> Option<&'a str> {
+    match (among, pattern.split_once('/')) {
+        (Some(name), Some((database, rest))) => matches(database, name).then_some(rest),
+        _ => Some(pattern),
+    }
+}
+
+fn names_nothing(key: &str, pattern: &str) -> Error {
+    let message = format!("no table matches this pattern of {key}");
+    Error::new(ErrorKind::NotFound, "leave out the tables", message).on(pattern)
+}
+
+/// `*` stands for any characters.
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            rest.char_indices().map(|(i, _)| i).chain([rest.len()]).any(|i| matches(tail, &rest[i..]))
+        }),
+    }
+}
+
+/// Whether a pattern names what holds rows or shows them.
+pub(super) fn names_any(pattern: &str, items: &[Item]) -> bool {
+    items.iter().any(|item| RELATIONS.contains(&&*item.kind) && matches(pattern, &shown(item)))
+}
+
 /// What is left out.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LeftOut {
@@ -68,8 +131,7 @@ impl LeftOut {
                 "MATERIALIZED VIEW" => drop(out.statements.insert(catalog::refresh_of(&name))),
                 _ => {}
             }
-            let named = RELATIONS.contains(&&*item.kind)
-                && patterns.iter().any(|p| super::pour::matches(p, &shown(item)));
+            let named = RELATIONS.contains(&&*item.kind) && patterns.iter().any(|p| matches(p, &shown(item)));
             // `table name`: what is a part of a table that stays has the table's name before its own.
             let is_of =
                 |table: &&Item| item.name.strip_prefix(&*table.name).is_some_and(|n| n.starts_with(' '));
@@ -171,13 +233,10 @@ fn removed(patterns: &[String], items: &[Item]) -> Result<BTreeSet<u32>> {
     let mut removed = BTreeSet::new();
     for pattern in patterns {
         let named = items.iter().filter(|item| RELATIONS.contains(&&*item.kind));
-        let named: Vec<u32> = named
-            .filter(|item| super::pour::matches(pattern, &shown(item)))
-            .map(|item| item.number)
-            .collect();
+        let named: Vec<u32> =
+            named.filter(|item| matches(pattern, &shown(item))).map(|item| item.number).collect();
         if named.is_empty() {
-            let message = "no table matches this pattern of exclude_tables";
-            return Err(Error::new(ErrorKind::NotFound, "leave out the tables", message).on(pattern));
+            return Err(names_nothing("exclude_tables", pattern));
         }
         removed.extend(named);
     }
@@ -220,6 +279,25 @@ mod tests {
             section: Section::None,
             needs: needs.to_vec(),
         }
+    }
+
+    #[test]
+    fn a_star_stands_for_any_characters() {
+        assert!(
+            matches("public.log_*", "public.log_2025")
+                && matches("*.cache", "a.cache")
+                && matches("a.b", "a.b")
+        );
+        assert!(!matches("public.log", "public.log2") && !matches("*x*", "abc"));
+    }
+
+    #[test]
+    fn of_several_databases_a_pattern_means_one_or_all() {
+        assert_eq!(here("app/s.t", Some("app")), Some("s.t"));
+        assert_eq!(here("a*/s.t", Some("app")), Some("s.t"));
+        assert_eq!(here("app/s.t", Some("other")), None);
+        assert_eq!(here("s.t", Some("other")), Some("s.t"));
+        assert_eq!(here("a/b.t", None), Some("a/b.t"), "of a single one the schema has a slash");
     }
 
     #[test]

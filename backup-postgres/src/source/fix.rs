@@ -1,6 +1,7 @@
-//! The moment: tables are locked, then a snapshot is taken that all sessions share.
+//! The moment: tables are locked, then a snapshot is taken that all sessions of a database share. Of several databases each step is done in
+//! all of them before the next, so that their moments lie as close to each other as the server answers.
 
-use super::{PostgresReady, pool::Pool, pour::PostgresView};
+use super::{Opened, PostgresReady, database::Database, pool::Pool, pour::PostgresView};
 use crate::{
     catalog::{self, Sizes, Table},
     client::{ClientError, Session},
@@ -8,6 +9,7 @@ use crate::{
     server::Server,
 };
 use backup_core::{Error, ErrorKind, Moment, Result};
+use futures::future::{join_all, try_join_all};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A database whose tables come and go all the time gets so many tries.
@@ -23,64 +25,88 @@ pub(super) async fn list(session: &mut Session, server: &Server, sizes: Sizes) -
 }
 
 pub(super) async fn fix(ready: PostgresReady) -> Result<PostgresView> {
-    let PostgresReady {
-        component,
-        server,
-        tools,
-        major,
-        mut leader,
-        workers,
-        fell_back,
-        mut tables,
-        settings,
-    } = ready;
+    let PostgresReady { component, server, tools, major, mut databases, workers, fell_back, settings } =
+        ready;
     for _ in 0..TRIES {
-        match lock_and_export(&mut leader, &tables).await {
-            Ok((snapshot, position)) => {
-                let moment = Moment::now();
-                let seen = list(&mut leader, &server, Sizes::Exact).await?;
-                if same(&tables, &seen) {
-                    let pool = Pool::new(server.clone(), snapshot, settings, workers).await;
-                    let pool = Arc::new(pool.map_err(error::source("share the snapshot", &server))?);
-                    let leader = Arc::new(tokio::sync::Mutex::new(leader));
-                    return Ok(PostgresView {
-                        component,
-                        server,
-                        tools,
-                        major,
-                        leader,
-                        pool,
-                        fell_back,
-                        tables: seen,
-                        moment,
-                        position,
-                    });
-                }
-            }
-            // Dropped, renamed or moved since it was listed.
-            Err(e) if matches!(e.code(), Some("42P01" | "3F000")) => {}
-            Err(e) if e.code() == Some("55P03") => return Err(blocked(e, &server).await),
-            Err(e) => return Err(error::source("lock the tables", &server)(e)),
+        if let Some(fixed) = try_fix(&mut databases).await? {
+            let snapshots = databases.iter().zip(&fixed).map(|(d, f)| (d.server.clone(), f.snapshot.clone()));
+            let pool = Pool::new(snapshots.collect(), settings, workers).await;
+            let pool = Arc::new(pool.map_err(error::source("share the snapshot", &server))?);
+            let moments = fixed.iter().map(|f| f.moment);
+            let both =
+                |a: Moment, b: Moment| Moment { first: a.first.min(b.first), last: a.last.max(b.last) };
+            let moment = moments.reduce(both).unwrap_or_else(Moment::now);
+            let each = databases.into_iter().zip(fixed).enumerate();
+            let each = each.map(|(number, (opened, fixed))| Database::new(number, opened, fixed.position));
+            let databases = each.collect();
+            return Ok(PostgresView { component, server, tools, major, pool, fell_back, moment, databases });
         }
-        let failed = error::source("lock the tables again", &server);
-        leader.query("ROLLBACK").await.map_err(failed)?;
-        tables = list(&mut leader, &server, Sizes::Estimated).await?;
+        let again = databases.iter_mut().map(|database| async move {
+            let failed = error::source("lock the tables again", &database.server);
+            database.leader.query("ROLLBACK").await.map_err(failed)?;
+            database.tables = list(&mut database.leader, &database.server, Sizes::Estimated).await?;
+            Ok::<(), Error>(())
+        });
+        try_join_all(again).await?;
     }
     let message = format!("tables are made and dropped all the time: {TRIES} tries to lock them failed");
     Err(Error::new(ErrorKind::Source, "fix the moment", message).on(server.place()).retry(true))
 }
 
-/// Locks first: a snapshot that is older than a lock sees no rows of a table that was truncated in between, without an error.
-async fn lock_and_export(leader: &mut Session, tables: &[Table]) -> Result<(String, String), ClientError> {
+/// The moment of a database.
+struct Fixed {
+    snapshot: String,
+    position: String,
+    moment: Moment,
+}
+
+/// `None`: tables have come, gone or changed since they were listed.
+async fn try_fix(databases: &mut [Opened]) -> Result<Option<Vec<Fixed>>> {
+    // All locks are waited for: none is left behind that is still being asked for.
+    let locked = join_all(databases.iter_mut().map(|d| lock(&mut d.leader, &d.tables))).await;
+    let mut gone = false;
+    for (locked, database) in locked.into_iter().zip(&*databases) {
+        match locked {
+            Ok(()) => {}
+            // Dropped, renamed or moved since it was listed.
+            Err(e) if matches!(e.code(), Some("42P01" | "3F000")) => gone = true,
+            Err(e) if e.code() == Some("55P03") => return Err(blocked(e, &database.server).await),
+            Err(e) => return Err(error::source("lock the tables", &database.server)(e)),
+        }
+    }
+    if gone {
+        return Ok(None);
+    }
+    let exported = databases.iter_mut().map(|database| async move {
+        let failed = error::source("take the snapshot", &database.server);
+        export(&mut database.leader).await.map_err(failed)
+    });
+    let fixed = try_join_all(exported).await?;
+    let seen = databases.iter_mut().map(|d| list(&mut d.leader, &d.server, Sizes::Exact));
+    let seen = try_join_all(seen).await?;
+    let is_same = databases.iter().zip(&seen).all(|(database, seen)| same(&database.tables, seen));
+    for (database, seen) in databases.iter_mut().zip(seen) {
+        database.tables = seen;
+    }
+    Ok(is_same.then_some(fixed))
+}
+
+/// Locks come first: a snapshot that is older than a lock sees no rows of a table that was truncated in between, without an error.
+async fn lock(leader: &mut Session, tables: &[Table]) -> Result<(), ClientError> {
     leader.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
     if !tables.is_empty() {
         let names: Vec<String> = tables.iter().map(|table| format!("ONLY {}", table.qualified())).collect();
         leader.query(&format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "))).await?;
     }
+    Ok(())
+}
+
+async fn export(leader: &mut Session) -> Result<Fixed, ClientError> {
     let position = "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
         ELSE pg_catalog.pg_current_wal_lsn() END";
     let snapshot = leader.value("SELECT pg_catalog.pg_export_snapshot()").await?.unwrap_or_default();
-    Ok((snapshot, leader.value(position).await?.unwrap_or_default()))
+    let moment = Moment::now();
+    Ok(Fixed { snapshot, position: leader.value(position).await?.unwrap_or_default(), moment })
 }
 
 /// Also the columns: an ALTER may have come between.

@@ -2,12 +2,27 @@
 
 use crate::{globals::GLOBALS, layout, properties::Properties, quote::ident};
 
+/// The database that a guide is of.
+pub(super) struct Of {
+    pub(super) name: String,
+    /// It has a folder of its own, beside those of others.
+    pub(super) among_several: bool,
+    /// Roles and tablespaces are in the backup, too.
+    pub(super) globals: bool,
+}
+
+impl Of {
+    fn shell(&self) -> String {
+        format!("'{}'", self.name.replace('\'', "'\\''"))
+    }
+}
+
 /// Every command block can be run as it stands, by `sh`, in the folder that has `database/` in it.
-pub(super) fn text(database: &str, properties: &Properties, large_objects: bool, globals: bool) -> String {
-    let shell = format!("'{}'", database.replace('\'', "'\\''"));
+pub(super) fn text(of: &Of, properties: &Properties, large_objects: bool) -> String {
+    let shell = of.shell();
     let mut steps = vec![
         join(),
-        create(database, properties),
+        create(&of.name, properties),
         ("The definitions".to_owned(), restore(&shell, "--section=pre-data", layout::SCHEMA)),
         ("The rows".to_owned(), run(&shell, layout::LOAD)),
         ("The sequences".to_owned(), run(&shell, layout::SEQUENCES)),
@@ -16,7 +31,7 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool,
             restore(&shell, "--section=post-data --jobs=4", layout::SCHEMA),
         ),
         ("The materialized views".to_owned(), run(&shell, layout::REFRESH)),
-        as_a_whole(database, properties),
+        as_a_whole(&of.name, properties),
     ];
     if large_objects {
         steps.insert(
@@ -24,28 +39,22 @@ pub(super) fn text(database: &str, properties: &Properties, large_objects: bool,
             ("The large objects".to_owned(), restore(&shell, "--single-transaction", layout::LARGE_OBJECTS)),
         );
     }
-    if globals {
-        steps.insert(1, roles());
-    }
-    page(database, properties, &steps)
+    page(of, properties, steps)
 }
 
 /// The same of a database that is one file.
-pub(super) fn of_dump(database: &str, properties: &Properties, file: &str, globals: bool) -> String {
-    let shell = format!("'{}'", database.replace('\'', "'\\''"));
-    let mut steps = vec![
+pub(super) fn of_dump(of: &Of, properties: &Properties, file: &str) -> String {
+    let shell = of.shell();
+    let steps = vec![
         join(),
-        create(database, properties),
+        create(&of.name, properties),
         (
             "Definitions and rows".to_owned(),
             format!("pg_restore --exit-on-error --jobs=4 -d {shell} '{file}'"),
         ),
-        as_a_whole(database, properties),
+        as_a_whole(&of.name, properties),
     ];
-    if globals {
-        steps.insert(1, roles());
-    }
-    page(database, properties, &steps)
+    page(of, properties, steps)
 }
 
 fn restore(database: &str, what: &str, file: &str) -> String {
@@ -63,10 +72,11 @@ fn join() -> (String, String) {
     )
 }
 
-fn roles() -> (String, String) {
+fn roles(of: &Of) -> (String, String) {
+    let above = if of.among_several { "../" } else { "" };
     (
         "The roles and tablespaces of the server. Those that are there stay as they are: errors that say so are none".to_owned(),
-        format!("psql -X -d postgres -f '{GLOBALS}'"),
+        format!("psql -X -d postgres -f '{above}{GLOBALS}'"),
     )
 }
 
@@ -86,10 +96,13 @@ fn as_a_whole(database: &str, properties: &Properties) -> (String, String) {
     )
 }
 
-fn page(database: &str, properties: &Properties, steps: &[(String, String)]) -> String {
+fn page(of: &Of, properties: &Properties, mut steps: Vec<(String, String)>) -> String {
+    if of.globals {
+        steps.insert(1, roles(of));
+    }
     let mut out = format!(
         "# How to restore the database {} by hand\n\nIt was on PostgreSQL {}. All you need is `psql` and `pg_restore` of that version or newer.\n",
-        ident(database),
+        ident(&of.name),
         properties.server
     );
     for (number, (what, commands)) in steps.iter().enumerate() {

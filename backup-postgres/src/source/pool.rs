@@ -1,4 +1,4 @@
-//! Sessions that share the snapshot, one for each stream that flows.
+//! Sessions that share the snapshot of their database, one for each stream that flows.
 
 use crate::{
     client::{ClientError, SPEAK_AS_THE_DATABASE, Session},
@@ -11,10 +11,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 const NONE_LEFT: &str = "53300";
 
 pub(super) struct Pool {
-    server: Server,
-    snapshot: String,
+    /// Each with its snapshot.
+    databases: Vec<(Server, String)>,
     settings: String,
-    idle: Mutex<Vec<Session>>,
+    /// With the number of their database. Together with those in use they are never more than there are permits.
+    idle: Mutex<Vec<(usize, Session)>>,
     /// As many as streams may be open at once: none waits for a session that another one holds.
     permits: Arc<Semaphore>,
 }
@@ -55,43 +56,57 @@ pub(super) async fn workers(server: &Server, settings: &str, wanted: usize) -> R
 }
 
 impl Pool {
+    /// With these sessions of the first database.
     pub(super) async fn new(
-        server: Server,
-        snapshot: String,
+        databases: Vec<(Server, String)>,
         settings: String,
         mut sessions: Vec<Session>,
     ) -> Result<Self, ClientError> {
         let permits = Arc::new(Semaphore::new(sessions.len().max(1)));
-        let joined = sessions.iter_mut().map(|session| join(session, &snapshot));
+        let snapshot = databases.first().map_or("", |(_, snapshot)| snapshot);
+        let joined = sessions.iter_mut().map(|session| join(session, snapshot));
         futures::future::try_join_all(joined).await?;
-        Ok(Pool { server, snapshot, settings, idle: Mutex::new(sessions), permits })
+        let idle = Mutex::new(sessions.into_iter().map(|session| (0, session)).collect());
+        Ok(Pool { databases, settings, idle, permits })
     }
 
-    pub(super) fn snapshot(&self) -> &str {
-        &self.snapshot
+    /// The snapshot of the database of this number.
+    pub(super) fn snapshot(&self, database: usize) -> &str {
+        self.databases.get(database).map_or("", |(_, snapshot)| snapshot)
     }
 
-    /// A session of the snapshot; a new one in the place of one that was given up in the middle of a COPY.
-    pub(super) async fn take(self: &Arc<Self>) -> Result<Taken, ClientError> {
+    /// A session in the snapshot of this database; a new one in the place of one that was given up in the middle of a COPY, or of one
+    /// of another database.
+    pub(super) async fn take(self: &Arc<Self>, database: usize) -> Result<Taken, ClientError> {
         let permit = self.permits.clone().acquire_owned().await;
         let permit = permit.map_err(|_| ClientError::Protocol("the sessions are closed".into()))?;
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let session = match idle {
-            Some(session) => session,
-            None => {
-                let mut session = worker(&self.server, &self.settings).await?;
-                join(&mut session, &self.snapshot).await?;
-                session
+        let (idle, other) = {
+            let mut list = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            match list.iter().position(|(of, _)| *of == database) {
+                Some(at) => (Some(list.swap_remove(at).1), None),
+                None => (None, list.pop()),
             }
         };
-        Ok(Taken { session: Some(session), pool: self.clone(), _permit: permit })
+        if let Some((_, other)) = other {
+            other.close().await;
+        }
+        let session = match (idle, self.databases.get(database)) {
+            (Some(session), _) => session,
+            (None, Some((server, snapshot))) => {
+                let mut session = worker(server, &self.settings).await?;
+                join(&mut session, snapshot).await?;
+                session
+            }
+            (None, None) => return Err(ClientError::Protocol(format!("there is no database {database}"))),
+        };
+        Ok(Taken { database, session: Some(session), pool: self.clone(), _permit: permit })
     }
 
     /// Ends all sessions that are not in use, and lets nobody have one any more.
     pub(super) async fn close(&self) {
         self.permits.close();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(idle.into_iter().map(Session::close)).await;
+        futures::future::join_all(idle.into_iter().map(|(_, session)| session.close())).await;
     }
 }
 
@@ -105,6 +120,7 @@ async fn join(session: &mut Session, snapshot: &str) -> Result<(), ClientError> 
 
 /// A session on loan; given back when dropped, if nothing was left half done.
 pub(super) struct Taken {
+    database: usize,
     session: Option<Session>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
@@ -124,7 +140,7 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if let Some(session) = self.session.take().filter(Session::is_clean) {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.database, session));
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Roles and tablespaces of a backup, made where they are not there yet, before what they own is restored. Those that a restore has made
 //! carry a mark in their comments until it is settled.
 
+use super::put::{Taking, drain, text};
 use crate::{
     client::{ClientError, Session},
     error,
-    globals::{GLOBALS, Object, Of, Step},
+    globals::{GLOBALS, Object, Of, Step, statements},
     properties::{MARK, without_mark},
     quote::{ident, literal},
     server::Server,
 };
-use backup_core::{Context, Fact, Incoming, Refusal, Result, Severity};
+use backup_core::{Content, Context, Entry, Fact, Incoming, Refusal, Result, Severity};
 use std::collections::BTreeSet;
 
 /// It is there already: somebody was quicker, also by a moment.
@@ -24,6 +25,20 @@ const ROUNDS: usize = 3;
 /// Whether they are asked for.
 pub(super) fn are_made(server: &Server) -> bool {
     server.config.globals == Some(true)
+}
+
+/// Makes those of a backup that are not there, if they are asked for.
+pub(super) async fn take(
+    server: &Server,
+    who: (&str, &str),
+    (entry, content): (&Entry, &mut Content),
+    cx: &Context,
+) -> std::result::Result<(), Taking> {
+    if !are_made(server) {
+        return drain(content).await;
+    }
+    let sql = text(content).await?;
+    Ok(make(server, who, &statements(entry, &sql)?, cx).await?)
 }
 
 /// What the plan says of them, or why they cannot be had.
@@ -77,7 +92,7 @@ fn mark(id: &str) -> String {
 }
 
 /// Makes those that are not there.
-pub(super) async fn make(
+async fn make(
     server: &Server,
     (id, component): (&str, &str),
     statements: &[(Of, String)],

@@ -4,16 +4,15 @@ use super::{
     beside::by_schema,
     bound::{Surveyed, bound, made_anew, numbers},
     part::Part,
-    survey::newer,
 };
 use crate::{
     catalog,
     client::{ClientError, Session},
     error,
     quote::{ident, literal},
-    server::{Server, major_version},
+    server::Server,
 };
-use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
+use backup_core::{Error, ErrorKind, Refusal, Result, Survey};
 
 /// Why this cannot be merged at all.
 pub(super) fn impossible(server: &Server, selective: bool, part: Option<&Part>) -> Option<Refusal> {
@@ -31,18 +30,19 @@ pub(super) fn impossible(server: &Server, selective: bool, part: Option<&Part>) 
     })
 }
 
+/// A transaction belongs to one database.
+pub(super) fn several() -> Refusal {
+    let why = "tables of several databases cannot change places in one transaction";
+    Refusal::new(why, "merge one database after another: --only COMPONENT/DATABASE/SCHEMA.TABLE")
+}
+
 /// The survey, the number of the database, and the tables that are there.
-pub(super) async fn survey(
-    server: &Server,
-    incoming: &Incoming,
-    part: &Part,
-) -> Result<(Survey, u64, Surveyed)> {
+pub(super) async fn survey(server: &Server, major: u32, part: &Part) -> Result<(Survey, u64, Surveyed)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.session().await.map_err(failed())?;
-    let (major, untested) = major_version(&mut session).await.map_err(failed())?;
     session.query(&catalog::settings(major, 10)).await.map_err(failed())?;
     may_make_schemas(&mut session, server).await?;
-    let mut refusals = Vec::from_iter(newer(incoming, major));
+    let mut refusals = Vec::new();
     for schema in by_schema(part).into_keys() {
         let known = format!("SELECT pg_catalog.to_regnamespace({}) IS NOT NULL", literal(&ident(schema)));
         if session.value(&known).await.map_err(failed())?.as_deref() != Some("t") {
@@ -62,8 +62,7 @@ pub(super) async fn survey(
             "restore the tables into a database of their own (--to), and take from there what is needed";
         refusals.push(Refusal::new(why, hint));
     }
-    let mut notes = Vec::from_iter(untested);
-    notes.extend(part.notes.clone());
+    let mut notes = part.notes.clone();
     let anew = made_anew(&mut session, &there, &there).await.map_err(failed())?;
     if !anew.is_empty() {
         notes.push(format!("these are led to the restored tables: {}", anew.join(", ")));

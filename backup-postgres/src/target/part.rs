@@ -66,13 +66,7 @@ impl Part {
         if selection.is_all() || selection.covers(layout::GUIDE.as_bytes()) {
             return None;
         }
-        let wanted = |item: &Item| {
-            let folder =
-                quote::table_folder(item.schema.as_deref().unwrap_or_default(), &item.name, item.oid);
-            let paths = [folder.clone(), format!("{folder}/00000.copy"), format!("{folder}/00000.copybin")];
-            item.kind == "TABLE" && paths.iter().any(|path| selection.covers(path.as_bytes()))
-        };
-        let tables: Vec<&Item> = items.iter().filter(|item| wanted(item)).collect();
+        let tables: Vec<&Item> = items.iter().filter(|item| is_wanted(item, selection)).collect();
         Some(Self::with(&tables, items, there))
     }
 
@@ -152,6 +146,13 @@ impl Part {
         let own = sql.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
         own.map(|line| format!("{line}\n")).collect()
     }
+}
+
+/// Whether this is a table that is selected.
+pub(super) fn is_wanted(item: &Item, selection: &Selection) -> bool {
+    let folder = quote::table_folder(item.schema.as_deref().unwrap_or_default(), &item.name, item.oid);
+    let paths = [folder.clone(), format!("{folder}/00000.copy"), format!("{folder}/00000.copybin")];
+    item.kind == "TABLE" && paths.iter().any(|path| selection.covers(path.as_bytes()))
 }
 
 fn is_there(item: &Item, there: &BTreeSet<(String, String)>) -> bool {

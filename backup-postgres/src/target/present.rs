@@ -2,6 +2,7 @@
 
 use super::{
     Choice,
+    coming::Coming,
     put::{MOST_STATEMENTS, Received},
 };
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     server::Server,
     tools::Tools,
 };
-use backup_core::{Error, ErrorKind, Incoming, Refusal, Result};
+use backup_core::{Error, ErrorKind, Refusal, Result};
 use std::{collections::BTreeSet, io::Write, sync::Arc};
 
 /// So many names are told; of the others how many there are.
@@ -36,7 +37,7 @@ pub(super) fn nothing_there() -> Refusal {
 
 /// What stands in the way of rows alone, and what the plan says of them.
 pub(super) fn compared(
-    incoming: &Incoming,
+    coming: &Coming<'_>,
     choice: &Choice,
     there: &BTreeSet<String>,
 ) -> (Vec<Refusal>, Vec<String>) {
@@ -46,9 +47,7 @@ pub(super) fn compared(
         let hint = "leave --only or --data-only out";
         refusals.push(Refusal::new(why, hint));
     }
-    let subjects = incoming.component.proof.iter().map(|(subject, _, _)| subject);
-    let of_backup: BTreeSet<String> =
-        subjects.filter_map(|subject| subject.strip_prefix("table ")).map(str::to_owned).collect();
+    let of_backup = coming.tables();
     let missing: Vec<&String> = of_backup.difference(there).collect();
     if !missing.is_empty() {
         let why = format!("tables of the backup are not there: {}", listed(&missing));

@@ -1,5 +1,6 @@
-//! The exchange of two databases, its reverse, and the end of the old one. Each looks at what is there first: any of them may have
-//! been killed half-way, and a statement whose answer was lost may have been completed.
+//! The exchange of databases with those made beside them, its reverse, and the end of the old ones. Each looks at what is there first: any of
+//! them may have been killed half-way, and a statement whose answer was lost may have been completed. However many there are, all change their
+//! names in one transaction.
 //!
 //! A database that was published carries a mark in its comment until it is settled. It is set in the transaction that renames, so
 //! that it says which of two databases is ours, whatever else happened.
@@ -23,13 +24,15 @@ const DROP: Duration = Duration::from_secs(600);
 const ORPHANS: Duration = Duration::from_secs(60);
 
 pub(super) struct Swap {
+    /// Of the restore.
+    pub(super) id: String,
     pub(super) server: Server,
-    pub(super) names: Names,
+    pub(super) databases: Vec<Names>,
     pub(super) session: Session,
 }
 
-/// What of our databases is there.
-#[derive(Debug)]
+/// What of one of our databases is there.
+#[derive(Debug, Default)]
 struct There {
     /// Number of the database that applications use.
     live: Option<u64>,
@@ -38,6 +41,7 @@ struct There {
     old: bool,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Mark {
     None,
     /// Nothing was there before.
@@ -46,88 +50,113 @@ enum Mark {
 }
 
 impl Swap {
-    pub(super) async fn publish(&mut self, surveyed: u64) -> Result<()> {
-        let there = self.look("publish the restored database").await?;
-        if !there.shadow {
+    /// `surveyed`: the numbers of those that are replaced, 0 where there is none.
+    pub(super) async fn publish(&mut self, surveyed: &[u64]) -> Result<()> {
+        let all = self.look("publish the restored database").await?;
+        if all.is_empty() || all.iter().any(|(_, there)| !there.shadow) {
             // Nothing was put: there was nothing to restore.
             return self.refuse("the restored database is not there");
         }
-        if there.live.unwrap_or(0) != surveyed {
+        let numbers: Vec<u64> = all.iter().map(|(_, there)| there.live.unwrap_or(0)).collect();
+        if numbers != surveyed {
             return self
                 .refuse("the database was made, dropped or exchanged by somebody else during the restore");
         }
-        let comment = self.comment_of(&self.names.shadow.clone()).await?;
-        let mark = self.mark(there.live.is_some());
-        let marked = comment.map_or_else(|| mark.clone(), |text| format!("{text}\n{mark}"));
-        let (live, shadow, old) = self.idents();
         let mut statements = Vec::new();
-        if there.live.is_some() {
-            statements.push(format!("ALTER DATABASE {live} RENAME TO {old}"));
+        for (names, there) in &all {
+            let comment = self.comment_of(&names.shadow).await?;
+            let mark = self.mark(names, there.live.is_some());
+            let marked = comment.map_or_else(|| mark.clone(), |text| format!("{text}\n{mark}"));
+            let (live, shadow, old) = idents(names);
+            if there.live.is_some() {
+                statements.push(format!("ALTER DATABASE {live} RENAME TO {old}"));
+            }
+            statements.push(format!("ALTER DATABASE {shadow} RENAME TO {live}"));
+            statements.push(format!("COMMENT ON DATABASE {live} IS {}", literal(&marked)));
         }
-        statements.push(format!("ALTER DATABASE {shadow} RENAME TO {live}"));
-        statements.push(format!("COMMENT ON DATABASE {live} IS {}", literal(&marked)));
         let renamed = self.rename(&statements).await;
         let Err(e) = renamed else { return Ok(()) };
         // The answer may be what was lost, not the renaming.
         match self.look("publish the restored database").await {
-            Ok(there) if !matches!(self.marked(&there), Mark::None) => Ok(()),
+            Ok(all) if all.iter().all(|(names, there)| self.marked(names, there) != Mark::None) => Ok(()),
             _ => Err(e),
         }
     }
 
     pub(super) async fn check_revert(&mut self) -> Result<()> {
-        let there = self.look("look for the previous database").await?;
-        match (self.marked(&there), there.old) {
-            (Mark::Appeared, _) | (Mark::Replaced, true) => Ok(()),
-            (Mark::Replaced, false) => self.refuse("the previous database is not there any more"),
-            (Mark::None, _) => self.refuse("the database is not the one that was restored"),
+        for (names, there) in self.look("look for the previous database").await? {
+            match (self.marked(&names, &there), there.old) {
+                (Mark::Appeared, _) | (Mark::Replaced, true) => {}
+                (Mark::Replaced, false) => {
+                    return self.refuse("the previous database is not there any more");
+                }
+                (Mark::None, _) => return self.refuse("the database is not the one that was restored"),
+            }
         }
+        Ok(())
     }
 
     pub(super) async fn revert(&mut self) -> Result<()> {
         self.end_orphans().await?;
-        let there = self.look("bring the previous database back").await?;
-        let (live, shadow, old) = self.idents();
-        let drop_shadow = match (self.marked(&there), there.old) {
-            (Mark::Appeared, _) => {
-                self.rename(&[format!("ALTER DATABASE {live} RENAME TO {shadow}")]).await?;
-                true
-            }
-            (Mark::Replaced, true) => {
-                self.rename(&[
-                    format!("ALTER DATABASE {live} RENAME TO {shadow}"),
-                    format!("ALTER DATABASE {old} RENAME TO {live}"),
-                ])
-                .await?;
-                true
-            }
-            (Mark::Replaced, false) => return self.refuse("the previous database is not there any more"),
-            (Mark::None, true) if there.live.is_none() => {
-                self.rename(&[format!("ALTER DATABASE {old} RENAME TO {live}")]).await?;
-                there.shadow
-            }
-            (Mark::None, true) => return self.refuse("somebody else has put another database in its place"),
-            (Mark::None, false) => there.shadow,
-        };
-        if drop_shadow { self.drop_database(&self.names.shadow.clone()).await } else { Ok(()) }
+        let (mut statements, mut left) = (Vec::new(), Vec::new());
+        for (names, there) in self.look("bring the previous database back").await? {
+            let (live, shadow, old) = idents(&names);
+            let drop_shadow = match (self.marked(&names, &there), there.old) {
+                (Mark::Appeared, _) => {
+                    statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
+                    true
+                }
+                (Mark::Replaced, true) => {
+                    statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
+                    statements.push(format!("ALTER DATABASE {old} RENAME TO {live}"));
+                    true
+                }
+                (Mark::Replaced, false) => {
+                    return self.refuse("the previous database is not there any more");
+                }
+                (Mark::None, true) if there.live.is_none() => {
+                    statements.push(format!("ALTER DATABASE {old} RENAME TO {live}"));
+                    there.shadow
+                }
+                (Mark::None, true) => {
+                    return self.refuse("somebody else has put another database in its place");
+                }
+                (Mark::None, false) => there.shadow,
+            };
+            left.extend(drop_shadow.then_some(names.shadow));
+        }
+        if !statements.is_empty() {
+            self.rename(&statements).await?;
+        }
+        for name in left {
+            self.drop_database(&name).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn settle(&mut self) -> Result<()> {
-        let there = self.look("drop the previous database").await?;
-        // First the mark: a database without one is never taken back.
-        if !matches!(self.marked(&there), Mark::None) {
+        let all = self.look("drop the previous database").await?;
+        // First the marks, of all: a database without one is never taken back.
+        let marked = all.iter().filter(|(names, there)| self.marked(names, there) != Mark::None);
+        let unmark = marked.map(|(names, there)| {
             let comment = there.comment.as_deref().unwrap_or_default();
             let before = comment.rsplit_once('\n').map_or("NULL".to_owned(), |(text, _)| literal(text));
-            let sql = format!("COMMENT ON DATABASE {} IS {before}", ident(&self.server.database));
-            self.run("let the restored database be", &sql).await?;
+            format!("COMMENT ON DATABASE {} IS {before}", ident(&names.live))
+        });
+        let unmark: Vec<String> = unmark.collect();
+        if !unmark.is_empty() {
+            // Several statements at once are one transaction.
+            self.run("let the restored database be", &unmark.join("; ")).await?;
         }
-        if there.shadow {
-            self.drop_database(&self.names.shadow.clone()).await?;
+        for (names, _) in all.iter().filter(|(_, there)| there.shadow) {
+            self.drop_database(&names.shadow).await?;
         }
-        if there.old {
+        let old: Vec<&str> =
+            all.iter().filter(|(_, there)| there.old).map(|(names, _)| names.old.as_str()).collect();
+        if !old.is_empty() {
             let slots = format!(
-                "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE database = {}",
-                literal(&self.names.old)
+                "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE database IN ({})",
+                literals(&old)
             );
             let slots = self.session.number(&slots).await;
             let slots = slots.map_err(error::target("drop the previous database", &self.server))?;
@@ -136,7 +165,9 @@ impl Swap {
                     "the previous database has logical replication slots, which would be lost with it",
                 );
             }
-            self.drop_database(&self.names.old.clone()).await?;
+        }
+        for name in old {
+            self.drop_database(name).await?;
         }
         Ok(())
     }
@@ -146,8 +177,7 @@ impl Swap {
     async fn rename(&mut self, statements: &[String]) -> Result<()> {
         let failed = || error::target("rename the databases", &self.server);
         let mut second = self.server.maintenance_session().await.map_err(failed())?;
-        let names =
-            [&self.server.database, &self.names.shadow, &self.names.old].map(|name| literal(name)).join(", ");
+        let names = literals(&self.all_names());
         let end_others = format!(
             "SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
              WHERE datname IN ({names}) AND pid <> pg_catalog.pg_backend_pid() AND backend_type = 'client backend'"
@@ -222,30 +252,35 @@ impl Swap {
         done.map(drop).map_err(error::target(operation, &self.server))
     }
 
-    async fn look(&mut self, operation: &'static str) -> Result<There> {
+    async fn look(&mut self, operation: &'static str) -> Result<Vec<(Names, There)>> {
         let failed = || error::target(operation, &self.server);
         if !self.session.is_clean() {
             self.session = self.server.maintenance_session().await.map_err(failed())?;
         }
-        let list =
-            [&self.server.database, &self.names.shadow, &self.names.old].map(|name| literal(name)).join(", ");
         let sql = format!(
-            "SELECT datname, oid, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname IN ({list})"
+            "SELECT datname, oid, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname IN ({})",
+            literals(&self.all_names())
         );
-        let mut there = There { live: None, comment: None, shadow: false, old: false };
+        let mut all: Vec<(Names, There)> =
+            self.databases.iter().map(|names| (names.clone(), There::default())).collect();
         for row in self.session.query(&sql).await.map_err(failed())? {
             let [Some(name), Some(oid), comment] = row.as_slice() else { continue };
-            if *name == self.server.database {
-                let unknown = |e| Error::damaged(operation, format!("number {oid} of the database: {e}"));
-                there.live = Some(oid.parse().map_err(unknown)?);
-                there.comment.clone_from(comment);
-            } else if *name == self.names.shadow {
-                there.shadow = true;
-            } else {
-                there.old = true;
+            for (names, there) in &mut all {
+                if *name == names.live {
+                    let unknown = |e| Error::damaged(operation, format!("number {oid} of the database: {e}"));
+                    there.live = Some(oid.parse().map_err(unknown)?);
+                    there.comment.clone_from(comment);
+                }
+                there.shadow |= *name == names.shadow;
+                there.old |= *name == names.old;
             }
         }
-        Ok(there)
+        Ok(all)
+    }
+
+    /// Of all databases, whatever they are called at the moment.
+    fn all_names(&self) -> Vec<&str> {
+        self.databases.iter().flat_map(|names| [&*names.live, &*names.shadow, &*names.old]).collect()
     }
 
     async fn comment_of(&mut self, database: &str) -> Result<Option<String>> {
@@ -259,34 +294,36 @@ impl Swap {
             .map_err(error::target("read the comment of the database", &self.server))
     }
 
-    fn mark(&self, replaced: bool) -> String {
+    fn mark(&self, names: &Names, replaced: bool) -> String {
         match replaced {
-            true => {
-                format!("[backup restore {}, the previous database is {}]", self.names.id, self.names.old)
-            }
-            false => format!("[backup restore {}]", self.names.id),
+            true => format!("[backup restore {}, the previous database is {}]", self.id, names.old),
+            false => format!("[backup restore {}]", self.id),
         }
     }
 
-    fn marked(&self, there: &There) -> Mark {
+    fn marked(&self, names: &Names, there: &There) -> Mark {
         let comment = there.comment.as_deref().unwrap_or_default();
         let last = comment.rsplit('\n').next().unwrap_or_default();
-        if last == self.mark(true) {
+        if last == self.mark(names, true) {
             Mark::Replaced
-        } else if last == self.mark(false) {
+        } else if last == self.mark(names, false) {
             Mark::Appeared
         } else {
             Mark::None
         }
     }
 
-    fn idents(&self) -> (String, String, String) {
-        (ident(&self.server.database), ident(&self.names.shadow), ident(&self.names.old))
-    }
-
     fn refuse(&self, message: &str) -> Result<()> {
         Err(Error::new(ErrorKind::Refused, "exchange the databases", message).on(self.server.place()))
     }
+}
+
+fn idents(names: &Names) -> (String, String, String) {
+    (ident(&names.live), ident(&names.shadow), ident(&names.old))
+}
+
+fn literals(names: &[&str]) -> String {
+    names.iter().map(|name| literal(name)).collect::<Vec<_>>().join(", ")
 }
 
 async fn end_round(second: &mut Session, end_others: &str) -> Result<(), ClientError> {

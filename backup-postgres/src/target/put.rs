@@ -1,15 +1,14 @@
 //! What is done with each entry of a component.
 
-use super::{globals, present, shadow::Shadow};
+use super::{present, shadow::Shadow};
 use crate::{
     catalog,
     client::ClientError,
     error,
-    globals::{GLOBALS, statements},
     layout::{self, RowsOf},
     properties::Properties,
 };
-use backup_core::{Content, Entry, Error, ErrorKind, Fact, Put, Result};
+use backup_core::{Content, Entry, Error, ErrorKind, Fact, Result};
 use bytes::Bytes;
 use std::{
     io::Write,
@@ -46,21 +45,8 @@ pub(super) struct Loaded {
 }
 
 impl Shadow {
-    pub(super) async fn take(&self, entry: Entry, content: Content) -> Result<Put> {
-        let mut content = content.hashed(&entry);
-        match self.take_content(&entry, &mut content).await {
-            Ok(()) => {}
-            Err(Taking::Content(e)) if e.kind() == ErrorKind::Cancelled => return Err(e),
-            Err(Taking::Content(e)) => return Ok(Put::Discarded(e.to_string().into())),
-            Err(Taking::Target(e)) => return Err(e),
-        }
-        let digest = content.digest().unwrap_or_default();
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner).add(&entry, content.delivered(), &digest);
-        Ok(Put::Stored)
-    }
-
-    async fn take_content(&self, entry: &Entry, content: &mut Content) -> Result<(), Taking> {
-        let path = std::str::from_utf8(&entry.path).unwrap_or_default();
+    /// An entry of this database, at this path of it.
+    pub(super) async fn take(&self, entry: &Entry, path: &str, content: &mut Content) -> Result<(), Taking> {
         let keep = |change: &mut dyn FnMut(&mut Received)| {
             change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
         };
@@ -94,14 +80,8 @@ impl Shadow {
                     received.refresh = Some(sql);
                 });
             }
-            GLOBALS if globals::are_made(&self.server) => {
-                let sql = text(content).await?;
-                let statements = statements(entry, &sql)?;
-                let who = (&*self.restore, &*self.component);
-                globals::make(&self.server, who, &statements, &self.cx).await?;
-            }
             // For people only.
-            GLOBALS | layout::LOAD | layout::GUIDE => drain(content).await?,
+            layout::LOAD | layout::GUIDE => drain(content).await?,
             layout::LARGE_OBJECTS => self.large_objects(content).await?,
             _ if layout::is_dump(path) => self.whole_dump(content).await?,
             _ => self.rows(entry, path, content).await?,
@@ -160,7 +140,7 @@ impl Shadow {
     }
 }
 
-fn unknown_entry(entry: &Entry, why: &str) -> Error {
+pub(super) fn unknown_entry(entry: &Entry, why: &str) -> Error {
     Error::new(ErrorKind::Unsupported, "restore the entry", why).on(entry.display_path())
 }
 
@@ -183,7 +163,7 @@ pub(super) async fn drain(content: &mut Content) -> Result<(), Taking> {
     Ok(())
 }
 
-async fn text(content: &mut Content) -> Result<String, Taking> {
+pub(super) async fn text(content: &mut Content) -> Result<String, Taking> {
     let mut out = Vec::new();
     while let Some(bytes) = content.next().await.map_err(Taking::Content)? {
         within(out.len() + bytes.len())?;

@@ -13,17 +13,13 @@ use crate::{
     error, layout,
     properties::Properties,
     quote::{literal, qualified},
-    server::{Server, major_version, minor_version},
+    server::Server,
     tools::Tools,
 };
-use async_trait::async_trait;
-use backup_core::{
-    Content, Context, Entry, Error, ErrorKind, Fact, Facts, Proof, Put, Result, Severity, Sink, Tally,
-};
+use backup_core::{Context, Error, ErrorKind, Fact, Facts, Result, Severity};
 use futures::StreamExt;
 use std::{
     collections::{BTreeMap, HashSet},
-    fmt,
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
@@ -40,13 +36,14 @@ pub(super) const WORK: Duration = Duration::from_secs(24 * 3600);
 pub(super) const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c synchronous_commit=off -c default_transaction_read_only=off";
 
-/// The sink of a restore: a new database, which is nobody's until it is published.
+/// A new database, which is nobody's until it is published.
 pub(super) struct Shadow {
+    /// With the database whose place it takes.
     pub(super) server: Server,
     pub(super) name: String,
     pub(super) component: String,
-    /// Of the restore.
-    pub(super) restore: String,
+    /// For notes: the database, if it is one of several.
+    among: String,
     major: u32,
     pub(super) tools: Tools,
     pub(super) choice: Choice,
@@ -58,8 +55,9 @@ pub(super) struct Shadow {
     pub(super) received: Mutex<Received>,
     opened: OnceCell<Opened>,
     idle: Mutex<Vec<Session>>,
+    /// Others are filled: no session is kept for later.
+    rests: AtomicBool,
     permits: Arc<Semaphore>,
-    pub(super) tally: Mutex<Tally>,
     pub(super) facts: Mutex<Facts>,
     /// By schema and name of the table.
     pub(super) loaded: Mutex<BTreeMap<(String, String), Loaded>>,
@@ -83,31 +81,19 @@ impl Opened {
 impl Shadow {
     pub(super) async fn new(
         server: Server,
-        name: &str,
-        (restore, component): (&str, &str),
+        (tools, major): (&Tools, u32),
+        (name, among, component): (&str, &str, &str),
         (choice, beside): (Choice, Option<Schemas>),
         cx: &Context,
     ) -> Result<Self> {
-        let failed = || error::target("prepare the restore", &server);
-        let mut session = server.maintenance_session().await.map_err(failed())?;
-        let (major, _) = major_version(&mut session).await.map_err(failed())?;
-        let minor = minor_version(&mut session).await.map_err(failed())?;
-        session.close().await;
-        let tools = Tools::find(&server, (major, minor)).await?;
-        if tools.major != major {
-            let message =
-                format!("pg_restore {major} is needed, as the server has, and {} is here", tools.major);
-            let e = Error::new(ErrorKind::Usage, "find pg_restore", message).on(server.place());
-            return Err(e.hint(format!("install postgresql-client-{major}, or name the server's container")));
-        }
         let received = match server.config.data_only {
-            true => present::definitions(&server, &tools, major).await?,
+            true => present::definitions(&server, tools, major).await?,
             false => Received::default(),
         };
         Ok(Shadow {
             name: name.to_owned(),
             component: component.to_owned(),
-            restore: restore.to_owned(),
+            among: among.to_owned(),
             major,
             choice,
             beside,
@@ -116,13 +102,13 @@ impl Shadow {
             received: Mutex::new(received),
             opened: OnceCell::new(),
             idle: Mutex::default(),
+            rests: AtomicBool::new(false),
             permits: Arc::new(Semaphore::new(cx.tasks)),
-            tally: Mutex::default(),
             facts: Mutex::default(),
             loaded: Mutex::default(),
             indexes: Indexes::new(tools.clone(), name, server.config.no_owner, cx),
             dumped: AtomicBool::new(false),
-            tools,
+            tools: tools.clone(),
             server,
         })
     }
@@ -175,7 +161,7 @@ impl Shadow {
                 "tablespace {} is not on this server: the database is in the default one",
                 properties.tablespace
             );
-            self.cx.note(Severity::Warning, &self.component, "", text);
+            self.cx.note(Severity::Warning, &self.component, &*self.among, text);
         }
         let create =
             properties.create(&self.name, self.major, tablespace && properties.tablespace != "pg_default");
@@ -245,10 +231,26 @@ impl Shadow {
             None => self.rows_session().await?,
         };
         let done = work(&mut session).await;
-        if session.is_clean() {
+        if session.is_clean() && !self.rests.load(Relaxed) {
             self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(session);
         }
         done
+    }
+
+    /// Nothing comes for it at the moment: its sessions are ended, for others may need as many.
+    pub(super) async fn rest(&self) {
+        self.rests.store(true, Relaxed);
+        self.end_idle().await;
+    }
+
+    /// Something comes for it.
+    pub(super) fn wake(&self) {
+        self.rests.store(false, Relaxed);
+    }
+
+    async fn end_idle(&self) {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(idle.into_iter().map(Session::close)).await;
     }
 
     /// Runs statements in the new database.
@@ -266,8 +268,23 @@ impl Shadow {
     pub(super) async fn close(&self) {
         self.permits.close();
         self.indexes.end().await;
-        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(idle.into_iter().map(Session::close)).await;
+        self.end_idle().await;
+    }
+
+    /// Completes, proves and seals it. `empty`: nothing at all has come.
+    pub(super) async fn finish(&self, empty: bool) -> Result<Facts> {
+        self.wake();
+        let mut facts = match self.opened().await? {
+            Some(opened) => self.complete(opened).await?,
+            None if empty => Facts::new(),
+            None => {
+                let message = format!("{} or {} is not in the backup", layout::SCHEMA, layout::PROPERTIES);
+                return Err(Error::damaged("restore", message).on(self.server.place()));
+            }
+        };
+        facts.add_missing(self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        self.close().await;
+        Ok(facts)
     }
 
     async fn complete(&self, opened: &Opened) -> Result<Facts> {
@@ -332,7 +349,7 @@ impl Shadow {
             sql.lines().partition(|line| there.iter().any(|setting| line.starts_with(setting)));
         if !unknown.is_empty() {
             let text = format!("{} sequences of the backup are not there, and are left out", unknown.len());
-            self.cx.note(Severity::Warning, &self.component, "", text);
+            self.cx.note(Severity::Warning, &self.component, &*self.among, text);
         }
         Ok(known.join("\n"))
     }
@@ -443,7 +460,7 @@ impl Shadow {
         let Some(live) = live else { return Ok(()) };
         if !live.is_made_like(of_backup) {
             let text = "encoding and locale of the database are those of the backup now";
-            self.cx.note(Severity::Warning, &self.component, "", text);
+            self.cx.note(Severity::Warning, &self.component, &*self.among, text);
         }
         self.set_properties(&live).await.map(drop)
     }
@@ -473,33 +490,4 @@ impl Shadow {
 fn in_ascii(schema: &str, name: &str) -> String {
     use crate::quote::ident_in_ascii;
     format!("{}.{}", ident_in_ascii(schema), ident_in_ascii(name))
-}
-
-impl fmt::Display for Shadow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.server.place(), self.name)
-    }
-}
-
-#[async_trait]
-impl Sink for Shadow {
-    async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
-        self.take(entry, content).await
-    }
-
-    async fn finish(&self, _cx: &Context) -> Result<Proof> {
-        let entries = self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut proof = entries.facts();
-        match self.opened().await? {
-            Some(opened) => proof.add_missing(self.complete(opened).await?),
-            None if entries.entries() == 0 => {}
-            None => {
-                let message = format!("{} or {} is not in the backup", layout::SCHEMA, layout::PROPERTIES);
-                return Err(Error::damaged("restore", message).on(self.server.place()));
-            }
-        }
-        proof.add_missing(self.facts.lock().unwrap_or_else(PoisonError::into_inner).clone());
-        self.close().await;
-        Ok(proof)
-    }
 }

@@ -1,31 +1,25 @@
 //! What is there before a restore, and what stands in its way. Reads only.
 
-use super::{Choice, part::Part, present, put::MOST_STATEMENTS};
+use super::{Choice, coming::Coming, merging, part::Part, present};
 use crate::{
     catalog,
     client::{ClientError, Session},
-    error, layout,
+    error,
     quote::literal,
-    server::{Server, major_version},
-    toc,
+    server::Server,
 };
-use backup_core::{Context, Error, ErrorKind, Incoming, Refusal, Result, Survey};
+use backup_core::{Error, ErrorKind, Incoming, Refusal, Result, Survey};
 use std::collections::BTreeSet;
 
 /// What a selection means.
-pub(super) async fn choice(server: &Server, incoming: &Incoming, cx: &Context) -> Result<Choice> {
-    if incoming.selection.is_all() {
+pub(super) async fn choice(server: &Server, coming: &Coming<'_>) -> Result<Choice> {
+    if coming.selection.is_all() {
         return Ok(Choice::default());
     }
-    // A dump has its definitions in itself.
-    let schema = incoming.read(layout::SCHEMA.as_bytes(), MOST_STATEMENTS, cx).await?;
     // Where there is nothing, a database takes its place like any other.
     let there = if server.config.merge { relations(server).await? } else { None };
     let there = there.filter(|there| !there.is_empty());
-    let part = match schema {
-        Some(schema) => Part::of(&incoming.selection, &toc::read(&schema)?, there.as_ref()),
-        None => None,
-    };
+    let part = coming.items.as_ref().and_then(|items| Part::of(&coming.selection, items, there.as_ref()));
     Ok(Choice { selective: true, merge: there.is_some() && part.is_some(), part })
 }
 
@@ -41,23 +35,58 @@ async fn relations(server: &Server) -> Result<Option<BTreeSet<(String, String)>>
     Ok(Some(relations))
 }
 
-/// The survey, and the number of the database (0: it is not there).
-pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice) -> Result<(Survey, u64)> {
+/// What is there in the place of all of them, as one survey.
+pub(super) fn together(place: String, coming: &[Coming<'_>], surveys: Vec<Survey>) -> Survey {
+    let mut out = Survey { place, replaces: surveys.iter().any(|s| s.replaces), ..Survey::default() };
+    let (mut present, mut identity) = (Vec::new(), Vec::new());
+    for (of, survey) in coming.iter().zip(surveys) {
+        let about =
+            |text: &str| of.name.as_ref().map_or_else(|| text.to_owned(), |name| format!("{name}: {text}"));
+        present.push(about(&survey.present));
+        identity.push(about(&survey.identity));
+        out.notes.extend(survey.notes.iter().map(|note| of.note(note)));
+        let refusals = survey.refusals.into_iter();
+        out.refusals.extend(refusals.map(|refusal| Refusal { why: about(&refusal.why), ..refusal }));
+        out.merges |= survey.merges;
+        // What is replaced is said of all, if there is any.
+        if out.publish.is_empty() || survey.identity != NOTHING {
+            out.publish = survey.publish;
+        }
+    }
+    if coming.len() > 1 {
+        out.publish =
+            format!("all {} databases change names in one transaction: {}", coming.len(), out.publish);
+        if out.merges {
+            out.refusals.push(merging::several());
+        }
+    }
+    out.present = present.join("; ");
+    out.identity = identity.join("; ");
+    out
+}
+
+/// The identity of a database that is not there.
+const NOTHING: &str = "nothing";
+
+/// The survey of one database, and its number (0: it is not there).
+pub(super) async fn survey(
+    (session, major): (&mut Session, u32),
+    server: &Server,
+    coming: &Coming<'_>,
+    choice: &Choice,
+) -> Result<(Survey, u64)> {
     let failed = || error::target("look at the target", server);
-    let mut session = server.maintenance_session().await.map_err(failed())?;
-    let (major, untested) = major_version(&mut session).await.map_err(failed())?;
-    may_create(&mut session, server).await?;
     let name = literal(&server.database);
     let oid = format!(
         "SELECT coalesce((SELECT oid FROM pg_catalog.pg_database WHERE datname = {name}), 0::pg_catalog.oid)"
     );
     let oid = session.number(&oid).await.map_err(failed())?;
-    let mut refusals = Vec::from_iter(newer(incoming, major));
+    let mut refusals = Vec::new();
     let mut notes = Vec::new();
     if server.config.data_only {
         match present::tables(server, oid != 0).await? {
             Some(there) => {
-                let (refused, said) = present::compared(incoming, choice, &there);
+                let (refused, said) = present::compared(coming, choice, &there);
                 refusals.extend(refused);
                 notes.extend(said);
             }
@@ -66,7 +95,7 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
     }
     let (mut present, mut replaces) = ("no database of this name".to_owned(), false);
     if oid != 0 {
-        refusals.extend(of_server(&mut session, &server.database).await.map_err(failed())?);
+        refusals.extend(of_server(session, &server.database).await.map_err(failed())?);
         let mut inside = server.session().await.map_err(failed())?;
         refusals.extend(of_extensions(&mut inside).await.map_err(failed())?);
         inside.query(&catalog::settings(major, 10)).await.map_err(failed())?;
@@ -99,8 +128,6 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
             notes.push("database: its owner, privileges, settings and comment stay".to_owned());
         }
     }
-    session.close().await;
-    notes.extend(untested);
     notes.extend(choice.part.iter().flat_map(|part| part.notes.clone()));
     if server.config.no_owner && !server.config.data_only {
         notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
@@ -113,7 +140,7 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming, choice: &Choice
         place: server.place(),
         replaces,
         present,
-        identity: if oid == 0 { "nothing".into() } else { format!("database {oid}") },
+        identity: if oid == 0 { NOTHING.into() } else { format!("database {oid}") },
         publish,
         notes,
         refusals,
@@ -137,7 +164,7 @@ fn in_the_way(why: String) -> Refusal {
     Refusal::new(why, "restore it under another name, or remove what stands in the way first")
 }
 
-async fn may_create(session: &mut Session, server: &Server) -> Result<()> {
+pub(super) async fn may_create(session: &mut Session, server: &Server) -> Result<()> {
     let sql = "SELECT rolsuper OR rolcreatedb FROM pg_catalog.pg_roles WHERE rolname = current_user";
     let may = session.value(sql).await.map_err(error::target("look at the target", server))?;
     if may.as_deref() == Some("t") {

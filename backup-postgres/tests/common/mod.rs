@@ -112,7 +112,9 @@ impl Database {
     }
 
     pub async fn fingerprint_of(&self, name: &str) -> String {
-        let exists = self.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = '{name}'")).await;
+        let literal = name.replace('\'', "''");
+        let exists =
+            self.admin(&format!("SELECT count(*) FROM pg_database WHERE datname = '{literal}'")).await;
         if exists == "0" {
             return "nothing".to_owned();
         }
@@ -301,4 +303,15 @@ pub async fn restore_by(source: MemorySource, mut target: Box<dyn Target>) -> Re
             Err(e)
         }
     }
+}
+
+/// Restores this and publishes it; what was there is kept.
+pub async fn published(source: &MemorySource, mut target: Box<dyn Target>, cx: &Context) -> Box<dyn Target> {
+    surveyed(&mut *target, source, &[], cx).await.unwrap();
+    let ledger = Ledger::new(target.prepare(cx).await.unwrap(), "c", cx);
+    let view = source.connect(cx).await.unwrap().fix(cx).await.unwrap();
+    view.pour(ledger.clone(), cx).await.unwrap();
+    ledger.finish(cx).await.unwrap();
+    target.publish(cx).await.unwrap();
+    target
 }

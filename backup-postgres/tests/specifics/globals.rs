@@ -1,12 +1,9 @@
 //! Roles and tablespaces: of servers of their own, for they are everybody's.
 
-use crate::common::{Database, backend, held, pour, restore_by};
-use backup_core::{Backend, Context, ErrorKind, Fact, Ledger, Severity, Sink, Source, Target};
+use crate::common::{Database, backend, held, pour, published, restore_by};
+use backup_core::{Backend, Context, ErrorKind, Fact, Severity, Target};
 use backup_postgres::PostgresConfig;
-use backup_testkit::{
-    memory::{MemorySource, surveyed},
-    run, services,
-};
+use backup_testkit::{memory::surveyed, run, services};
 use std::sync::Arc;
 
 const ROLES: &str = "CREATE ROLE boss; CREATE ROLE \"o'x\" LOGIN PASSWORD 'its p''w' VALID UNTIL '2040-01-01 00:00:00+00' CONNECTION LIMIT 5 CREATEDB;
@@ -42,16 +39,6 @@ fn with_globals(database: &Database) -> PostgresConfig {
 
 fn target(database: &Database) -> Box<dyn Target> {
     backend().target("c", with_globals(database).to_value()).unwrap()
-}
-
-async fn published(source: &MemorySource, mut target: Box<dyn Target>, cx: &Context) -> Box<dyn Target> {
-    surveyed(&mut *target, source, &[], cx).await.unwrap();
-    let ledger = Ledger::new(target.prepare(cx).await.unwrap(), "c", cx);
-    let view = source.connect(cx).await.unwrap().fix(cx).await.unwrap();
-    view.pour(ledger.clone(), cx).await.unwrap();
-    ledger.finish(cx).await.unwrap();
-    target.publish(cx).await.unwrap();
-    target
 }
 
 #[test]

@@ -14,4 +14,5 @@ mod moment;
 mod obstacles;
 mod rights;
 mod round_trip;
+mod several;
 mod tls;
