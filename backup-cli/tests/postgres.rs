@@ -6,7 +6,11 @@
 mod support;
 
 use backup_testkit::{run, services, services::Postgres};
-use std::{process::Command, sync::Arc};
+use std::{
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 use support::Place;
 
 struct World {
@@ -110,12 +114,19 @@ async fn killed(w: &World, replace: &[&str], points: u64, state: impl Fn() -> St
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() as u64;
     eprintln!("seed {seed}");
     let points = if std::env::var_os("BACKUP_SOAK").is_some() { 20 } else { points };
+    // How long one takes here: each point is somewhere in its own part of that, so that some are before it publishes, and some after.
+    let plan = w.plan(replace);
+    let began = std::time::Instant::now();
+    w.expect(0, &[replace, &["--confirm", &plan]].concat());
+    let whole = began.elapsed().as_millis() as u64 * 5 / 4;
+    assert_eq!(state(), "0|1", "a restore that nobody has killed");
+    w.expect(0, &["restore", "--undo", "--yes"]);
     let (mut old, mut new) = (0, 0);
     for n in 0..points {
         let plan = w.plan(replace);
         let mut command = w.command(&[replace, &["--confirm", &plan]].concat());
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let after = (seed.wrapping_mul(n + 1) >> 3) % 2500;
+        let after = (n * whole + (seed.wrapping_mul(n + 1) >> 3) % whole) / points;
         tokio::time::sleep(Duration::from_millis(after)).await;
         let _ = child.kill();
         child.wait().unwrap();
@@ -161,6 +172,26 @@ fn a_restore_of_several_databases_that_is_killed_is_old_or_new_in_all_of_them() 
         };
         let said = killed(&w, &["restore", "latest", "-m", "m"], 4, state).await;
         println!("soak: a restore of several databases of PostgreSQL, {said}");
+    });
+}
+
+#[test]
+fn a_merge_of_a_table_that_is_killed_is_old_or_new_after_heal() {
+    run("a_merge_of_a_table_that_is_killed_is_old_or_new_after_heal", async {
+        let w = World::new(15, "merged_").await;
+        w.make("app", "CREATE TABLE a AS SELECT i, md5(i::text) v FROM generate_series(1, 50000) i; ALTER TABLE a ADD PRIMARY KEY (i); CREATE INDEX ON a (v);
+            CREATE TABLE c (of_a int REFERENCES a); INSERT INTO c VALUES (7); CREATE VIEW seen AS SELECT v FROM a WHERE i = 7");
+        w.expect(0, &["create", &format!("db={}", w.url("app")), "--to", "./b"]);
+        w.sql("app", "UPDATE a SET v = 'old'; CREATE TABLE stays (i int)");
+        // Whoever needs the table needs the one that has its name; beside an old one there is nothing of ours.
+        let state = "SELECT CASE WHEN (SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND confrelid = 'a'::regclass) <> 1 OR to_regclass('stays') IS NULL THEN 'torn'
+            WHEN (SELECT count(*) FROM a WHERE v = 'old') = 50000 AND (SELECT v FROM seen) = 'old' AND NOT EXISTS (SELECT FROM pg_namespace WHERE nspname ~ '^backup_') THEN '1|0'
+            WHEN (SELECT count(*) FROM a WHERE v = md5(i::text)) = 50000 AND (SELECT v FROM seen) <> 'old' THEN '0|1' ELSE 'a mixture' END";
+        let merge = ["restore", "latest", "--from", "./b", "--only", "db/public.a", "--merge"];
+        let said = killed(&w, &merge, 4, || w.sql("app", state)).await;
+        println!("soak: a merge of a table of PostgreSQL, {said}");
+        let left = "SELECT count(*) FROM pg_namespace WHERE nspname ~ '^backup_'";
+        assert_eq!(w.sql("app", left), "0");
     });
 }
 

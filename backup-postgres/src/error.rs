@@ -21,8 +21,8 @@ pub(crate) fn target(operation: &'static str, server: &Server) -> impl FnOnce(Cl
 }
 
 /// A table that this user may not read, with the statement that lets it.
-pub(crate) fn denied(table: &Table, why: Denied, user: &str) -> Error {
-    let user = ident(user);
+pub(crate) fn denied(table: &Table, why: Denied, server: &Server) -> Error {
+    let user = ident(&server.endpoint.user);
     let (message, hint) = match why {
         Denied::Usage => (
             "this user may not use the schema",
@@ -43,5 +43,5 @@ pub(crate) fn denied(table: &Table, why: Denied, user: &str) -> Error {
             format!("ALTER ROLE {user} BYPASSRLS, or use the owner of the table"),
         ),
     };
-    Error::new(ErrorKind::Denied, "read the table", message).on(table.display()).hint(hint)
+    Error::new(ErrorKind::Denied, "read the table", message).on(server.shown(&table.display())).hint(hint)
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     client::{ClientError, Session},
-    properties::{setting_name, setting_value, without_mark},
+    properties::{keyword, setting_name, setting_value, without_mark},
     quote::{ident, literal},
 };
 use backup_core::{Entry, Error, Fact, Facts, Result, Stage};
@@ -166,6 +166,18 @@ impl Globals {
             FROM pg_catalog.pg_tablespace t WHERE t.spcname !~ '^pg_' ORDER BY t.spcname";
         let tablespaces: Vec<Tablespace> = listed(session, sql).await?;
         tablespaces.iter().for_each(|tablespace| globals.tablespace(tablespace));
+        if major >= PARAMETER_PRIVILEGES {
+            // The first role has them all, without being given them.
+            let sql = "SELECT p.parname, r.rolname, a.privilege_type, a.is_grantable
+                FROM pg_catalog.pg_parameter_acl p, pg_catalog.aclexplode(p.paracl) a JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+                WHERE a.grantee <> 10 AND r.rolname !~ '^pg_' ORDER BY 1, 2, 3";
+            for row in session.query(sql).await? {
+                let [Some(setting), Some(role), Some(privilege), Some(grantable)] = row.as_slice() else {
+                    continue;
+                };
+                globals.right_on_setting(setting, role, privilege, grantable == "t");
+            }
+        }
         globals.left_out = left_out(session, major).await?;
         Ok(globals)
     }
@@ -210,6 +222,13 @@ impl Globals {
             let sql = format!("ALTER ROLE {} SET {name} TO {value}", ident(&role.name));
             self.push(Object::Role, &role.name, Step::Set, sql);
         }
+    }
+
+    fn right_on_setting(&mut self, setting: &str, role: &str, privilege: &str, grantable: bool) {
+        let more = if grantable { " WITH GRANT OPTION" } else { "" };
+        let (setting, to) = (setting_name(setting), ident(role));
+        let sql = format!("GRANT {} ON PARAMETER {setting} TO {to}{more}", keyword(privilege));
+        self.push(Object::Role, role, Step::Set, sql);
     }
 
     fn membership(&mut self, group: &str, member: &str, admin: bool, options: Option<(&str, &str)>) {
@@ -298,8 +317,9 @@ async fn left_out(session: &mut Session, major: u32) -> std::result::Result<Vec<
         ),
     ];
     if major >= PARAMETER_PRIVILEGES {
-        let sql = "SELECT string_agg(parname, ', ') FROM pg_catalog.pg_parameter_acl";
-        kinds.push((sql, "privileges on settings (GRANT … ON PARAMETER)"));
+        let sql = "SELECT string_agg(p.parname, ', ') FROM pg_catalog.pg_parameter_acl p
+            WHERE EXISTS (SELECT FROM pg_catalog.aclexplode(p.paracl) a WHERE a.grantee = 0)";
+        kinds.push((sql, "privileges of everybody on settings (GRANT … ON PARAMETER … TO PUBLIC)"));
     }
     let mut out = Vec::new();
     for (sql, what) in kinds {

@@ -192,7 +192,7 @@ pub(crate) fn without_mark(comment: String) -> Option<String> {
 }
 
 /// A privilege is a word of SQL: nothing else of an archive gets between the words.
-fn keyword(word: &str) -> String {
+pub(crate) fn keyword(word: &str) -> String {
     word.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').collect()
 }
 

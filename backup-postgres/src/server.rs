@@ -142,6 +142,14 @@ impl Server {
         Ok((open, closed))
     }
 
+    /// Something of the database, with its name if it may be one of several.
+    pub(crate) fn shown(&self, what: &str) -> String {
+        match self.config.databases.is_empty() {
+            true => what.to_owned(),
+            false => format!("{}/{what}", self.database),
+        }
+    }
+
     /// For people, without secrets.
     pub(crate) fn place(&self) -> String {
         match &self.inside {

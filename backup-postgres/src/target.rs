@@ -291,6 +291,9 @@ impl Target for PostgresTarget {
     }
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
+        if self.planned.is_empty() {
+            return Err(Error::contract("a restore is prepared that was not surveyed"));
+        }
         let server = self.server().await?;
         let failed = || error::target("prepare the restore", &server);
         let mut session = server.maintenance_session().await.map_err(failed())?;

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     catalog::{self, Table},
     client::Session,
-    error, layout,
+    error,
     properties::Properties,
     server::Server,
     toc,
@@ -40,8 +40,6 @@ pub(super) struct Known {
     pub(super) kept: Vec<Table>,
     pub(super) left_out: Vec<Table>,
     pub(super) gone: LeftOut,
-    /// Its definitions, if they had to be looked at.
-    pub(super) schema: Option<Content>,
 }
 
 impl Database {
@@ -56,11 +54,6 @@ impl Database {
         if self.folder.is_some() { &self.server.database } else { "" }
     }
 
-    /// Something of it, for people.
-    pub(super) fn shown(&self, what: &str) -> String {
-        if self.folder.is_some() { format!("{}/{what}", self.server.database) } else { what.to_owned() }
-    }
-
     /// In its folder.
     pub(super) fn placed(&self, (mut entry, content): (Entry, Content)) -> (Entry, Content) {
         if let Some(folder) = &self.folder {
@@ -71,13 +64,14 @@ impl Database {
 }
 
 impl PostgresView {
-    /// Reads the catalog of a database, and finds out what of it is left out. What goes is said.
+    /// Reads the catalog of a database, and finds out what of it is left out. What goes is said. With its definitions, if they had to be
+    /// looked at for that.
     pub(super) async fn known(
         &self,
         database: &Database,
         (tables, rows): (&mut Patterns, &mut Patterns),
         watch: &Watch,
-    ) -> Result<Known> {
+    ) -> Result<(Known, Option<Content>)> {
         let (cx, server) = (&watch.cx, &database.server);
         let failed = || error::source("read the catalog", server);
         let (properties, sequences, refreshes, large_objects) = {
@@ -107,13 +101,14 @@ impl PostgresView {
             there.partition(|table| unwanted.iter().any(|p| exclude::matches(p, &table.display())));
         for table in &left_out {
             let text = "its rows are left out, as configured";
-            cx.note(Severity::Note, &self.component, database.shown(&table.display()), text);
+            cx.note(Severity::Note, &self.component, database.server.shown(&table.display()), text);
         }
         for what in &gone.also {
             let text = "left out with a table that it needs";
-            cx.note(Severity::Note, &self.component, database.shown(what), text);
+            cx.note(Severity::Note, &self.component, database.server.shown(what), text);
         }
-        Ok(Known { properties, sequences, refreshes, large_objects, kept, left_out, gone, schema })
+        let known = Known { properties, sequences, refreshes, large_objects, kept, left_out, gone };
+        Ok((known, schema))
     }
 
     /// What is left out altogether, and the definitions without it; `None`: nothing is asked to be.

@@ -71,7 +71,7 @@ impl PostgresView {
                 () = watch.cx.cancel.cancelled() => return Err(Error::cancelled()),
             };
             let failed = error::source("count the rows", &database.server);
-            let rows = rows.map_err(|e| failed(e).on(database.shown(&table.display())))?;
+            let rows = rows.map_err(|e| failed(e).on(database.server.shown(&table.display())))?;
             let rows = rows.first().and_then(|row| row.first()?.as_ref()?.parse().ok());
             let rows =
                 rows.ok_or_else(|| Error::damaged("count the rows", "no number came").on(table.display()))?;

@@ -19,7 +19,7 @@ const TRIES: usize = 5;
 pub(super) async fn list(session: &mut Session, server: &Server, sizes: Sizes) -> Result<Vec<Table>> {
     let tables = catalog::tables(session, sizes).await.map_err(error::source("list the tables", server))?;
     match tables.iter().find_map(|table| Some((table, table.denied?))) {
-        Some((table, why)) => Err(error::denied(table, why, &server.endpoint.user)),
+        Some((table, why)) => Err(error::denied(table, why, server)),
         None => Ok(tables),
     }
 }
@@ -65,7 +65,7 @@ async fn try_fix(databases: &mut [Opened]) -> Result<Option<Vec<Fixed>>> {
     // All locks are waited for: none is left behind that is still being asked for.
     let locked = join_all(databases.iter_mut().map(|d| lock(&mut d.leader, &d.tables))).await;
     let mut gone = false;
-    for (locked, database) in locked.into_iter().zip(&*databases) {
+    for (locked, database) in locked.into_iter().zip(databases.iter_mut()) {
         match locked {
             Ok(()) => {}
             // Dropped, renamed or moved since it was listed.

@@ -66,10 +66,10 @@ impl PostgresView {
             config.exclude_tables.iter().chain(&config.exclude_table_data).cloned().collect();
         let mut list = Vec::new();
         for database in &self.databases {
-            let mut known = self.known(database, (&mut tables, &mut rows), watch).await?;
-            excluded.extend(known.gone.also.iter().map(|what| database.shown(what)));
+            let (known, schema) = self.known(database, (&mut tables, &mut rows), watch).await?;
+            excluded.extend(known.gone.also.iter().map(|what| database.server.shown(what)));
             facts.add_missing(layout::facts_in(database.folder.as_deref(), self.facts(database, &known)?));
-            self.pour_definitions(database, &mut known, sink, watch).await?;
+            self.pour_definitions(database, (&known, schema), sink, watch).await?;
             list.push((database.clone(), known));
         }
         tables.all_named()?;
@@ -135,13 +135,12 @@ impl PostgresView {
     async fn pour_definitions(
         &self,
         database: &Database,
-        known: &mut Known,
+        (known, schema): (&Known, Option<Content>),
         sink: &Arc<dyn Sink>,
         watch: &Watch,
     ) -> Result<()> {
         let json = known.properties.to_json()?;
         let mut items = vec![Ok(database.placed(whole(layout::PROPERTIES, Stage::Prepare, json)))];
-        let schema = known.schema.take();
         if !self.is_dumped() {
             let schema = schema.unwrap_or_else(|| self.vendor(database, &["--schema-only"], watch));
             items.push(Ok(database.placed((Entry::file(layout::SCHEMA, Stage::Prepare), schema))));

@@ -45,7 +45,7 @@ pub(super) async fn pour(
     let (cx, gave_way) = (&watch.cx, &watch.gave_way);
     let counted: Arc<Mutex<Facts>> = Arc::default();
     // Tables for which somebody waits with a stronger lock: only the leader, which has its lock, can read them.
-    let contended: Arc<Mutex<Vec<(Arc<Database>, Piece)>>> = Arc::default();
+    let contended: Arc<Mutex<Vec<_>>> = Arc::default();
     let rows = stream::iter(pieces).then(|(database, piece)| {
         let (counted, contended) = (counted.clone(), contended.clone());
         async move {
@@ -61,7 +61,7 @@ pub(super) async fn pour(
                 Err(e) => {
                     taken.spoil();
                     let failed = error::source("read the table", &database.server);
-                    Err(failed(e).on(database.shown(&piece.table.display())))
+                    Err(failed(e).on(database.server.shown(&piece.table.display())))
                 }
             }
         }
@@ -106,7 +106,7 @@ fn content(
     gave_way: GaveWay,
 ) -> (Entry, Content) {
     let entry = layout::rows_entry(&piece.table, piece.number, piece.of);
-    let (folder, shown) = (database.folder.clone(), database.shown(&piece.table.display()));
+    let (folder, shown) = (database.folder.clone(), database.server.shown(&piece.table.display()));
     let content = Content::produce(move |feed| async move {
         let rows = match from {
             From::Worker(mut taken) => {

@@ -6,7 +6,7 @@ use crate::{
     client::{ClientError, Session},
     error,
     globals::{GLOBALS, Object, Of, Step, statements},
-    properties::{MARK, without_mark},
+    properties::{MARK, setting_name, without_mark},
     quote::{ident, literal},
     server::Server,
 };
@@ -201,8 +201,14 @@ pub(super) async fn take_away(
     for object in [Object::Tablespace, Object::Role] {
         for round in 1..=ROUNDS {
             for (name, comment) in made(session, object, id).await.map_err(failed())? {
-                let dropped = session.query(&format!("DROP {} {}", object.keyword(), ident(&name))).await;
-                match dropped {
+                let drop = format!("DROP {} {}", object.keyword(), ident(&name));
+                let mut statements = match object {
+                    Object::Role => rights_on_settings(session, &name).await.map_err(failed())?,
+                    Object::Tablespace => Vec::new(),
+                };
+                statements.push(drop);
+                // Several statements at once are one transaction: who stays keeps his rights.
+                match session.query(&statements.join("; ")).await {
                     Ok(_) => {}
                     Err(e) if e.code().is_none_or(|code| !NEEDED.contains(&code)) => return Err(failed()(e)),
                     Err(_) if round < ROUNDS => {}
@@ -221,6 +227,27 @@ pub(super) async fn take_away(
         }
     }
     Ok(())
+}
+
+/// Statements that take its rights on settings from a role, which could not be dropped with them.
+async fn rights_on_settings(
+    session: &mut Session,
+    role: &str,
+) -> std::result::Result<Vec<String>, ClientError> {
+    let known = "SELECT pg_catalog.to_regclass('pg_catalog.pg_parameter_acl') IS NOT NULL";
+    if session.value(known).await?.as_deref() != Some("t") {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT DISTINCT p.parname FROM pg_catalog.pg_parameter_acl p, pg_catalog.aclexplode(p.paracl) a
+         JOIN pg_catalog.pg_roles r ON r.oid = a.grantee WHERE r.rolname = {}",
+        literal(role)
+    );
+    let rows = session.query(&sql).await?.into_iter();
+    let settings = rows.filter_map(|row| row.into_iter().next().flatten());
+    let revoke =
+        |setting: String| format!("REVOKE ALL ON PARAMETER {} FROM {}", setting_name(&setting), ident(role));
+    Ok(settings.map(revoke).collect())
 }
 
 /// They are no longer this restore's.

@@ -162,11 +162,11 @@ fn the_proof_of_a_restore_notices_rows_that_are_missing() {
         let to = Database::absent(15).await;
         let cx = Context::default();
         let mut target = to.target();
+        let source = held(contents, facts.clone());
+        surveyed(&mut *target, &source, &[], &cx).await.unwrap();
         let sink = target.prepare(&cx).await.unwrap();
         let ledger = Ledger::new(sink, "c", &cx);
-        backup_testkit::memory::pour_into(&held(contents, facts.clone()), "c", ledger.clone(), &cx)
-            .await
-            .unwrap();
+        backup_testkit::memory::pour_into(&source, "c", ledger.clone(), &cx).await.unwrap();
         let there = ledger.finish(&cx).await.unwrap();
         let differences = backup_core::compare(&facts, &there, &|_, _| false);
         assert!(differences.iter().any(|d| d.to_string().contains("table public.t")), "{differences:?}");

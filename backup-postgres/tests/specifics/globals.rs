@@ -51,20 +51,22 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         from.sql("CREATE TABLE t AS SELECT 1 i; ALTER TABLE t OWNER TO \"o'x\"").await;
         let source = backend().source("c", with_globals(&from).to_value()).unwrap();
         assert!(source.origin().get("globals").is_none());
-        from.admin("ALTER ROLE ALL SET log_min_duration_statement = 100; GRANT SET ON PARAMETER log_statement TO boss").await;
+        from.admin("GRANT SET, ALTER SYSTEM ON PARAMETER log_statement TO boss; GRANT SET ON PARAMETER \"app.Key\" TO \"o'x\" WITH GRANT OPTION").await;
+        from.admin("ALTER ROLE ALL SET log_min_duration_statement = 100; GRANT SET ON PARAMETER log_duration TO PUBLIC").await;
         let cx = Context::default();
         let (contents, facts) = pour(&*source, &cx).await.unwrap();
         let said = cx.notes().list;
-        for left_out in
-            ["ALTER ROLE ALL SET) are not in the backup: log_min_duration_statement", "log_statement"]
-        {
+        for left_out in [
+            "ALTER ROLE ALL SET) are not in the backup: log_min_duration_statement",
+            "TO PUBLIC) are not in the backup: log_duration",
+        ] {
             assert!(
                 said.iter().any(|n| n.severity == Severity::Warning && n.text.contains(left_out)),
                 "{said:?}"
             );
         }
         // Said, and out of the way of what is compared.
-        from.admin("ALTER ROLE ALL RESET ALL; REVOKE ALL ON PARAMETER log_statement FROM boss").await;
+        from.admin("ALTER ROLE ALL RESET ALL; REVOKE ALL ON PARAMETER log_duration FROM PUBLIC").await;
         assert_eq!(facts.get("roles", "o'x"), Some(&Fact::Note("may log in".into())));
         let source = held(contents, facts);
 
@@ -112,7 +114,7 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         assert_eq!(left, "boss two\nlines");
 
         // One that another restore makes in the same moment is there.
-        later.admin("DROP TABLE needs; DROP ROLE boss").await;
+        later.admin("DROP TABLE needs; REVOKE SET, ALTER SYSTEM ON PARAMETER log_statement FROM boss; DROP ROLE boss").await;
         let meanwhile = "BEGIN; CREATE ROLE boss; DO $$ BEGIN FOR i IN 1..600 LOOP
             EXIT WHEN EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()); PERFORM pg_sleep(0.1); END LOOP; END $$; COMMIT";
         let cx = Context::default();
