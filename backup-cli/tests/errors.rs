@@ -28,7 +28,8 @@ fn a_mistyped_kind_is_named() {
 #[test]
 fn a_heal_of_what_does_not_exist_is_no_success() {
     let place = Place::with_tree();
-    for line in [&["heal", "--from", "nowhere"][..], &["heal", "nowhere"], &["heal", "--from", "nowhere.tar"]]
+    for line in
+        [&["heal", "--from", "nowhere"][..], &["heal", "nowhere"], &["heal", "--from", "nowhere/x.tar"]]
     {
         let ran = place.expect(3, line);
         assert!(ran.stderr.contains("nowhere"), "{}", ran.stderr);

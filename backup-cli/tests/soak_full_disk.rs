@@ -224,7 +224,9 @@ fn space_that_vanishes_during_a_restore_leaves_the_old_tree() {
                 }
                 assert_eq!(data(&place), old, "{options}, mounted on: {mounted_on}");
                 // Our own files in it have kept it.
-                homes_in(&place.path("target")).into_iter().for_each(|home| fs::remove_dir(home).unwrap());
+                homes_in(&place.path("target")).into_iter().for_each(|home| {
+                    fs::remove_dir(&home).unwrap_or_else(|e| panic!("{e}: {:?}", names_in(&home)));
+                });
                 assert_eq!(names_in(&place.path("state/restores")), [""; 0], "{options}");
             }
             assert!(failed > 0, "{options}, mounted on: {mounted_on}: no restore met the full disk");

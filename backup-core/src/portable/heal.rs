@@ -2,7 +2,7 @@
 
 use super::{PortableArchive, folder::is_provisional_of, lock, missing, name, sidecar};
 use crate::{
-    Archive, BackupSummary, Context, Error, ErrorKind, Result, Series, Severity, State,
+    Archive, BackupSummary, Context, ErrorKind, Result, Series, Severity, State,
     destination::is_temporary_name,
 };
 use jiff::Timestamp;
@@ -27,14 +27,9 @@ impl PortableArchive {
                 healed.push(stored.name.clone());
             }
         }
-        if let Some(exact) = self.exact() {
-            let is_there = all.iter().any(|s| s.name == *exact) || destination.open(exact).await.is_ok();
-            return match is_there || !healed.is_empty() {
-                true => Ok(healed),
-                false => {
-                    Err(Error::new(ErrorKind::NotFound, "heal the archive", "there is no such file").on(self))
-                }
-            };
+        // A file that is still to be made is none to be missed: what a killed run has left lay beside it.
+        if self.exact().is_some() {
+            return Ok(healed);
         }
         let missing: Vec<BackupSummary> =
             self.list(cx).await?.into_iter().filter(|b| b.state == State::Missing).collect();

@@ -133,12 +133,13 @@ impl Journal {
         Ok(())
     }
 
-    /// What the phase asks for is done with this target.
-    pub(super) fn mark_done(&mut self, target: usize) -> Result<()> {
+    /// What the phase asks for is done with this target. That this cannot be written, on a disk that is full, undoes nothing: after a
+    /// crash the target is looked at once more.
+    pub(super) fn mark_done(&mut self, target: usize) {
         if let Some(target) = self.document.targets.get_mut(target) {
             target.done = true;
         }
-        self.save()
+        let _ = self.save();
     }
 
     fn save(&self) -> Result<()> {
@@ -150,9 +151,10 @@ impl Journal {
     pub(super) fn remove(mut self) -> Result<Vec<PathBuf>> {
         let mut strange = Vec::new();
         if self.document.targets.iter().any(|t| !t.done) {
-            // A crash in the midst of it must not make a home that is gone one that cannot be reached.
+            // A crash in the midst of it must not make a home that is gone one that cannot be reached; on a full disk it is gone all
+            // the same.
             self.document.targets.iter_mut().for_each(|t| t.done = true);
-            self.save()?;
+            let _ = self.save();
         }
         let homes = &self.document.homes;
         if !homes.is_empty() && self.document.in_restores("json").exists() {

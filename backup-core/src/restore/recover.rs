@@ -310,7 +310,11 @@ pub(super) async fn end_targets(
         match done.await {
             Ok(()) => {
                 let mut next = journal.clone();
-                *journal = blocking(move || next.mark_done(i).map(|()| next)).await?;
+                let mark = move || {
+                    next.mark_done(i);
+                    Ok(next)
+                };
+                *journal = blocking(mark).await?;
             }
             Err(e) => failures.push(e.on(of(&t))),
         }
