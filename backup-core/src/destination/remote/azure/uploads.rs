@@ -19,13 +19,17 @@ use opendal::Buffer;
 use percent_encoding::utf8_percent_encode;
 use reqsign_azure_storage::Credential;
 use serde::{Deserialize, de::IgnoredAny};
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 /// The version of the protocol: the one that OpenDAL speaks.
 const VERSION: (HeaderName, &str) = (HeaderName::from_static("x-ms-version"), "2022-11-02");
 const CHECKSUM: HeaderName = HeaderName::from_static("x-ms-content-crc64");
 /// Metadata of an empty blob under which blocks were dropped.
 const GIVEN_UP: HeaderName = HeaderName::from_static("x-ms-meta-backupgivenup");
+/// A block that had reached the server when its sender was killed may be made after the first look. What comes later still,
+/// the service drops after a week.
+const LOOKS_AGAIN: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600)];
 
 /// Calls about uploads in one container.
 pub(super) struct Blocks {
@@ -115,6 +119,27 @@ impl Blocks {
         let gone = [StatusCode::NOT_FOUND, StatusCode::PRECONDITION_FAILED].contains(&answer.status);
         if answer.status.is_success() || gone { Ok(()) } else { Err(call.refused(&answer)) }
     }
+
+    /// Drops all blocks of this name that belong to no blob.
+    async fn drop_blocks(&self, key: &Key) -> Result<()> {
+        let made = match self.has_blocks(key).await? {
+            false => None,
+            true => match self.commit("give up the upload", key, "", (GIVEN_UP, "1")).await {
+                Ok(answer) => tag(&answer),
+                // A blob has the name: a whole one, to which late blocks do no harm, or the empty one of a clearing.
+                Err(e) if e.kind() == ErrorKind::Refused => None,
+                Err(e) => return Err(e),
+            },
+        };
+        let empty = match made {
+            Some(tag) => Some(tag),
+            None => self.given_up(key).await?,
+        };
+        match empty {
+            Some(tag) => self.remove(key, &tag).await,
+            None => Ok(()),
+        }
+    }
 }
 
 fn tag(answer: &Answer) -> Option<String> {
@@ -174,23 +199,12 @@ impl Uploads for Blocks {
     }
 
     async fn give_up_all(&self, key: &Key) -> Result<()> {
-        let made = match self.has_blocks(key).await? {
-            false => None,
-            true => match self.commit("give up the upload", key, "", (GIVEN_UP, "1")).await {
-                Ok(answer) => tag(&answer),
-                // A blob has the name: a whole one, to which late blocks do no harm, or the empty one of a clearing.
-                Err(e) if e.kind() == ErrorKind::Refused => None,
-                Err(e) => return Err(e),
-            },
-        };
-        let empty = match made {
-            Some(tag) => Some(tag),
-            None => self.given_up(key).await?,
-        };
-        match empty {
-            Some(tag) => self.remove(key, &tag).await,
-            None => Ok(()),
+        self.drop_blocks(key).await?;
+        for pause in LOOKS_AGAIN {
+            tokio::time::sleep(pause).await;
+            self.drop_blocks(key).await?;
         }
+        Ok(())
     }
 }
 
