@@ -126,6 +126,29 @@ fn a_restore_whose_journal_is_gone_bars_only_its_own_place_and_is_forgotten() {
 }
 
 #[test]
+fn a_restore_that_heal_finds_beside_its_data_is_undone_from_there_on_without_the_state_folder_of_its_run() {
+    for lost in [true, false] {
+        let (place, id) = on_two_disks();
+        if lost {
+            fs::remove_dir_all(place.path("state")).unwrap();
+        }
+        let run = |line: &[&str], new: &str| {
+            let ran: Ran =
+                place.command(line).env("BACKUP_STATE_DIR", place.path(new)).output().unwrap().into();
+            assert_eq!(ran.code, 0, "{}\n{}{}", line.join(" "), ran.stdout, ran.stderr);
+            ran.stdout
+        };
+        let new = if lost { "state" } else { "new-state" };
+        let kept = run(&["heal", "two/data"], new);
+        assert!(kept.contains(&format!("--undo {id}")), "it does not say how it is undone: {kept}");
+        run(&["restore", "--undo", &id, "--yes"], new);
+        assert_eq!(both(&place), ["old", "old"]);
+        nothing_is_left(&place);
+        assert_eq!(names_in(&place.path(new).join("restores")), [""; 0]);
+    }
+}
+
+#[test]
 fn old_data_that_is_kept_is_not_moved_away_with_the_folder_that_it_lies_in() {
     let place = Place::new();
     place.write("outer/inner/x", "backup");

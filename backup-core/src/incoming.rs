@@ -50,14 +50,25 @@ impl Incoming {
 
     /// How many of the selected entries are such. Reads the whole list of entries.
     pub async fn count(&self, is: fn(&Entry) -> bool, cx: &Context) -> Result<u64> {
+        self.count_of_all(|entry, selected| selected && is(entry), cx).await
+    }
+
+    /// How many entries of the component are such, asked of all in their order: the second is whether it is selected.
+    pub async fn count_of_all(
+        &self,
+        mut is: impl FnMut(&Entry, bool) -> bool + Send,
+        cx: &Context,
+    ) -> Result<u64> {
         let (mut entries, mut count) = (self.reader.entries(), 0);
         while let Some(listed) = entries.next().await {
             let listed = listed?;
             if cx.cancel.is_cancelled() {
                 return Err(Error::cancelled());
             }
-            let ours = listed.component == self.component.header.name;
-            count += u64::from(ours && self.selection.covers(&listed.entry.path) && is(&listed.entry));
+            if listed.component == self.component.header.name {
+                let selected = self.selection.covers(&listed.entry.path);
+                count += u64::from(is(&listed.entry, selected));
+            }
         }
         Ok(count)
     }

@@ -2,7 +2,7 @@
 //! somebody has agreed to that, by the refusal of a plan.
 
 use backup_core::{Context, Entry, Fact, Facts, Incoming, Kind, Refusal, Result};
-use std::io;
+use std::{collections::HashSet, io};
 
 /// The measure of `all` under which a backup says how many there are, and the name by which they are agreed to.
 const DEVICES: &str = "devices";
@@ -29,7 +29,7 @@ pub(crate) async fn refusal(incoming: &Incoming, cx: &Context) -> Result<Option<
         Some(0) => 0,
         Some(count) if incoming.selection.is_all() => count,
         // A backup that does not say it, or a part of one.
-        _ => incoming.count(is_device, cx).await?,
+        _ => selected(incoming, cx).await?,
     };
     if count == 0 {
         return Ok(None);
@@ -37,6 +37,21 @@ pub(crate) async fn refusal(incoming: &Incoming, cx: &Context) -> Result<Option<
     let why = format!("devices would be made, {count} of them: who may open one reaches what is behind it");
     let hint = format!("agree to it by --accept {DEVICES}, or choose by --only what is restored");
     Ok(Some(Refusal::new(why, hint).acceptable_as(DEVICES)))
+}
+
+/// Those that are selected, by their own names or by links to them: what such a link leads to is made in its place.
+async fn selected(incoming: &Incoming, cx: &Context) -> Result<u64> {
+    let mut elsewhere = HashSet::new();
+    let count = |entry: &Entry, selected: bool| {
+        let is_link =
+            || entry.kind == Kind::HardLink && entry.link.as_ref().is_some_and(|to| elsewhere.contains(to));
+        if is_device(entry) && !selected {
+            elsewhere.insert(entry.path.clone());
+            return false;
+        }
+        selected && (is_device(entry) || is_link())
+    };
+    incoming.count_of_all(count, cx).await
 }
 
 /// Of one that nobody has agreed to.

@@ -85,6 +85,11 @@ impl Source for FilesSource {
         if root.is_none() {
             cx.note(Severity::Note, &component, self.to_string(), "does not exist; it is optional");
         }
+        // A disk that is not mounted looks like this, and the backup would be complete.
+        if root.as_ref().is_some_and(|root| root.empty) {
+            let text = "the folder is empty: if something is to be mounted there, it is not";
+            cx.note(Severity::Warning, &component, self.to_string(), text);
+        }
         Ok(Box::new(FilesReady { component, config: self.config.clone(), root }))
     }
 
@@ -99,6 +104,8 @@ impl Source for FilesSource {
 struct Root {
     path: PathBuf,
     stat: Stat,
+    /// A folder with nothing in it.
+    empty: bool,
 }
 
 fn look(path: &Path) -> io::Result<Root> {
@@ -107,12 +114,11 @@ fn look(path: &Path) -> io::Result<Root> {
         (Some(parent), Some(name)) => (parent, system::path_to_bytes(Path::new(name))),
         _ => (path.as_path(), b".".to_vec()),
     };
+    let mut empty = false;
     // Not `open_dir`: a folder above that may be passed and not listed is no obstacle to naming what is in it.
     let stat = match system::open_dir(&path) {
         Ok(dir) => {
-            if let Some(first) = system::read_dir(dir.as_fd())?.next() {
-                first?;
-            }
+            empty = system::read_dir(dir.as_fd())?.next().transpose()?.is_none();
             system::stat_fd(dir.as_fd())?
         }
         Err(e) if e.kind() == io::ErrorKind::NotADirectory => {
@@ -126,7 +132,7 @@ fn look(path: &Path) -> io::Result<Root> {
         }
         Err(e) => return Err(e),
     };
-    Ok(Root { path, stat })
+    Ok(Root { path, stat, empty })
 }
 
 struct FilesReady {

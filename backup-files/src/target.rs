@@ -14,11 +14,10 @@ pub(crate) mod write_out;
 use crate::{
     config::FilesConfig,
     devices,
-    source::blocking,
-    sqlite::{is_log, side_files},
+    source::{blocking, database::stored_as_database},
     system::{self, Kind},
-    target::place::{FOUND, Place},
-    target::publish::{Publisher, Steps},
+    target::place::{FOUND, PREVIOUS, Place},
+    target::publish::{Publisher, Steps, beside},
     target::shadow::{How, Shadow},
     target::unchanged::{has_data, is_empty, is_home, mounts, refuse_mounts, refuse_new_data},
 };
@@ -115,6 +114,32 @@ impl FilesTarget {
         ))
     }
 
+    /// What stands where SQLite would look for the log of a database that comes as a single file.
+    async fn side_file_in_the_way(&self, incoming: &Incoming, cx: &Context) -> Result<Option<Refusal>> {
+        let place = self.place.clone();
+        let looked = blocking("look at the target", move || {
+            let there = |replaces, database| {
+                let (parent, name) = place.parent()?;
+                beside(parent.as_fd(), &name, replaces, database)
+            };
+            let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
+            there(place.target.is_file(), true).map_err(failed)
+        });
+        let Some(name) = looked.await?.in_the_way else { return Ok(None) };
+        let is_database = |entry: &Entry| entry.path.is_empty() && stored_as_database(entry);
+        if incoming.count(is_database, cx).await? == 0 {
+            return Ok(None);
+        }
+        let path = self.place.target.with_file_name(name);
+        let path = path.display();
+        Ok(Some(Refusal::new(
+            format!(
+                "{path} stands beside it, and SQLite would take it for the log of the database that comes"
+            ),
+            format!("move {path} away"),
+        )))
+    }
+
     async fn work(
         &self,
         cx: &Context,
@@ -130,9 +155,18 @@ impl FilesTarget {
                 Some(publisher) => {
                     let done = work(&publisher);
                     for (name, kept) in publisher.take_set_aside(&place) {
-                        let text =
-                            format!("it appeared during the restore and was moved to {}", kept.display());
-                        cx.note(Severity::Warning, &component, display_path(&name), text);
+                        let kept = kept.display();
+                        let (severity, text) = match name.starts_with(PREVIOUS) {
+                            true => (
+                                Severity::Lost,
+                                format!("the database was written to without this log of its, which is in {kept} now"),
+                            ),
+                            false => (
+                                Severity::Warning,
+                                format!("it appeared during the restore and was moved to {kept}"),
+                            ),
+                        };
+                        cx.note(severity, &component, display_path(&name), text);
                     }
                     done
                 }
@@ -174,6 +208,7 @@ impl Target for FilesTarget {
             survey.refusals.extend(devices::refusal(incoming, cx).await?);
         }
         survey.refusals.extend(self.file_over_folder(incoming, cx).await?);
+        survey.refusals.extend(self.side_file_in_the_way(incoming, cx).await?);
         self.devices = devices::are_agreed_to(incoming);
         self.replaces = Some(survey.replaces);
         Ok(survey)
@@ -281,6 +316,8 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
             .on(place.target.display())
             .hint(format!("name what it leads to: {}", leads.unwrap_or_else(|_| "nothing".into()))));
     }
+    let is_file = stat.is_some_and(|stat| stat.kind == Kind::File);
+    let logs = beside(parent.as_fd(), &name, is_file, false).map_err(failed)?.leave;
     let above = place.home.parent().unwrap_or(&place.home);
     let space = system::free_space(above).map_err(failed)?;
     let mut notes = Vec::new();
@@ -308,12 +345,6 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
             format!("umount {at}"),
         )
     });
-    let stray = stray_log(place, stat.is_some()).map_err(failed)?.map(|log| {
-        Refusal::new(
-            format!("{log} stands beside it, and SQLite would apply it to a database that it is not of"),
-            format!("move {log} away"),
-        )
-    });
     let merges = merge && stat.is_some_and(|stat| stat.kind == Kind::Directory);
     if merges {
         notes.push(
@@ -337,37 +368,20 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
     Ok(Survey {
         place: place.target.display().to_string(),
         replaces: stat.is_some() && !is_empty(place), // an empty folder is no data
-        present: present(place, stat.as_ref()).map_err(failed)?,
+        present: present(place, stat.as_ref(), &logs).map_err(failed)?,
         identity: stat.map_or("nothing".into(), |s| format!("{}:{} {:?}", s.dev, s.ino, s.kind)),
         free_bytes: Some(space.free),
         free_entries: (space.inodes > 0).then_some(space.free_inodes),
         publish: publish.to_owned(),
         notes,
-        refusals: mounted.chain(stray).collect(),
+        refusals: mounted.collect(),
         merges,
         local_path: Some(place.real_path().map_err(failed)?),
     })
 }
 
-/// A log of SQLite whose database is not there.
-fn stray_log(place: &Place, database: bool) -> io::Result<Option<String>> {
-    use std::io::Read;
-    let name = place.target.file_name().unwrap_or_default();
-    for log in side_files(name).map(|name| place.target.with_file_name(name)) {
-        if database || !std::fs::symlink_metadata(&log).is_ok_and(|found| found.is_file()) {
-            continue;
-        }
-        let mut begin = Vec::new();
-        system::open_for_reading(&log)?.take(64).read_to_end(&mut begin)?;
-        if is_log(&begin) {
-            return Ok(Some(log.display().to_string()));
-        }
-    }
-    Ok(None)
-}
-
 /// What there is, for people.
-fn present(place: &Place, stat: Option<&system::Stat>) -> io::Result<String> {
+fn present(place: &Place, stat: Option<&system::Stat>, logs: &[String]) -> io::Result<String> {
     let Some(stat) = stat else { return Ok("nothing".into()) };
     Ok(match stat.kind {
         Kind::Directory => {
@@ -384,7 +398,10 @@ fn present(place: &Place, stat: Option<&system::Stat>) -> io::Result<String> {
                 n => format!("a folder with {n} entries"),
             }
         }
-        Kind::File => format!("a file of {} bytes", stat.size),
+        Kind::File if logs.is_empty() => format!("a file of {} bytes", stat.size),
+        Kind::File => {
+            format!("a file of {} bytes with what SQLite has beside it ({})", stat.size, logs.join(", "))
+        }
         _ => "something that is neither file nor folder".into(),
     })
 }

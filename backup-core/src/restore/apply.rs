@@ -261,7 +261,9 @@ impl Restore<'_> {
         let mut undo_until = self.journal.document.keep_until;
         let mut settled = false;
         // What is not whole may not be what was wanted: the old data stays until somebody says so.
-        let lost = cx.notes().worst() == Some(Severity::Lost);
+        let lost = cx.notes().worst() == Some(Severity::Lost)
+            || self.plan.backup.state != State::Complete
+            || components.iter().any(|component| component.lost > 0);
         if settle && lost && self.plan.destructive {
             let text = "not everything was restored: the previous data is kept, as it would be without settling at once";
             cx.note(Severity::Warning, "", "", text);

@@ -142,6 +142,33 @@ impl Journal {
         let _ = self.save();
     }
 
+    /// Makes a journal that was found beside its data known in this state folder, instead of the one that it was begun with, which
+    /// may be lost: what ends it later looks there. Only of a restore whose run has ended.
+    pub(super) fn adopt(&mut self, state_dir: &Path) -> Result<()> {
+        if self.is_in_state_folder() {
+            return Ok(());
+        }
+        let mut next = self.clone();
+        let restores = state_dir.join("restores");
+        files::make_dirs(&restores)?;
+        let moves = !trust::is_same(&restores, &self.document.restores);
+        if moves {
+            next.document.restores = restores;
+        } else if self.document.in_restores("json").exists() {
+            return Ok(());
+        }
+        // The pointer first: it leads to the journal, whichever folder the journal names.
+        next.point(true, false)?;
+        if moves {
+            next.save()?;
+            for extension in ["json", "lock"] {
+                let _ = files::remove(&self.document.in_restores(extension)); // this user may have no right to
+            }
+        }
+        *self = next;
+        Ok(())
+    }
+
     fn save(&self) -> Result<()> {
         files::write(&self.path, &self.document)
     }

@@ -130,8 +130,8 @@ pub async fn heal_restores(
     now: Timestamp,
     cx: &Context,
 ) -> Result<Vec<Healed>> {
-    let (state_dir, homes) = (state_dir.to_owned(), homes.to_vec());
-    let traces = blocking(move || discover(&state_dir, &homes)).await?;
+    let (looked_at, homes) = (state_dir.to_owned(), homes.to_vec());
+    let traces = blocking(move || discover(&looked_at, &homes)).await?;
     let mut healed = Vec::new();
     for trace in traces {
         if cx.cancel.is_cancelled() {
@@ -139,7 +139,7 @@ pub async fn heal_restores(
         }
         let place = trace.place().to_owned();
         let outcome = match trace {
-            Trace::Journal(document, path) => heal_one(*document, path, recover, now, cx).await,
+            Trace::Journal(document, path) => heal_one(*document, path, state_dir, recover, now, cx).await,
             Trace::Bad(_, e) | Trace::Lost(_, _, e) => Err(e),
             Trace::NotOurs(journal, error) => Ok(Some(Healed::NotOurs { journal, error })),
             remains => clear(remains).await,
@@ -156,11 +156,14 @@ pub async fn heal_restores(
 async fn heal_one(
     document: Document,
     path: PathBuf,
+    state_dir: &Path,
     recover: Recover<'_>,
     now: Timestamp,
     cx: &Context,
 ) -> Result<Option<Healed>> {
-    let Some((journal, running)) = blocking(move || claim(&document, path)).await? else { return Ok(None) };
+    let Some((mut journal, running)) = blocking(move || claim(&document, path)).await? else {
+        return Ok(None);
+    };
     let (id, label) = (journal.document.id.clone(), journal.document.label.clone());
     let left = |reason: String, unfinished| {
         Ok(Some(Healed::LeftAlone { id: id.clone(), label: label.clone(), reason, unfinished }))
@@ -173,6 +176,8 @@ async fn heal_one(
             return left(format!("it was begun by {process}; whether that goes on is not known here"), true);
         }
     }
+    let state_dir = state_dir.to_owned();
+    let journal = blocking(move || journal.adopt(&state_dir).map(|()| journal)).await?;
     match (journal.document.phase, journal.document.keep_until) {
         (RestorePhase::Published, Some(until)) if now < until => Ok(Some(Healed::Kept { id, label, until })),
         (phase @ (RestorePhase::Published | RestorePhase::Settling), _) => {

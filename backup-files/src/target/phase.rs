@@ -19,6 +19,14 @@ const ATTRIBUTES: &[u8] = b"attributes";
 /// What the restore has put at the top of its target.
 pub(crate) const ENTRIES: &[u8] = b"entries";
 
+/// What changes of a file when it is written, and not when it is renamed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Written {
+    pub(crate) size: u64,
+    pub(crate) mtime: (i64, u32),
+}
+
 /// A step of a publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "kebab-case", deny_unknown_fields)]
@@ -36,6 +44,9 @@ pub(crate) enum Phase {
         /// It was a folder without data.
         #[serde(default)]
         empty: bool,
+        /// What the old data was when its logs left it, if it is a file.
+        #[serde(default)]
+        old: Option<Written>,
     },
     /// One by one, what is in the target goes to `previous`.
     MovingOut,

@@ -152,6 +152,8 @@ impl Place {
 /// Not every file system gives files to who makes them: a share may give all to one user.
 fn who_owns_new_files(home: BorrowedFd<'_>) -> io::Result<u32> {
     const TRIAL: &[u8] = b"owner";
+    // What a kill has left of an earlier trial.
+    let _ = rustix::fs::unlinkat(home, TRIAL, rustix::fs::AtFlags::empty());
     let uid = system::stat_fd(system::create_file(home, TRIAL)?.as_fd())?.uid;
     rustix::fs::unlinkat(home, TRIAL, rustix::fs::AtFlags::empty())?;
     Ok(uid)

@@ -5,12 +5,15 @@ use crate::{
     target::attributes::attributes,
     target::merge::Merge,
     target::phase::{
-        Phase, attributes_of, forget, read_phase, remember_attributes, remembered_attributes, write_phase,
+        Phase, Written, attributes_of, forget, read_phase, remember_attributes, remembered_attributes,
+        write_phase,
     },
     target::place::{FOUND, PREVIOUS, Place, SHADOW},
+    target::unchanged::LOST_AND_FOUND,
 };
 use moving::Way;
 use record::{Id, found, record, record_one};
+pub(crate) use side_files::beside;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -100,7 +103,8 @@ impl Publisher {
         }
         let replaces = self.at_target()?.is_some();
         let empty = replaces && !replaces_data;
-        self.phase(Phase::Whole { new: shadow.ino, born: shadow.born, replaces, empty })?;
+        let old = self.written_at_target()?;
+        self.phase(Phase::Whole { new: shadow.ino, born: shadow.born, replaces, empty, old })?;
         self.side_files_out(replaces)?;
         self.steps.next()?;
         if !replaces {
@@ -176,14 +180,7 @@ impl Publisher {
     pub(crate) fn revert(&self) -> io::Result<()> {
         match read_phase(self.home())? {
             None => {}
-            Some(Phase::Whole { new, born, replaces, .. }) => {
-                let new = Id { ino: new, born };
-                if self.at_target()?.is_some_and(|id| id.is(new)) {
-                    self.side_files_away()?;
-                }
-                self.revert_whole(new, replaces)?;
-                self.side_files_back()?;
-            }
+            Some(phase @ Phase::Whole { .. }) => self.revert_whole(phase)?,
             Some(Phase::MovingOut) => self.move_back()?,
             Some(Phase::MovingIn | Phase::Published) => {
                 let target = system::open_dir_at(self.parent(), &self.name)?;
@@ -216,60 +213,79 @@ impl Publisher {
         system::fsync_dir(target.as_fd())
     }
 
-    /// Whether `revert` would find what was published. Reads only.
+    /// Whether `revert` would find what was published, and what it replaced. Reads only.
     pub(crate) fn check_revert(&self) -> io::Result<()> {
-        let Some(Phase::Whole { new, born, .. }) = read_phase(self.home())? else { return Ok(()) };
+        let Some(Phase::Whole { new, born, replaces, .. }) = read_phase(self.home())? else { return Ok(()) };
         let new = Id { ino: new, born };
-        let is_new = |id: &Option<Id>| id.is_some_and(|id| id.is(new));
-        let target = self.at_target()?;
-        if is_new(&self.at_home(PREVIOUS)?) || target.is_none() || is_new(&target) {
-            return Ok(());
+        let there = self.there(new)?;
+        match there.target {
+            Some(target) if !there.is_back && !target.is(new) => Err(exchanged()),
+            _ => there.may_go_back(replaces),
         }
-        Err(exchanged())
     }
 
-    fn revert_whole(&self, new: Id, replaces: bool) -> io::Result<()> {
+    fn there(&self, new: Id) -> io::Result<There> {
+        let (previous, shadow) = (self.at_home(PREVIOUS)?, self.at_home(SHADOW)?);
         let is_new = |id: &Option<Id>| id.is_some_and(|id| id.is(new));
-        let mut previous = self.at_home(PREVIOUS)?;
-        if is_new(&previous) {
-            return Ok(()); // swapped back already
+        Ok(There {
+            new,
+            target: self.at_target()?,
+            is_back: is_new(&previous),
+            old: match (previous, shadow) {
+                (Some(_), _) => Some(PREVIOUS),
+                // Exchanged, and interrupted before the old data got its name.
+                (None, Some(shadow)) if !shadow.is(new) => Some(SHADOW),
+                _ => None,
+            },
+            is_published: !is_new(&shadow),
+        })
+    }
+
+    /// Of the file that is live: what changes when somebody writes to it.
+    fn written_at_target(&self) -> io::Result<Option<Written>> {
+        written(self.parent(), &self.name)
+    }
+
+    fn revert_whole(&self, phase: Phase) -> io::Result<()> {
+        let Phase::Whole { new, born, replaces, empty, old: was } = phase else { return Ok(()) };
+        let there = self.there(Id { ino: new, born })?;
+        if there.is_back {
+            return self.side_files_back(was);
         }
-        let shadow = self.at_home(SHADOW)?;
-        if previous.is_none() && shadow.is_some() && !is_new(&shadow) {
-            // Exchanged, and interrupted before the old data got its name.
-            self.steps.next()?;
-            system::rename(self.home(), SHADOW, self.home(), PREVIOUS)?;
-            previous = shadow;
-        }
-        let target = self.at_target()?;
-        match (previous.is_some(), &target) {
-            (true, None) => {
-                self.steps.next()?;
-                rename_new(self.home(), PREVIOUS, self.parent(), &self.name)?;
-            }
-            (true, Some(_)) if is_new(&target) => {
-                self.steps.next()?;
-                match system::exchange(self.home(), PREVIOUS, self.parent(), &self.name) {
-                    Err(e) if cannot(&e) => {
-                        system::rename(self.parent(), &self.name, self.home(), SHADOW)?;
-                        self.steps.next()?;
-                        rename_new(self.home(), PREVIOUS, self.parent(), &self.name)?;
-                    }
-                    other => other?,
-                }
-            }
-            (true, Some(_)) => {
-                return Err(exchanged());
-            }
-            (false, Some(_)) if is_new(&target) && !replaces => {
+        // Before anything moves: what cannot be brought back stays with all that belongs to it.
+        there.may_go_back(replaces)?;
+        let Some(old) = there.old else {
+            if there.target.is_some_and(|target| target.is(there.new)) {
+                self.side_files_away()?;
                 self.steps.next()?;
                 rename_new(self.parent(), &self.name, self.home(), SHADOW)?;
             }
-            (false, Some(_)) if is_new(&target) => {
-                return Err(io::Error::other("the old data is gone: this restore was settled"));
-            }
-            (false, _) => {}
+            self.side_files_back(was)?;
+            return self.sync();
+        };
+        if old == SHADOW {
+            self.steps.next()?;
+            system::rename(self.home(), SHADOW, self.home(), PREVIOUS)?;
         }
+        let now = written(self.home(), PREVIOUS)?;
+        if now != was {
+            // Whoever had it open has gone on with it, and with its logs.
+            self.phase(Phase::Whole { new, born, replaces, empty, old: now })?;
+        }
+        self.side_files_away()?;
+        self.steps.next()?;
+        match there.target {
+            None => rename_new(self.home(), PREVIOUS, self.parent(), &self.name)?,
+            Some(_) => match system::exchange(self.home(), PREVIOUS, self.parent(), &self.name) {
+                Err(e) if cannot(&e) => {
+                    system::rename(self.parent(), &self.name, self.home(), SHADOW)?;
+                    self.steps.next()?;
+                    rename_new(self.home(), PREVIOUS, self.parent(), &self.name)?;
+                }
+                other => other?,
+            },
+        }
+        self.side_files_back(None)?;
         self.sync()
     }
 
@@ -280,6 +296,10 @@ impl Publisher {
             && self.at_home(PREVIOUS)?.is_some_and(|id| !id.is(Id { ino: new, born }))
         {
             self.steps.next()?;
+            if let Ok(previous) = system::open_dir_at(self.home(), PREVIOUS) {
+                // Made by the file system, and kept only if something is in it.
+                let _ = rustix::fs::unlinkat(previous, LOST_AND_FOUND, rustix::fs::AtFlags::REMOVEDIR);
+            }
             match rustix::fs::unlinkat(self.home(), PREVIOUS, rustix::fs::AtFlags::REMOVEDIR) {
                 Err(rustix::io::Errno::NOTEMPTY | rustix::io::Errno::EXIST) => {
                     self.set_aside(self.home(), PREVIOUS)?;
@@ -296,6 +316,51 @@ impl Publisher {
         // What is in it is somebody else's.
         let _ = rustix::fs::unlinkat(self.home(), FOUND, rustix::fs::AtFlags::REMOVEDIR);
         forget(self.home())
+    }
+}
+
+/// Where the data of a restore is that takes its place as a whole.
+struct There {
+    new: Id,
+    target: Option<Id>,
+    /// It was brought back already.
+    is_back: bool,
+    /// Where the old data is, if it has left its place.
+    old: Option<&'static [u8]>,
+    /// The new data is not where it was made.
+    is_published: bool,
+}
+
+impl There {
+    /// That what comes back is there, and nobody else's data in its place.
+    fn may_go_back(&self, replaces: bool) -> io::Result<()> {
+        match self.target {
+            _ if self.is_back => Ok(()),
+            Some(target) if self.old.is_some() && !target.is(self.new) => Err(exchanged()),
+            target
+                if replaces
+                    && self.old.is_none()
+                    && self.is_published
+                    && target.is_none_or(|t| t.is(self.new)) =>
+            {
+                Err(io::Error::other(
+                    "the old data is gone: this restore was settled, or somebody has removed it",
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Of a file of this name, if there is one.
+fn written(dir: BorrowedFd<'_>, name: &[u8]) -> io::Result<Option<Written>> {
+    match system::stat_at(dir, name) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        stat => {
+            let stat = stat?;
+            let is_file = stat.kind == system::Kind::File;
+            Ok(is_file.then_some(Written { size: stat.size, mtime: stat.mtime }))
+        }
     }
 }
 
