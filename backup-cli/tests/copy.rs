@@ -150,3 +150,29 @@ fn a_copy_that_is_killed_or_interrupted_is_begun_again_and_what_was_done_stays()
     assert!(names.iter().all(|n| !n.starts_with('.')), "{names:?}");
     place.expect(0, &["verify", "--from", "b"]);
 }
+
+#[test]
+fn what_is_damaged_where_a_copy_goes_is_not_said_of_the_backup_that_is_copied() {
+    let place = Place::with_tree();
+    place.write_large("tree/large");
+    place.expect(0, &["create", "tree", "--to", "a"]);
+    let run = Run::start(&place, &["create", "tree", "--to", "b"]);
+    // Not what it is called while it is being made.
+    let is_lock = |name: &String| name.strip_prefix(".backup-lock-").is_some_and(|of| of.len() == 12);
+    let lock = loop {
+        if place.path("b").exists()
+            && let Some(lock) = names_in(&place.path("b")).into_iter().find(is_lock)
+        {
+            break place.path("b").join(lock);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    };
+    assert!(run.kill(), "it was over before it was killed");
+    // As a crash on a full disk leaves it.
+    fs::write(&lock, "").unwrap();
+    let ran = place.expect(4, &["copy", "latest", "--from", "a", "--to", "b"]);
+    assert!(ran.stderr.contains("run lock") && ran.stderr.contains("remove this file"), "{}", ran.stderr);
+    let list = place.json(0, &["list", "--from", "a"]);
+    assert!(list["backups"][0]["damaged"].is_null(), "{list}");
+    place.expect(0, &["ls", "latest", "--from", "a"]);
+}

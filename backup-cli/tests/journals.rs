@@ -116,7 +116,7 @@ fn a_restore_whose_journal_is_gone_bars_only_its_own_place_and_is_forgotten() {
     says(&place.expect(8, &["restore", "latest", "--from", "b", "--to", "usb/d"]), &["usb/d", &forget]);
     says(&place.expect(8, &["heal"]), &["mounted", &forget]);
     for line in [&["settle", &id][..], &["restore", "--undo", &id, "--yes"]] {
-        says(&place.expect(3, line), &[&forget]);
+        says(&place.expect(1, line), &[&forget]);
     }
     let forgotten = place.expect(0, &["heal", "--forget", &id]).stdout;
     assert!(forgotten.contains("given up") && forgotten.contains("usb/d"), "{forgotten}");
@@ -146,6 +146,66 @@ fn a_restore_that_heal_finds_beside_its_data_is_undone_from_there_on_without_the
         nothing_is_left(&place);
         assert_eq!(names_in(&place.path(new).join("restores")), [""; 0]);
     }
+}
+
+#[test]
+fn old_data_that_is_kept_is_not_made_useless_by_a_restore_that_drops_its_own_at_once() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("tree/a.txt", "precious");
+    let id = restored(&place, &["--from", "b"]);
+    for how in ["--dry-run", "--yes"] {
+        let ran = place.expect(6, &["restore", "latest", "--from", "b", "--settle", how]);
+        let text = format!("{}{}", ran.stdout, ran.stderr);
+        assert!(text.contains("could not be brought back any more") && text.contains(&id), "{text}");
+    }
+    let home = homes_in(&place.path("")).remove(0);
+    let shown = home.file_name().unwrap().to_str().unwrap().rsplit_once(".backup-").unwrap().1;
+    place.expect(0, &["restore", "--undo", shown, "--yes"]);
+    assert_eq!(place.read("tree/a.txt"), "precious");
+}
+
+#[test]
+fn a_place_of_which_nothing_is_known_keeps_no_other_from_being_healed() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("mnt/data/x", "old");
+    let id = restored(&place, &["--from", "b", "--to", "mnt/data"]);
+    interrupted(&place, &id);
+    fs::rename(place.path("mnt"), place.path("away")).unwrap();
+    says(&place.expect(8, &["heal", "mnt/data"]), &["is not there", &format!("--forget {id}")]);
+    fs::rename(place.path("away"), place.path("mnt")).unwrap();
+    let ran = place.expect(3, &["heal", "mnt/data", "gone"]);
+    assert!(
+        ran.stdout.contains("was undone") && ran.stderr.contains("no restore to it is known"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(place.read("mnt/data/x"), "old");
+}
+
+#[test]
+fn several_components_go_into_a_folder_that_is_made_for_them_and_taken_away_if_that_fails() {
+    let place = Place::new();
+    place.write("one/x", "1");
+    place.write("two/y", "2");
+    place.expect(0, &["create", "one=one", "two=two", "--to", "b"]);
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "made", "--dry-run"]);
+    assert!(!place.path("made").exists());
+    place.expect(0, &["restore", "latest", "--from", "b", "--to", "made"]);
+    assert_eq!([place.read("made/one/x"), place.read("made/two/y")], ["1", "2"]);
+    says(&place.expect(3, &["restore", "latest", "--from", "b", "--to", "no/such"]), &["mkdir -p"]);
+    let large = fs::File::options().write(true).open(place.path("two/y")).unwrap();
+    large.set_len(1 << 20).unwrap();
+    place.expect(0, &["create", "one=one", "two=two", "--to", "c"]);
+    let archive = names_in(&place.path("c")).into_iter().find(|name| name.ends_with(".zst")).unwrap();
+    let mut bytes = fs::read(place.path("c").join(&archive)).unwrap();
+    for byte in &mut bytes[100..200] {
+        *byte ^= 0xff;
+    }
+    fs::write(place.path("c").join(&archive), bytes).unwrap();
+    place.expect(7, &["restore", "latest", "--from", "c", "--to", "failed"]);
+    assert!(!place.path("failed").exists(), "the folder is left");
 }
 
 #[test]

@@ -87,6 +87,41 @@ fn with_any_amount_of_space_a_run_fails_and_leaves_nothing_or_is_complete() {
     assert!(failed > 0 && made > 0, "{failed} failed, {made} complete: the sizes tried are all on one side");
 }
 
+/// What makes room again needs none to begin.
+#[test]
+fn on_a_disk_that_is_full_a_restore_is_undone_settled_and_healed() {
+    if !is_root("on_a_disk_that_is_full_a_restore_is_undone_settled_and_healed") {
+        return;
+    }
+    for how in ["undo", "settle", "heal"] {
+        let place = Place::with_tree();
+        let _mount = Mount::tmpfs(&place.path("disk"), "size=8m");
+        place.expect(0, &["create", "tree", "--to", "b"]);
+        place.write("disk/tree/old", "old");
+        let line = ["restore", "latest", "--from", "b", "--to", "disk/tree"];
+        let plan = place.json(0, &[&line[..], &["--dry-run"]].concat());
+        let confirmed = [&line[..], &["--confirm", plan["plan"]["id"].as_str().unwrap()]].concat();
+        let done = place.json(0, &confirmed);
+        let id = done["report"]["id"].as_str().unwrap();
+        let home = homes_in(&place.path("disk")).remove(0);
+        if how == "heal" {
+            let journal = fs::read_to_string(home.join("journal.json")).unwrap();
+            let killed = journal.replace("\"phase\": \"published\"", "\"phase\": \"publishing\"");
+            assert_ne!(killed, journal);
+            fs::write(home.join("journal.json"), killed).unwrap();
+        }
+        let mut filler = File::create(place.path("disk/filler")).unwrap();
+        while filler.write_all(&[0; 4096]).is_ok() {}
+        match how {
+            "undo" => place.expect(0, &["restore", "--undo", id, "--yes"]),
+            "settle" => place.expect(0, &["settle", id]),
+            _ => place.expect(0, &["heal"]),
+        };
+        assert_eq!(place.path("disk/tree/old").exists(), how != "settle", "{how}");
+        assert_eq!(homes_in(&place.path("disk")), [""; 0].map(PathBuf::from), "{how}");
+    }
+}
+
 #[test]
 fn a_destination_without_inodes_or_permission_is_an_error_that_leaves_nothing() {
     if !is_root("a_destination_without_inodes_or_permission_is_an_error_that_leaves_nothing") {

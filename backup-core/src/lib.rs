@@ -69,7 +69,7 @@ pub use restore::{
     Confirmation, ForgottenRestore, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId,
     PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember,
     RestoreOptions, RestorePhase, RestoreReport, RestoredComponent, UrlHealth, forget_restore, heal_restores,
-    met_damage, pending, plan_restore, settle_restore, undo_restore,
+    met_damage, pending, plan_restore, restored_places, settle_restore, undo_restore,
 };
 pub use retry::RetryPolicy;
 pub use secret::{Secret, without_secrets};

@@ -39,6 +39,9 @@ pub struct FilesConfig {
     /// Restore: what the backup lacks stays; of both, the backup's.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// Restore: the folder above is made if it is missing, and taken away again if the restore is undone.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub make_parent: bool,
     /// A file that could only be stored as it was while it changed counts as lost: the backup is partial.
     #[serde(default, skip_serializing_if = "is_false")]
     pub strict: bool,

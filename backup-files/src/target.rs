@@ -17,13 +17,14 @@ use crate::{
     source::{blocking, database::stored_as_database},
     system::{self, Kind},
     target::place::{FOUND, PREVIOUS, Place},
-    target::publish::{Publisher, Steps, beside},
+    target::publish::{Beside, Publisher, Steps, beside},
     target::shadow::{How, Shadow},
     target::unchanged::{has_data, is_empty, is_home, mounts, refuse_mounts, refuse_new_data},
 };
 use async_trait::async_trait;
 use backup_core::{
-    Context, Entry, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target, display_path,
+    Context, Entry, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target,
+    display_path, real_path,
 };
 use serde_json::Value;
 use std::{
@@ -33,6 +34,9 @@ use std::{
     sync::Arc,
 };
 
+/// How it is published where there is nothing.
+const APPEARS: &str = "appears in one step";
+
 /// Entries of a present folder that are counted for the plan.
 const COUNTED: usize = 10_000;
 
@@ -41,6 +45,7 @@ pub(crate) struct FilesTarget {
     place: Place,
     no_owner: bool,
     merge: bool,
+    make_parent: bool,
     /// Somebody has agreed to devices.
     devices: bool,
     /// What the plan says: there is data that goes.
@@ -57,6 +62,7 @@ impl FilesTarget {
             place,
             no_owner: config.no_owner,
             merge: config.merge,
+            make_parent: config.make_parent,
             devices: false,
             replaces: None,
             shadow: None,
@@ -70,6 +76,7 @@ impl FilesTarget {
             place: Place::from_undo(undo)?,
             no_owner: false,
             merge: false,
+            make_parent: false,
             devices: false,
             replaces: None,
             shadow: None,
@@ -123,7 +130,11 @@ impl FilesTarget {
                 beside(parent.as_fd(), &name, replaces, database)
             };
             let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
-            there(place.target.is_file(), true).map_err(failed)
+            match there(place.target.is_file(), true) {
+                // The folder is still to be made.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Beside::default()),
+                there => there.map_err(failed),
+            }
         });
         let Some(name) = looked.await?.in_the_way else { return Ok(None) };
         let is_database = |entry: &Entry| entry.path.is_empty() && stored_as_database(entry);
@@ -203,7 +214,12 @@ impl fmt::Display for FilesTarget {
 impl Target for FilesTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         let (place, no_owner, merge) = (self.place.clone(), self.no_owner, self.merge);
-        let mut survey = blocking("look at the target", move || survey(&place, no_owner, merge)).await?;
+        let make_parent = self.make_parent;
+        let look = move || match make_parent.then(|| absent(&place, no_owner)).transpose()?.flatten() {
+            Some(absent) => Ok(absent),
+            None => survey(&place, no_owner, merge),
+        };
+        let mut survey = blocking("look at the target", look).await?;
         if system::is_root() {
             survey.refusals.extend(devices::refusal(incoming, cx).await?);
         }
@@ -291,6 +307,41 @@ fn make_home(home: &Path) -> io::Result<()> {
     system::remove_acls(system::open_dir(home)?.as_fd())
 }
 
+/// Of a target in a folder that is still to be made, in one that is there.
+fn absent(place: &Place, no_owner: bool) -> Result<Option<Survey>> {
+    let parent = place.target.parent().unwrap_or(&place.target);
+    let Some(above) = parent.parent().filter(|above| above.is_dir() && parent.symlink_metadata().is_err())
+    else {
+        return Ok(None);
+    };
+    let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(above.display());
+    let space = system::free_space(above).map_err(failed)?;
+    Ok(Some(Survey {
+        place: place.target.display().to_string(),
+        present: "nothing".to_owned(),
+        identity: "nothing".into(),
+        free_bytes: Some(space.free),
+        free_entries: (space.inodes > 0).then_some(space.free_inodes),
+        publish: APPEARS.to_owned(),
+        notes: notes(no_owner),
+        local_path: Some(real_path(&place.target)),
+        ..Survey::default()
+    }))
+}
+
+fn notes(no_owner: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    if no_owner {
+        notes.push("owners are not restored".into());
+    }
+    if !system::is_root() {
+        notes.push(
+            "not root: owners other than this user's, devices and some attributes cannot be restored".into(),
+        );
+    }
+    notes
+}
+
 fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
     let failed = |e| Error::io(ErrorKind::Target, "look at the target", e).on(place.target.display());
     let (parent, name) = match place.parent() {
@@ -320,15 +371,7 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
     let logs = beside(parent.as_fd(), &name, is_file, false).map_err(failed)?.leave;
     let above = place.home.parent().unwrap_or(&place.home);
     let space = system::free_space(above).map_err(failed)?;
-    let mut notes = Vec::new();
-    if no_owner {
-        notes.push("owners are not restored".into());
-    }
-    if !system::is_root() {
-        notes.push(
-            "not root: owners other than this user's, devices and some attributes cannot be restored".into(),
-        );
-    }
+    let mut notes = notes(no_owner);
     let mount_point = stat.is_some_and(|stat| stat.kind == Kind::Directory)
         && system::is_mount_point(&place.target).map_err(failed)?;
     if mount_point != place.mount_point {
@@ -357,7 +400,7 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         );
     }
     let publish = match (&stat, place.mount_point) {
-        (None, _) => "appears in one step",
+        (None, _) => APPEARS,
         (_, true) => {
             "renamed one by one, because something is mounted there: for a moment parts can be missing"
         }

@@ -3,7 +3,7 @@
 use crate::{Registry, Result};
 use backup_core::{
     Context, Error, ErrorKind, ForgottenRestore, Healed, JournalTarget, PendingRestore, RestorePhase,
-    forget_restore, heal_restores, pending, settle_restore, undo_restore,
+    forget_restore, heal_restores, pending, real_path, restored_places, settle_restore, undo_restore,
 };
 use jiff::Timestamp;
 use std::{
@@ -74,8 +74,10 @@ pub fn journal_homes(place: &Path) -> Result<Vec<PathBuf>> {
 
 /// Whether a restore to this place is known from the state folder: one that is not over, or whose old data is kept.
 pub fn is_restored_to(place: &Path, state_dir: &Path) -> Result<bool> {
-    let place = std::path::absolute(place).map_err(|e| unreadable(place, e))?.display().to_string();
-    Ok(pending(state_dir, &[])?.iter().any(|restore| restore.targets.iter().any(|t| t.place == place)))
+    let names = [std::path::absolute(place).map_err(|e| unreadable(place, e))?, real_path(place)];
+    Ok(restored_places(state_dir)?
+        .iter()
+        .any(|known| names.iter().any(|name| *known == name.display().to_string())))
 }
 
 fn unreadable(folder: &Path, e: io::Error) -> Error {
@@ -85,7 +87,7 @@ fn unreadable(folder: &Path, e: io::Error) -> Error {
 /// The restore that `conclude` would act on. Reads only: to say what it is before it is decided.
 pub fn kept(old: Old, id: Option<&str>, module: Option<&str>, state_dir: &Path) -> Result<PendingRestore> {
     let all = pending(state_dir, &[])?;
-    Ok(one_of(&all, old, id, module)?.clone())
+    Ok(one_of(&all, old, id, module, state_dir)?.clone())
 }
 
 /// Undoes or settles the restore whose id, or whose backup's id, begins with `id`; without one the only one that there is, of
@@ -100,7 +102,7 @@ pub async fn conclude(
     cx: &Context,
 ) -> Result<PendingRestore> {
     let all = pending(state_dir, &[])?;
-    let restore = one_of(&all, old, id, module)?;
+    let restore = one_of(&all, old, id, module, state_dir)?;
     match old {
         Old::BringBack => undo_restore(restore, registry, cx).await?,
         Old::LetGo => settle_restore(restore, registry, cx).await?,
@@ -122,6 +124,7 @@ fn one_of<'a>(
     old: Old,
     id: Option<&str>,
     module: Option<&str>,
+    state_dir: &Path,
 ) -> Result<&'a PendingRestore, Error> {
     let operation = match old {
         Old::BringBack => "undo a restore",
@@ -131,7 +134,11 @@ fn one_of<'a>(
         .iter()
         .filter(|r| r.phase == RestorePhase::Published || id.is_some_and(|id| is_interrupted(r, old, id)))
         .filter(|r| module.is_none_or(|m| r.label == m))
-        .filter(|r| id.is_none_or(|id| r.id.as_str().starts_with(id) || r.backup.as_str().starts_with(id)))
+        .filter(|r| {
+            id.is_none_or(|id| {
+                r.id.as_str().starts_with(id) || r.backup.as_str().starts_with(id) || is_in(r, id)
+            })
+        })
         .collect();
     match done.as_slice() {
         [one] => match all.iter().find(|newer| old == Old::BringBack && is_over(newer, one)) {
@@ -148,19 +155,33 @@ fn one_of<'a>(
             .hint(format!("first that one: `backup restore --undo {}`, then this one", newer.id))),
             None => Ok(one),
         },
-        [] => Err(Error::new(ErrorKind::NotFound, operation, "there is none whose old data is still kept")
-            .hint(
-                "`backup heal` brings one that was interrupted to its end (so does its id), and names those that cannot be reached",
-            )),
+        [] => Err(Error::new(
+            ErrorKind::NotFound,
+            operation,
+            format!("none whose old data is still kept is known in {}", state_dir.display()),
+        )
+        .hint(
+            "`backup heal PLACE` finds one beside what was restored; `backup heal` brings one that was interrupted to \
+             its end (so does its id), and names those that cannot be reached",
+        )),
         several => {
             let list: Vec<String> = several
                 .iter()
-                .map(|r| format!("{} ({}, {})", r.id, r.label, r.started.strftime("%F %T")))
+                .map(|r| {
+                    let places: Vec<&str> = r.targets.iter().map(|t| t.place.as_str()).collect();
+                    format!("{} ({}, {}, to {})", r.id, r.label, r.started.strftime("%F %T"), places.join(", "))
+                })
                 .collect();
             Err(Error::new(ErrorKind::Usage, operation, format!("there are several: {}", list.join("; ")))
                 .hint("name one by its id"))
         }
     }
+}
+
+/// Whether this is the id in the name of a folder of it, which is what a person sees beside the data.
+fn is_in(restore: &PendingRestore, id: &str) -> bool {
+    let names = restore.homes.iter().filter_map(|home| home.file_name()?.to_str());
+    id.len() >= 10 && names.filter_map(|name| name.rsplit_once(".backup-")).any(|(_, of)| of.starts_with(id))
 }
 
 /// Whether it is the one of this id, and can only be ended this way.
@@ -198,17 +219,20 @@ mod tests {
         for phase in [Preparing, Publishing, Reverting] {
             let all = [restore(phase, None)];
             let (id, backup) = (all[0].id.to_string(), all[0].backup.to_string());
-            assert_eq!(one_of(&all, Old::BringBack, Some(&id), None).unwrap().id, all[0].id);
+            assert_eq!(
+                one_of(&all, Old::BringBack, Some(&id), None, Path::new("state")).unwrap().id,
+                all[0].id
+            );
             for not in [None, Some(""), Some(&*backup)] {
-                assert!(one_of(&all, Old::BringBack, not, None).is_err(), "{not:?}");
+                assert!(one_of(&all, Old::BringBack, not, None, Path::new("state")).is_err(), "{not:?}");
             }
-            assert!(one_of(&all, Old::LetGo, Some(&id), None).is_err());
+            assert!(one_of(&all, Old::LetGo, Some(&id), None, Path::new("state")).is_err());
             let runs = [PendingRestore { running: Some(true), ..all[0].clone() }];
-            assert!(one_of(&runs, Old::BringBack, Some(&id), None).is_err());
+            assert!(one_of(&runs, Old::BringBack, Some(&id), None, Path::new("state")).is_err());
         }
         let dropping = [restore(Settling, None)];
         let id = dropping[0].id.to_string();
-        assert!(one_of(&dropping, Old::LetGo, Some(&id), None).is_ok());
-        assert!(one_of(&dropping, Old::BringBack, Some(&id), None).is_err());
+        assert!(one_of(&dropping, Old::LetGo, Some(&id), None, Path::new("state")).is_ok());
+        assert!(one_of(&dropping, Old::BringBack, Some(&id), None, Path::new("state")).is_err());
     }
 }

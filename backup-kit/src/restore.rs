@@ -352,6 +352,12 @@ impl Restore {
                 config.insert(key.into(), Value::Bool(true));
             }
         }
+        if several
+            && self.is_inside_common(name)
+            && let Some(config) = config.as_object_mut().filter(|_| knows("make_parent"))
+        {
+            config.insert("make_parent".into(), Value::Bool(true));
+        }
         let apart = "has no definitions apart from its data";
         for (key, wanted, cannot) in [
             ("merge", self.merge, "cannot be merged"),
@@ -383,6 +389,12 @@ impl Restore {
             disposable,
         };
         Ok(Made { member, knows_owners, knows_globals, knows_log, at_home })
+    }
+
+    /// Whether it goes into the folder that was named for all.
+    fn is_inside_common(&self, component: &str) -> bool {
+        let own = self.to.iter().any(|(c, _)| c.as_deref() == Some(component));
+        !own && self.to.iter().any(|(c, _)| c.is_none())
     }
 
     fn place_for(&self, component: &str, several: bool) -> Option<String> {

@@ -16,20 +16,28 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     }
     let (settings, cx) = (&session.settings, session.context());
     let state_dir = state_dir()?;
-    let mut homes = Vec::new();
+    let (mut homes, mut unknown) = (Vec::new(), Vec::new());
     for place in &args.places {
         let found = journal_homes(place)?;
         if found.is_empty() && place.symlink_metadata().is_err() && !is_restored_to(place, &state_dir)? {
             let text = "it does not exist, and no restore to it is known";
             let e = CoreError::new(ErrorKind::NotFound, "heal", text).on(place.display());
-            return Err(e
-                .hint("a folder or file that was being restored; an archive is named by --from")
-                .into());
+            unknown.push(e.hint("a folder or file that was being restored; an archive is named by --from"));
         }
         homes.extend(found);
     }
     let restores = heal(&state_dir, &homes, &settings.registry, &cx).await?;
     let mut code = exit::COMPLETE;
+    // What is known is healed all the same.
+    if restores.is_empty()
+        && let Some(e) = unknown.first()
+    {
+        return Err(e.clone().into());
+    }
+    for e in unknown {
+        session.settings.output.warning(format!("{e}"));
+        code = exit::NOT_FOUND;
+    }
     for healed in &restores {
         let worse = match healed {
             Healed::Failed { .. } | Healed::LeftAlone { unfinished: true, .. } => exit::NOT_UNDONE,

@@ -129,8 +129,8 @@ pub(crate) fn restored(r: &RestoreReport) -> String {
     }
     out.row(format_args!("  time     {}", took(r.started, r.finished)));
     if let Some(until) = r.undo_until {
-        out.row(format_args!("  undo     the old data is kept until {}: `backup restore --undo`, or `backup settle` to let it go",
-            time(until)));
+        out.row(format_args!("  undo     the old data is kept until {}: `backup restore --undo {id}`, or `backup settle {id}` to let it go",
+            time(until), id = r.id));
     }
     out.rows(lost(&r.notes));
     out.into_text()

@@ -53,7 +53,7 @@ pub(crate) fn text(plan: &Plan) -> String {
         match plan.settle {
             true => out.row(format_args!("  old data is dropped at once: there is no way back")),
             false => out.row(format_args!(
-                "  old data is kept for {}: `backup restore --undo`",
+                "  old data is kept for {}: `backup restore --undo` with the id of the restore",
                 span(plan.keep_previous_s)
             )),
         }

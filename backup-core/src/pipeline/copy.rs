@@ -42,10 +42,10 @@ pub async fn copy(
         return Ok(there);
     }
     cx.emit(&Event::Phase { phase: Phase::Preflight });
-    for warning in to.preflight(Some(manifest.data_bytes()), cx).await? {
+    for warning in to.preflight(Some(manifest.data_bytes()), cx).await.map_err(of_destination)? {
         cx.note(Severity::Note, "", "", warning);
     }
-    let lock = to.lock(&manifest.header.series, wait, cx).await?;
+    let lock = to.lock(&manifest.header.series, wait, cx).await.map_err(of_destination)?;
     let copied = async {
         // Another run may have copied it while this one waited.
         match find(to, &manifest.header.id, cx).await? {
@@ -60,11 +60,16 @@ pub async fn copy(
     copied
 }
 
+/// What is damaged where the copy goes says nothing of the backup that is copied.
+fn of_destination(e: Error) -> Error {
+    if e.kind() == ErrorKind::Damaged { e.with_kind(ErrorKind::Destination) } else { e }
+}
+
 /// The backup of this id, if it is there already. A place that is still to be made has none.
 async fn find(to: &dyn Archive, id: &BackupId, cx: &Context) -> Result<Option<Copied>> {
     let all = match to.list(cx).await {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        all => all?,
+        all => all.map_err(of_destination)?,
     };
     let there = all.into_iter().find(|b| b.id == *id && b.state.is_readable());
     match there {
@@ -88,14 +93,14 @@ async fn write(
     let wanted = manifest.components.iter().map(|c| (c.header.name.clone(), Selection::All)).collect();
     let views = super::open_components(reader, wanted, cx).await?;
     still_wanted(cx)?;
-    let writer = to.begin(manifest.header.clone(), cx).await?;
+    let writer = to.begin(manifest.header.clone(), cx).await.map_err(of_destination)?;
     cx.emit(&Event::Phase { phase: Phase::Pour });
     let mut list = Vec::new();
     for (component, (view, estimate)) in manifest.components.iter().zip(views) {
         let component = component.header.name.clone();
         let sink = match writer.component(&component) {
             Ok(sink) => Arc::new(Whole { sink, component: component.clone() }),
-            Err(e) => return give_up(writer, e, cx).await,
+            Err(e) => return give_up(writer, of_destination(e), cx).await,
         };
         list.push((Pouring { component, view, sink, stillness: None }, estimate));
     }
@@ -149,7 +154,7 @@ async fn commit(
         not_included: manifest.not_included.clone(),
         finished: manifest.finished,
     };
-    let backup = super::calmly("commit", writer.commit(conclusion, cx)).await?;
+    let backup = super::calmly("commit", writer.commit(conclusion, cx)).await.map_err(of_destination)?;
     Ok(Copied { backup, was_there: false })
 }
 

@@ -51,11 +51,18 @@ pub(super) struct SeriesLock {
 
 /// The holder, and the bytes that say so.
 async fn read(destination: &dyn Destination, name: &str) -> Result<Option<(Held, Bytes)>> {
-    match destination.read_small(name, LARGEST).await? {
+    // That it is damaged says nothing of any backup.
+    let of_destination = |e: Error| match e.kind() {
+        ErrorKind::Damaged => e.with_kind(ErrorKind::Destination),
+        _ => e,
+    };
+    match destination.read_small(name, LARGEST).await.map_err(of_destination)? {
         None => Ok(None),
         // It is written in one step: what cannot be read is none of ours.
         Some(bytes) => serde_json::from_slice(&bytes).map(|held| Some((held, bytes))).map_err(|e| {
-            Error::damaged("read the run lock", e).on(name).hint("if no run is going on, remove this file")
+            Error::new(ErrorKind::Destination, "read the run lock", e)
+                .on(name)
+                .hint("if no run is going on, remove this file")
         }),
     }
 }

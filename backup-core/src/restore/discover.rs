@@ -159,7 +159,7 @@ fn follow(path: &Path) -> Result<Trace> {
         Ok(_) if !pointer.live => return Ok(Trace::Nothing(pointer, path.to_owned())),
         Ok(_) => {
             let message = format!("its journal {} is not there", pointer.journal.display());
-            Error::new(ErrorKind::NotFound, "find a restore", message)
+            Error::new(ErrorKind::Target, "find a restore", message)
                 .on(path.display())
                 .hint("is its file system mounted? then `backup heal`")
         }

@@ -99,6 +99,9 @@ pub(super) struct Document {
     pub(super) stopped: Vec<String>,
     /// Folders beside the local targets, the one with the journal first.
     pub(super) homes: Vec<PathBuf>,
+    /// Folders above homes that the restore has made.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) made: Vec<PathBuf>,
     /// `restores` in the state folder of the user who began it.
     pub(super) restores: PathBuf,
 }
@@ -178,6 +181,7 @@ impl Document {
             app: Vec::new(),
             stopped: Vec::new(),
             homes,
+            made: Vec::new(),
             restores: state_dir.join("restores"),
         }
     }

@@ -2,7 +2,8 @@
 
 use super::{
     blocking,
-    in_the_way::{Replaced, inside},
+    document::Place,
+    in_the_way::{Replaced, inside, kept},
     plan::{Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, RestoreMember, RestoreOptions},
 };
 use crate::{
@@ -48,6 +49,15 @@ pub(super) async fn survey(
     let inside = blocking(move || inside(&state_dir, &replaced)).await?;
     for (survey, refusals) in surveys.iter_mut().zip(inside) {
         survey.refusals.extend(refusals);
+    }
+    if options.settle {
+        let place =
+            |(m, s): (&RestoreMember, &Survey)| Place { kind: m.kind.clone(), place: s.place.clone() };
+        let places: Vec<Place> = members.iter().zip(&surveys).map(place).collect();
+        let state_dir = options.state_dir.clone();
+        for (survey, refusal) in surveys.iter_mut().zip(blocking(move || kept(&state_dir, &places)).await?) {
+            survey.refusals.extend(refusal);
+        }
     }
     Ok(surveys)
 }

@@ -49,7 +49,39 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
         fs::rename(&temporary, path)?;
         sync_parent(path)
     })();
+    let written = match written {
+        Err(e) if matches!(e.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => {
+            let _ = fs::remove_file(&temporary);
+            overwrite(path, &bytes).map_err(|_| e)
+        }
+        written => written,
+    };
     written.map_err(failed(WHAT, path))
+}
+
+/// On a disk that is full, where what is to be written may be what makes room again: over what is there, if that has room for it.
+/// A loss of power in this moment could leave a part of both.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = File::options().write(true).open(path)?;
+    if !has_room(&file, bytes.len() as u64)? {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    (&file).write_all(bytes)?;
+    file.set_len(bytes.len() as u64)?;
+    file.sync_all()
+}
+
+/// Whether so many bytes are allocated to it.
+#[cfg(unix)]
+fn has_room(file: &File, bytes: u64) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let found = file.metadata()?;
+    Ok(found.len() >= bytes || found.blocks() * 512 >= bytes)
+}
+
+#[cfg(not(unix))]
+fn has_room(file: &File, bytes: u64) -> io::Result<bool> {
+    Ok(file.metadata()?.len() >= bytes)
 }
 
 fn private_file(path: &Path) -> io::Result<File> {
@@ -96,6 +128,13 @@ pub(super) fn make_private_dir(path: &Path) -> Result<()> {
         .create(path)
         .and_then(|()| sync_parent(path))
         .map_err(failed("make the folder of a restore", path))
+}
+
+/// A folder like any other, in one that is there.
+pub(super) fn make_dir(path: &Path) -> Result<()> {
+    fs::create_dir(path)
+        .and_then(|()| sync_parent(path))
+        .map_err(failed("make the folder above the target", path))
 }
 
 /// A folder with those above it, as far as they are missing.

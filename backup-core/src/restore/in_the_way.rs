@@ -54,6 +54,31 @@ fn unknown(e: &Error) -> Error {
     Error::new(ErrorKind::NotRolledBack, "restore", message).hint(hint)
 }
 
+/// For each of these places why its old data must not be dropped at once: an earlier restore of it could not be undone any more.
+pub(super) fn kept(state_dir: &Path, wanted: &[Place]) -> Result<Vec<Option<Refusal>>> {
+    let mut refusals = vec![None; wanted.len()];
+    for trace in discover(state_dir, &[])? {
+        let Trace::Journal(document, _) = trace else { continue };
+        if document.phase != RestorePhase::Published {
+            continue;
+        }
+        for (place, refusal) in wanted.iter().zip(&mut refusals) {
+            if document.places().contains(place) {
+                let id = &document.id;
+                *refusal = Some(Refusal::new(
+                    format!(
+                        "the old data of an earlier restore of it, {id}, is kept, and could not be brought back any more"
+                    ),
+                    format!(
+                        "`backup settle {id}` lets that go; or leave out what drops the old data at once"
+                    ),
+                ));
+            }
+        }
+    }
+    Ok(refusals)
+}
+
 /// A local target: what is replaced, without symbolic links, and the home that its restore would have.
 pub(super) struct Replaced {
     pub(super) path: PathBuf,

@@ -49,6 +49,7 @@ impl Journal {
             for home in &journal.document.homes[..made] {
                 let _ = files::remove(&home.join(JOURNAL)).and_then(|()| files::remove_dir(home));
             }
+            journal.remove_made();
             let _ = files::remove(&journal.document.in_restores("json"));
             let _ = files::remove(&journal.document.in_restores("lock"));
         })?;
@@ -63,6 +64,11 @@ impl Journal {
         // The pointer first: a crash at any later point leaves nothing that cannot be found.
         self.point(false, false)?;
         for (i, home) in homes.iter().enumerate() {
+            // The target says in its survey that it is made.
+            if let Some(above) = home.parent().filter(|above| !above.exists()) {
+                files::make_dir(above)?;
+                self.document.made.push(above.to_owned());
+            }
             make_private_dir(home)?;
             *made += 1;
             files::write(&home.join(JOURNAL), &self.pointer(i > 0, false))?;
@@ -169,6 +175,13 @@ impl Journal {
         Ok(())
     }
 
+    /// Folders that were made for the restore, if nothing is in them.
+    fn remove_made(&self) {
+        for folder in &self.document.made {
+            let _ = files::remove_dir(folder); // an empty folder is no harm
+        }
+    }
+
     fn save(&self) -> Result<()> {
         files::write(&self.path, &self.document)
     }
@@ -193,6 +206,9 @@ impl Journal {
             if !files::remove_dir(home)? {
                 strange.push(home.clone());
             }
+        }
+        if self.document.phase == RestorePhase::Reverting {
+            self.remove_made();
         }
         files::remove(&self.document.in_restores("json"))?;
         files::remove(&self.document.in_restores("lock"))?;

@@ -22,7 +22,9 @@ pub use plan::{
     Confirmation, HealthCheck, Plan, PlanId, PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore,
     RestoreMember, RestoreOptions, plan_restore,
 };
-pub use recover::{Healed, Recover, Recovery, heal_restores, pending, settle_restore, undo_restore};
+pub use recover::{
+    Healed, Recover, Recovery, heal_restores, pending, restored_places, settle_restore, undo_restore,
+};
 
 use crate::{Error, ErrorKind, Result};
 

@@ -121,6 +121,16 @@ pub fn pending(state_dir: &Path, homes: &[PathBuf]) -> Result<Vec<PendingRestore
     }
 }
 
+/// Places of all restores that are known in `state_dir`, also of those whose journals cannot be read now. Blocks on files.
+pub fn restored_places(state_dir: &Path) -> Result<Vec<String>> {
+    let places = discover(state_dir, &[])?.into_iter().flat_map(|trace| match trace {
+        Trace::Journal(document, _) => document.places(),
+        Trace::Nothing(pointer, _) | Trace::Lost(pointer, ..) => pointer.places,
+        _ => Vec::new(),
+    });
+    Ok(places.map(|place| place.place).collect())
+}
+
 /// Brings every interrupted restore to an end: before its commit point it is reverted, after it the old data is dropped once
 /// its time is over. One that cannot be healed does not keep the others from it. Call it again: it does no harm.
 pub async fn heal_restores(
@@ -209,12 +219,20 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
             let mut target = recover.target(&t.kind, t.undo.clone())?;
             let may = target.check_revert(cx).await;
             may.map_err(|e| {
-                e.on(format!("{} at {}", t.component, t.place)).hint("`settle` lets the old data go")
+                let kept = journal.document.homes.iter().map(|home| home.display().to_string());
+                let kept = match kept.collect::<Vec<_>>().join(", ") {
+                    none if none.is_empty() => String::new(),
+                    homes => format!("look at the old data in {homes}; "),
+                };
+                let id = &journal.document.id;
+                e.on(of(t)).hint(format!("{kept}`backup settle {id}` lets it go"))
             })?;
         }
         let app = journal.document.app.clone();
         journal.document.stopped = application::still_running(&*recover.containers(), &app).await?;
     }
+    // Until this is written nothing was touched.
+    enter(&mut journal, RestorePhase::Reverting).await?;
     let undone = finish(journal, RestorePhase::Reverting, recover, cx).await;
     undone.map_err(|e| e.with_kind(ErrorKind::NotRolledBack))
 }

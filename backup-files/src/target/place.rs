@@ -1,7 +1,7 @@
 //! Where a restore goes, and the folder beside it in which shadow, old data and journal are.
 
 use crate::{config, system};
-use backup_core::{BackupId, Error, ErrorKind, Result};
+use backup_core::{BackupId, Error, ErrorKind, Result, real_path};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
@@ -42,7 +42,7 @@ impl Place {
             return Err(refused("a whole file system is never replaced").hint("name a folder in it"));
         };
         // Once: what a link on the way leads to may change meanwhile. A parent that is missing is for the survey to say.
-        let parent = std::fs::canonicalize(parent).unwrap_or_else(|_| parent.to_owned());
+        let parent = real_path(parent);
         let (target, name) = (parent.join(name), name.to_owned());
         let id = BackupId::generate();
         let mount_point = system::is_mount_point(&target).unwrap_or(false);

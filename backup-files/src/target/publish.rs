@@ -13,7 +13,7 @@ use crate::{
 };
 use moving::Way;
 use record::{Id, found, record, record_one};
-pub(crate) use side_files::beside;
+pub(crate) use side_files::{Beside, beside};
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
