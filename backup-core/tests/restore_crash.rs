@@ -265,7 +265,7 @@ fn a_journal_that_must_be_there_and_is_not_is_an_error_not_an_all_clear() {
     let before = s.traces();
     let healed = run(heal_restores(&s.state(), &[], &recover, jiff::Timestamp::now(), &s.cx)).unwrap();
     let [Healed::Failed { journal, error }] = &healed[..] else { panic!("{healed:?}") };
-    assert_eq!((journal, error.kind()), (&pointer, ErrorKind::NotFound));
+    assert_eq!((journal, error.kind()), (&pointer, ErrorKind::Target));
     assert_eq!(s.traces(), before);
 }
 
