@@ -115,7 +115,7 @@ fn outcome(no_verdict_asked: bool, disturbed: u32, runs: u32, checks: &[Check]) 
 pub(crate) fn needs(options: &Options) -> u64 {
     let scale = options.scale();
     let once = Tree::Mixed.bytes(scale) + Tree::Small.bytes(scale);
-    let contests = (1 + 4 + 3 * u64::from(options.rounds)) * once;
+    let contests = (1 + 4 + 3 * u64::from(1 + options.rounds)) * once;
     let large = if options.full { 3 * Tree::TenTimes.bytes(scale) } else { 0 };
     contests.max(once + large)
 }
@@ -202,10 +202,13 @@ impl Track {
     }
 }
 
+/// The round that does not count: what runs first gets memory that the machine has given back, and pays for that.
+pub(crate) const WARM_UP: u32 = 0;
+
 /// Who runs when in a round: all sides in turn, another one first each time, since what ran before leaves memory, caches and
 /// writes behind, which the first side would always meet alone.
 pub(crate) fn turns(round: u32, sides: usize) -> impl Iterator<Item = usize> {
-    (0..sides).map(move |i| (i + round as usize - 1) % sides)
+    (0..sides).map(move |i| (i + round as usize) % sides)
 }
 
 /// Removes a file or folder that may be there.
@@ -235,7 +238,7 @@ mod tests {
 
     #[test]
     fn every_side_is_first_in_its_turn() {
-        let first: Vec<_> = (1..=3).map(|round| turns(round, 3).collect::<Vec<_>>()).collect();
+        let first: Vec<_> = (0..3).map(|round| turns(round, 3).collect::<Vec<_>>()).collect();
         assert_eq!(first, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
     }
 

@@ -6,6 +6,7 @@ mod choose;
 pub mod config;
 mod copy;
 mod error;
+mod filled;
 mod guard;
 mod health;
 mod import;

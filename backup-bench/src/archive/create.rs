@@ -1,7 +1,7 @@
 //! Making an archive.
 
 use super::{
-    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, cpu, remove, turns, wall,
+    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, cpu, remove, turns, wall,
 };
 use crate::failure::Doing;
 use crate::{archive::memory::Peaks, trees};
@@ -37,13 +37,16 @@ pub(super) fn race(
     let outputs: [PathBuf; 4] =
         ["ours", "plain", "hashed", "synced"].map(|n| track.work.join(format!("{tree}-{n}.tar.zst")));
     let mut samples: [Vec<Sample>; 4] = Default::default();
-    for round in 1..=track.rounds {
+    for round in WARM_UP..=track.rounds {
         for side in turns(round, 4) {
             remove(&outputs[side])?;
             trees::warm(contest.place)?;
             let job = job(track, contest, side, &outputs[side]);
             let what = format!("{tree}, round {round}: {}", names[side]);
-            samples[side].push(track.run(&what, &job)?);
+            let sample = track.run(&what, &job)?;
+            if round != WARM_UP {
+                samples[side].push(sample);
+            }
         }
     }
     let mut sizes = [None; 4];

@@ -1,7 +1,7 @@
 //! Restoring the whole tree.
 
 use super::create::Archives;
-use super::{COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, turns, wall};
+use super::{COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, turns, wall};
 use crate::archive::memory::Peaks;
 use crate::failure::{Doing, Failure};
 use crate::trees;
@@ -26,7 +26,7 @@ pub(super) fn race(
 ) -> Result<()> {
     let tree = contest.tree.name();
     let mut samples: [Vec<Sample>; 3] = Default::default();
-    for round in 1..=track.rounds {
+    for round in WARM_UP..=track.rounds {
         for side in turns(round, NAMES.len()) {
             let name = NAMES[side];
             let folder = track.work.join(format!("{tree}-restored-{side}-{round}"));
@@ -36,7 +36,10 @@ pub(super) fn race(
                 1 => Job::script(PLAIN_SCRIPT, &[&archives.plain, &folder]),
                 _ => Job::script(SYNCED_SCRIPT, &[&archives.plain, &folder]),
             };
-            samples[side].push(track.run(&format!("{tree}, round {round}: {name}"), &job)?);
+            let sample = track.run(&format!("{tree}, round {round}: {name}"), &job)?;
+            if round != WARM_UP {
+                samples[side].push(sample);
+            }
             let restored = if side == 0 { folder.clone() } else { folder.join(tree) };
             same_tree(contest, &restored, round == 1)?;
             // Not removed before the end: see the module `inodes`.

@@ -7,7 +7,9 @@ use crate::{
     failure::{Failure, Result},
     render::{human, json},
 };
-use backup_kit::{ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State};
+use backup_kit::{
+    ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, state_dir,
+};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
@@ -28,6 +30,12 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         return dry_run(args, modules, &archives, session).await;
     }
     session.heal_first().await?;
+    let state_dir = state_dir().ok();
+    for archive in state_dir.iter().flat_map(|dir| archives.iter().filter(|archive| archive.is_emptied(dir))) {
+        session.settings.output.warning(format!(
+            "{archive} has held backups before, and nothing is there now: is its disk mounted?"
+        ));
+    }
     let (mut code, mut results) = (exit::COMPLETE, Vec::new());
     let last = modules.len() - 1;
     for (i, module) in modules.into_iter().enumerate() {
@@ -72,6 +80,9 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
                 (code, json!({ "module": name, "error": json::error(error), "state": state }))
             }
         };
+        if let Some(dir) = state_dir.as_ref().filter(|_| matches!(this, exit::COMPLETE | exit::PARTIAL)) {
+            archives.iter().for_each(|archive| archive.remember_filled(dir));
+        }
         code = exit::worse(code, this);
         results.push(object);
         if i < last && session.cancel.is_cancelled() {

@@ -17,7 +17,7 @@ fn text(error: &Error, state: Option<&str>) -> String {
     };
     // What it is about may be a name that somebody else has chosen.
     let mut out = printable::line(&what).into_owned();
-    let state = state.map(str::to_owned).or_else(|| default_state(error.kind()).map(str::to_owned));
+    let state = state.map(str::to_owned).or_else(|| default_state(error.kind(), error.operation()).map(str::to_owned));
     for (label, line) in [("cause", Some(cause)), ("hint", hint), ("state", state)] {
         if let Some(line) = line.filter(|l| !l.is_empty()) {
             out.push_str(&format!("\n  {:<6} {}", format!("{label}:"), line.replace('\n', "\n         ")));
@@ -49,12 +49,13 @@ fn cause(e: &CoreError) -> String {
     out
 }
 
-fn default_state(kind: ErrorKind) -> Option<&'static str> {
+fn default_state(kind: ErrorKind, operation: &str) -> Option<&'static str> {
     Some(match kind {
         ErrorKind::Usage | ErrorKind::NotFound | ErrorKind::Refused | ErrorKind::AlreadyRunning => {
             "nothing was touched"
         }
         ErrorKind::RolledBack => "everything is as it was before",
+        ErrorKind::NotRolledBack if operation == "begin the restore" => "nothing was touched",
         ErrorKind::NotRolledBack => "some targets may be old and some new: run `backup heal`",
         _ => return None,
     })

@@ -9,6 +9,9 @@ use super::{
 use crate::{Error, ErrorKind, Refusal, RestorePhase, Result, real_path};
 use std::path::{Path, PathBuf};
 
+/// Of an error before anything is touched.
+const BEGIN: &str = "begin the restore";
+
 /// Refuses what would be restored to a place at which an earlier restore is not over: its revert would take the new data for
 /// its own.
 pub(super) fn not_in_the_way(state_dir: &Path, wanted: &[Place]) -> Result<()> {
@@ -32,7 +35,7 @@ pub(super) fn not_in_the_way(state_dir: &Path, wanted: &[Place]) -> Result<()> {
                 };
                 let message =
                     format!("an earlier restore, {} by {}, is not over", document.id, document.process);
-                return Err(Error::new(kind, "restore", message).on(&place.place).hint(hint));
+                return Err(Error::new(kind, BEGIN, message).on(&place.place).hint(hint));
             }
             // Where it is not known what it did, it may have been anything.
             Trace::Lost(pointer, _, e) if pointer.places.is_empty() => return Err(unknown(&e)),
@@ -51,7 +54,7 @@ pub(super) fn not_in_the_way(state_dir: &Path, wanted: &[Place]) -> Result<()> {
 fn unknown(e: &Error) -> Error {
     let message = format!("an earlier restore cannot be healed: {e}");
     let hint = e.hint_text().unwrap_or("an earlier restore must be healed first: `backup heal`");
-    Error::new(ErrorKind::NotRolledBack, "restore", message).hint(hint)
+    Error::new(ErrorKind::NotRolledBack, BEGIN, message).hint(hint)
 }
 
 /// For each of these places why its old data must not be dropped at once: an earlier restore of it could not be undone any more.
