@@ -1,7 +1,8 @@
 //! Making an archive.
 
 use super::{
-    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, cpu, remove, turns, wall,
+    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, cpu, remove,
+    turns, wall,
 };
 use crate::failure::Doing;
 use crate::{archive::memory::Peaks, trees};

@@ -1,7 +1,9 @@
 //! Restoring the whole tree.
 
 use super::create::Archives;
-use super::{COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, turns, wall};
+use super::{
+    COMPONENT, Check, Contest, Job, Limit, Report, Result, Sample, Spread, Track, WARM_UP, turns, wall,
+};
 use crate::archive::memory::Peaks;
 use crate::failure::{Doing, Failure};
 use crate::trees;

@@ -31,7 +31,8 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     }
     session.heal_first().await?;
     let state_dir = state_dir().ok();
-    for archive in state_dir.iter().flat_map(|dir| archives.iter().filter(|archive| archive.is_emptied(dir))) {
+    for archive in state_dir.iter().flat_map(|dir| archives.iter().filter(|archive| archive.is_emptied(dir)))
+    {
         session.settings.output.warning(format!(
             "{archive} has held backups before, and nothing is there now: is its disk mounted?"
         ));

@@ -17,7 +17,9 @@ fn text(error: &Error, state: Option<&str>) -> String {
     };
     // What it is about may be a name that somebody else has chosen.
     let mut out = printable::line(&what).into_owned();
-    let state = state.map(str::to_owned).or_else(|| default_state(error.kind(), error.operation()).map(str::to_owned));
+    let state = state.map(str::to_owned).or_else(|| {
+        default_state(error.kind(), error.failed().map_or("", |e| e.operation())).map(str::to_owned)
+    });
     for (label, line) in [("cause", Some(cause)), ("hint", hint), ("state", state)] {
         if let Some(line) = line.filter(|l| !l.is_empty()) {
             out.push_str(&format!("\n  {:<6} {}", format!("{label}:"), line.replace('\n', "\n         ")));
