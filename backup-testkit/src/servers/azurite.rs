@@ -2,7 +2,7 @@
 
 use super::{
     ObjectServer,
-    process::{Place, Server, get, program, request},
+    process::{Place, Server, get, path_of_scripts, program, request},
 };
 use crate::Must;
 use backup_core::{Secret, destination::RemoteSettings};
@@ -31,6 +31,7 @@ impl Azurite {
             .args(["--silent", "--disableTelemetry", "--disableProductStyleUrl", "--blobHost", "127.0.0.1"])
             .args(["--blobPort", &place.port.to_string(), "--location"])
             .arg(data)
+            .env("PATH", path_of_scripts())
             .env("AZURITE_ACCOUNTS", format!("{}:{}", Self::ACCOUNT, Self::ACCOUNT_KEY));
         let up = |port| get(port, "/").is_some_and(|a| a.starts_with("HTTP/1."));
         let azurite = Azurite(Server::start(place, &mut command, up)?);

@@ -1,6 +1,7 @@
 //! A server's process, its folder, its port.
 
 use std::{
+    ffi::OsString,
     fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
@@ -98,12 +99,24 @@ impl Drop for Server {
 /// A program: in PATH, where daemons are, or where `cargo xtask test` puts what it builds.
 pub(super) fn program(name: &str) -> Result<PathBuf, String> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
-    let ours = cache.join("backup/tools");
+    let ours = tools();
     let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), ours.join("bin"), ours]);
     let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
     found.ok_or_else(|| format!("the program {name} is not here (`cargo xtask test` installs it)"))
+}
+
+/// Where `cargo xtask test` puts what it builds and installs.
+fn tools() -> PathBuf {
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(|| home.join(".cache"), PathBuf::from);
+    cache.join("backup/tools")
+}
+
+/// `PATH` for a script whose interpreter may have been installed beside it.
+pub(super) fn path_of_scripts() -> OsString {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [tools().join("bin")].into_iter().chain(std::env::split_paths(&path));
+    std::env::join_paths(folders).unwrap_or(path)
 }
 
 /// The beginning of what the server answers to a GET.
