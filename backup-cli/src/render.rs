@@ -7,6 +7,7 @@ pub(crate) mod lines;
 pub(crate) mod plan;
 pub(crate) mod printable;
 pub(crate) mod progress;
+pub(crate) mod repeated;
 pub(crate) mod terminal;
 
 use crate::failure::{Failure, Result};

@@ -97,6 +97,7 @@ fn a_reader_that_goes_away_is_a_failure() {
     place.write_large("tree/large");
     let (_, err) = expect(&place, 4, "backup create tree --to - | head -c 100000 > /dev/null");
     assert!(err.contains("write into the pipe") && err.contains("is no backup"), "{err}");
+    assert!(!err.contains("WARNING"), "nothing is wrong with the sources: {err}");
     place.expect(0, &["create", "tree", "--to", "b"]);
     expect(&place, 4, "backup copy latest --from b --to - | head -c 100000 > /dev/null");
 }

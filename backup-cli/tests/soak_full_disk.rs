@@ -34,6 +34,7 @@ fn a_destination_that_fills_up_keeps_the_earlier_backup_and_nothing_else() {
         for _ in 0..times(1, 10) {
             let ran = place.run(&["create", "tree", "--to", "destination"]);
             is_four_lines(&ran, 4, "destination");
+            assert!(!ran.stderr.contains("WARNING"), "nothing is wrong with the sources: {}", ran.stderr);
             assert_eq!(contents(&place.path("destination")), earlier, "{megabytes} MB");
         }
     }

@@ -85,6 +85,25 @@ fn every_backup_is_verified_whatever_is_wrong_with_those_before_it() {
 }
 
 #[test]
+fn what_is_wrong_with_one_frame_is_told_of_three_entries_and_counted() {
+    let place = Place::new();
+    (0..300).for_each(|n| place.write(&format!("tree/{n:03}"), &format!("number {n}")));
+    fs::write(place.path("tree/zzz"), support::noise(9 << 20)).unwrap();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let (id, file) = files(&place).remove(0);
+    let length = fs::metadata(place.path("b").join(&file)).unwrap().len() as usize;
+    flip(&place, &file, length - 2000);
+    for line in [&["verify", &id][..], &["restore", &id, "--salvage", "--to", "out", "-q"]] {
+        let ran = place.expect(7, &[line, &["--from", "b"]].concat());
+        let warnings = ran.stderr.matches("[WARNING]").count();
+        assert!((4..10).contains(&warnings), "{warnings} warnings: {}", ran.stderr);
+        assert!(ran.stderr.contains("[WARNING] and 29"), "{}", ran.stderr);
+    }
+    let all = place.expect(7, &["verify", &id, "-v", "--from", "b"]).stderr;
+    assert!(all.matches("[WARNING]").count() >= 300, "{all}");
+}
+
+#[test]
 fn the_error_of_a_damaged_end_names_the_file_and_the_part_of_it() {
     let place = Place::with_tree();
     place.expect(0, &["create", "tree", "--to", "b"]);

@@ -101,13 +101,27 @@ impl Ledger {
 
     /// Notes every loss in the context and returns their number. To be called once, when the pour is over.
     pub fn settle_losses(&self) -> u64 {
+        self.settle_losses_after(None, false)
+    }
+
+    /// The same after a pour that failed. An entry that is lost by this very error is not noted again. If the error ended everything
+    /// (`ended`: what was to take the entries is broken, or the run was cancelled), only those are noted that could not be read: the others
+    /// are lost because of it, and nothing is wrong with them.
+    pub(crate) fn settle_losses_after(&self, error: Option<&Error>, ended: bool) -> u64 {
         let lost = std::mem::take(&mut *self.lost.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut named: Vec<_> = lost.by_path.into_iter().map(|(path, loss)| (path, loss.why)).collect();
+        let number = lost.by_path.len() as u64 + lost.beyond;
+        let said = error.map(ToString::to_string);
+        let is_news = |loss: &Loss| match &loss.failure {
+            Some(failure) => said.as_ref().is_none_or(|said| failure.to_string() != *said),
+            None => !ended,
+        };
+        let news = lost.by_path.into_iter().filter(|(_, loss)| is_news(loss));
+        let mut named: Vec<_> = news.map(|(path, loss)| (path, loss.why)).collect();
         named.sort();
         for (path, why) in &named {
             self.cx.note(Severity::Lost, &self.component, crate::entry::display_path(path), why);
         }
-        if lost.beyond > 0 {
+        if lost.beyond > 0 && !ended {
             self.cx.note(
                 Severity::Lost,
                 &self.component,
@@ -115,7 +129,7 @@ impl Ledger {
                 format!("{} more entries were lost", lost.beyond),
             );
         }
-        named.len() as u64 + lost.beyond
+        number
     }
 
     fn enter(&self, stage: Stage) -> Result<Leave<'_>> {

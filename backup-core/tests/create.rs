@@ -422,6 +422,8 @@ async fn a_broken_sink_ends_all_pours_and_comes_first_among_the_errors() {
     let poured = tokio::time::timeout(Duration::from_secs(10), pour_all(list, false, &cx)).await.unwrap();
     let kinds: Vec<_> = poured.into_iter().map(|(_, r)| r.unwrap_err().kind()).collect();
     assert_eq!(kinds, [ErrorKind::Cancelled, ErrorKind::Destination]);
+    // What was not taken because of it is no loss of its source.
+    assert_eq!(cx.notes().worst(), None, "{:?}", cx.notes());
 }
 
 #[test]

@@ -4,6 +4,9 @@ use super::printable::{self, Rows};
 use backup_kit::{BackupSummary, Note, Notes, Report, RestoreReport, Severity, State};
 use jiff::{Timestamp, tz::TimeZone};
 
+/// Of many warnings, losses or defects of one kind so many are told; the others are counted.
+pub(crate) const TOLD_OF_A_KIND: usize = 3;
+
 /// `1.2 MiB`.
 pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -167,7 +170,6 @@ fn told(subject: &str, text: &str) -> String {
 /// Lines `subject: text`, but of many with one text the first three only, and how many there are: what is wrong with a frame is wrong
 /// with every file in it. `--json` has them all.
 pub(crate) fn grouped(lines: impl IntoIterator<Item = (String, String)>) -> Vec<String> {
-    const SHOWN: usize = 3;
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for (subject, text) in lines {
         match groups.iter_mut().find(|(known, _)| *known == text) {
@@ -178,7 +180,7 @@ pub(crate) fn grouped(lines: impl IntoIterator<Item = (String, String)>) -> Vec<
     let mut out = Vec::new();
     for (text, subjects) in groups {
         // "and 1 more" takes a line, too.
-        let shown = if subjects.len() > SHOWN + 1 { SHOWN } else { subjects.len() };
+        let shown = if subjects.len() > TOLD_OF_A_KIND + 1 { TOLD_OF_A_KIND } else { subjects.len() };
         out.extend(subjects[..shown].iter().map(|subject| told(subject, &text)));
         if subjects.len() > shown {
             out.push(format!("and {} more: {text}", subjects.len() - shown));

@@ -1,6 +1,6 @@
 //! What goes on: a bar on a terminal, plain lines otherwise, events as JSON lines if asked for.
 
-use super::{Output, human, lines, printable, terminal};
+use super::{Output, human, lines, printable, repeated::Repeated, terminal};
 use backup_kit::{CancellationToken, Event, Phase, Severity};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
@@ -15,6 +15,7 @@ pub(crate) struct Progress {
     output: Output,
     cancel: CancellationToken,
     components: Arc<Mutex<BTreeMap<String, Component>>>,
+    repeated: Arc<Mutex<Repeated>>,
 }
 
 #[derive(Default)]
@@ -26,7 +27,7 @@ struct Component {
 
 impl Progress {
     pub(crate) fn new(output: Output, cancel: CancellationToken) -> Self {
-        let progress = Progress { output, cancel, components: Arc::default() };
+        let progress = Progress { output, cancel, components: Arc::default(), repeated: Arc::default() };
         progress.begin();
         progress
     }
@@ -75,8 +76,13 @@ impl Progress {
             Event::Noted { note }
                 if note.severity == Severity::Lost && !note.path.is_empty() && self.cancel.is_cancelled() => {
             }
-            Event::Noted { note } if note.severity >= Severity::Warning => {
+            Event::Noted { note } if note.severity >= Severity::Warning && self.output.verbose => {
                 self.line(lines::Level::Warning, &human::note(note));
+            }
+            Event::Noted { note } if note.severity >= Severity::Warning => {
+                if let Some(line) = self.repeated.lock().unwrap_or_else(PoisonError::into_inner).tell(note) {
+                    self.line(lines::Level::Warning, &line);
+                }
             }
             Event::Noted { note } => self.detail(human::note(note)),
             Event::Spooling { folder } => self.line(
@@ -88,8 +94,12 @@ impl Progress {
         }
     }
 
+    /// The end of a step: takes the bar away, and counts the warnings that were not told.
     pub(crate) fn finish(&self) {
         terminal::end_bar();
+        for line in self.repeated.lock().unwrap_or_else(PoisonError::into_inner).end() {
+            self.line(lines::Level::Warning, &line);
+        }
         self.components.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 

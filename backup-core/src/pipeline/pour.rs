@@ -203,7 +203,8 @@ async fn pour_one(pouring: Pouring, estimate: Option<u64>, fail_fast: bool, cx: 
         }
     };
     let (losses, unreadable) = (ledger.losses(), ledger.unreadable());
-    let lost = ledger.settle_losses();
+    let error = there.as_ref().err().or(view.as_ref().err());
+    let lost = ledger.settle_losses_after(error, there.is_err());
     cx.emit(&Event::ComponentFinished {
         component: component.clone(),
         entries: ledger.entries(),
