@@ -112,6 +112,7 @@ fn a_hostile_or_damaged_tar_is_refused_and_nothing_is_stored() {
     }
     place.expect(3, &["import", "nowhere.tar", "--to", "b"]);
     place.expect(2, &["import", "tree", "--to", "b"]);
+    assert_eq!(refused_dumps(&place), 0);
     // Absolute paths stay inside, as tar has them.
     sh(&place, "tar -cPf absolute.tar \"$PWD/tree/a.txt\"");
     let ran = place.expect(0, &["import", "absolute.tar", "--to", "b"]);
@@ -120,6 +121,35 @@ fn a_hostile_or_damaged_tar_is_refused_and_nothing_is_stored() {
     place.expect(0, &["restore", &id, "--from", "b", "--to", "out"]);
     let inside = place.path("tree/a.txt");
     assert!(place.path("out").join(inside.strip_prefix(Path::new("/")).unwrap()).is_file());
+}
+
+/// Dumps that are no tars, cut or damaged in each compression; returns what of them is stored.
+fn refused_dumps(place: &Place) -> usize {
+    let whole = "seq 1 400000 > db.sql; for p in gzip zstd xz; do $p -qkf db.sql; done; : > empty.sql.gz";
+    sh(place, whole);
+    let cut = "for e in gz zst xz; do head -c 30 db.sql.$e > short.sql.$e; head -c 20000 db.sql.$e > cut.sql.$e; cp db.sql.$e flipped.$e; \
+               printf abc | dd of=flipped.$e bs=1 seek=15000 conv=notrunc status=none; cp cut.sql.$e cut-$e.dump; done";
+    sh(place, cut);
+    for ending in ["gz", "zst", "xz"] {
+        for file in ["short.sql.E", "cut.sql.E", "flipped.E", "cut-E.dump"] {
+            let file = file.replace('E', ending);
+            let ran = place.expect(7, &["import", &file, "--to", "b"]);
+            assert!(ran.stderr.contains("it is cut or damaged: "), "{file}: {}", ran.stderr);
+            assert!(ran.stderr.contains("nothing of it was imported"), "{file}: {}", ran.stderr);
+            assert!(!ran.stderr.contains("WARNING"), "{file}: {}", ran.stderr);
+        }
+        // In several pieces, as some programs write it, and each of them whole.
+        sh(place, &format!("cat db.sql.{ending} db.sql.{ending} > twice.sql.{ending}"));
+        for file in ["db.sql.E", "twice.sql.E"] {
+            let (file, archive) = (file.replace('E', ending), format!("{}.tar", file.replace('E', ending)));
+            place.expect(0, &["import", &file, "--to", &archive]);
+            place.expect(0, &["restore", &archive, "--to", &format!("back-{file}")]);
+            sh(place, &format!("cmp {file} back-{file}"));
+        }
+    }
+    let ran = place.expect(7, &["import", "empty.sql.gz", "--to", "b"]);
+    assert!(ran.stderr.contains("its name says that it is of gzip"), "{}", ran.stderr);
+    fs::read_dir(place.path("b")).map(|names| names.count()).unwrap_or(0)
 }
 
 #[test]

@@ -1,24 +1,28 @@
 //! Files that other programs made as backups, read as sources: tars entry by entry, everything else byte for byte.
 //!
 //! Nobody counted anything when they were made, so what is read here is never proven to be what was there. A tar is read twice: first to
-//! see that it is whole and what in it counts (of two members of one name the later one), then for its contents.
+//! see that it is whole and what in it counts (of two members of one name the later one), then for its contents. Of anything else that is
+//! compressed the end is looked for while it is stored: what is cut or damaged is not taken.
+
+mod packing;
 
 use crate::{
-    Content, Context, Entry, Error, ErrorKind, Extent, Facts, Feed, Kind, Moment, Part, Posix, Ready, Result,
-    Severity, Sink, Source, Stage, Stillness, View, display_path, is_entry_path,
+    Content, Context, Entry, Error, ErrorKind, Extent, Facts, Feed, Kind, Moment, Part, Posix, Put, Ready,
+    Result, Severity, Sink, Source, Stage, Stillness, View, display_path, is_entry_path,
     tar::{self, Limits, Member, TarError, TarReader},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
+use packing::{Packing, takes_too_much_memory};
 use std::{
     collections::{HashMap, HashSet, hash_map::RandomState},
     fmt,
     fs::File,
     hash::BuildHasher,
-    io::{BufReader, Read},
+    io::{self, BufReader, Read},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 use tokio::sync::mpsc;
 
@@ -26,6 +30,8 @@ use tokio::sync::mpsc;
 const WHOLE: u64 = 512 << 10;
 /// Bytes of a larger one that are read at once.
 const PIECE: usize = 256 << 10;
+/// What to do with a file that is not taken.
+const KEEP_IT: &str = "look for another copy; `backup create FILE` keeps it as it is";
 
 /// A file that another program made.
 #[derive(Clone, Debug)]
@@ -35,14 +41,6 @@ pub struct ForeignFile {
     is_tar: bool,
     modified: Timestamp,
     posix: Posix,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packing {
-    Plain,
-    Gzip,
-    Zstd,
-    Xz,
 }
 
 impl ForeignFile {
@@ -62,12 +60,7 @@ impl ForeignFile {
         }
         let mut first = Vec::new();
         (&mut file).take(6).read_to_end(&mut first).map_err(failed)?;
-        let packing = match &first[..] {
-            [0x1F, 0x8B, ..] => Packing::Gzip,
-            [0x28, 0xB5, 0x2F, 0xFD, ..] => Packing::Zstd,
-            [0xFD, b'7', b'z', b'X', b'Z', 0] => Packing::Xz,
-            _ => Packing::Plain,
-        };
+        let packing = Packing::of(&first);
         let modified =
             meta.modified().ok().and_then(|t| Timestamp::try_from(t).ok()).unwrap_or_else(Timestamp::now);
         let mut foreign = ForeignFile { path, packing, is_tar: false, modified, posix: posix_of(&meta) };
@@ -78,6 +71,10 @@ impl ForeignFile {
             return Err(
                 Error::damaged("import", "it is called a tar, and is none").on(foreign.path.display())
             );
+        }
+        if let Some(said) = Packing::by_name(&name).filter(|said| *said != packing && !foreign.is_tar) {
+            let text = format!("its name says that it is of {}, and it is not", said.program());
+            return Err(Error::damaged("import", text).on(foreign.path.display()).hint(KEEP_IT));
         }
         Ok(foreign)
     }
@@ -100,12 +97,7 @@ impl ForeignFile {
     fn tar(&self) -> Result<TarReader<Box<dyn Read + Send>>> {
         let failed = |e| Error::io(ErrorKind::Source, "open the file", e).on(self.path.display());
         let file = BufReader::with_capacity(PIECE, File::open(&self.path).map_err(failed)?);
-        let unpacked: Box<dyn Read + Send> = match self.packing {
-            Packing::Plain => Box::new(file),
-            Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(file)),
-            Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(file).map_err(failed)?),
-            Packing::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(file)),
-        };
+        let unpacked = self.packing.unpack(file).map_err(failed)?;
         Ok(TarReader::new(Box::new(BufReader::with_capacity(PIECE, unpacked)), Limits::default()))
     }
 
@@ -255,8 +247,16 @@ impl View for Foreign {
     async fn pour(self: Box<Self>, sink: Arc<dyn Sink>, cx: &Context) -> Result<Facts> {
         if !self.file.is_tar {
             let entry = Entry { posix: Some(self.file.posix.clone()), ..Entry::file("", Stage::Data) };
-            let _ = sink.put(entry.sized(self.survey.bytes), bytes_of(self.file)).await?;
-            return Ok(Facts::new());
+            let failure = Arc::new(OnceLock::new());
+            let content = bytes_of(self.file, cx.clone(), failure.clone());
+            // It is all that there is: without it nothing is imported.
+            return match sink.put(entry.sized(self.survey.bytes), content).await? {
+                Put::Discarded(why) => {
+                    let unread = || Error::new(ErrorKind::Source, "read the file", why);
+                    Err(failure.get().cloned().unwrap_or_else(unread))
+                }
+                _ => Ok(Facts::new()),
+            };
         }
         let (to, mut items) = mpsc::channel::<Result<(Entry, Content)>>(64);
         let reading = tokio::task::spawn_blocking(move || {
@@ -386,24 +386,78 @@ fn content(
     }
 }
 
-/// The file byte for byte.
-fn bytes_of(file: ForeignFile) -> Content {
+/// The file byte for byte. What is compressed is decompressed on the way, and fails if it is cut or damaged.
+fn bytes_of(file: ForeignFile, cx: Context, failure: Arc<OnceLock<Error>>) -> Content {
     Content::produce(move |feed: Feed| async move {
-        blocking(move || {
-            let failed = |e| Error::io(ErrorKind::Source, "read the file", e).on(file.path.display());
-            let mut open = File::open(&file.path).map_err(failed)?;
-            loop {
-                let mut bytes = vec![0; PIECE];
-                let n = open.read(&mut bytes).map_err(failed)?;
-                if n == 0 {
-                    return Ok(Facts::new());
-                }
-                bytes.truncate(n);
-                feed.blocking_send(bytes)?;
-            }
-        })
-        .await
+        let read = blocking(move || read_through(&file, feed, &cx)).await;
+        read.inspect_err(|e| drop(failure.set(e.clone())))
     })
+}
+
+fn read_through(file: &ForeignFile, feed: Feed, cx: &Context) -> Result<Facts> {
+    let failed = |e| Error::io(ErrorKind::Source, "read the file", e).on(file.path.display());
+    let mut passing = Passing { file: File::open(&file.path).map_err(failed)?, feed, gone: None };
+    let looked_through = look_through(file.packing, &mut passing, cx);
+    if let Some(e) = passing.gone.take() {
+        return Err(e.on(file.path.display()));
+    }
+    match looked_through {
+        _ if cx.cancel.is_cancelled() => return Err(Error::cancelled()),
+        Err(e) if takes_too_much_memory(&e) => {
+            let text = "whether it is whole was not looked at: decompressing it would take too much memory";
+            cx.note(Severity::Warning, "", file.path.display().to_string(), text);
+        }
+        Err(e) => {
+            let e = Error::damaged("decompress the file", format!("it is cut or damaged: {e}"));
+            return Err(e.on(file.path.display()).hint(KEEP_IT));
+        }
+        Ok(()) => {}
+    }
+    // What the decompressor did not ask for.
+    let mut rest = vec![0; PIECE];
+    while passing.read(&mut rest).is_ok_and(|n| n > 0) {}
+    passing.gone.map_or_else(|| Ok(Facts::new()), |e| Err(e.on(file.path.display())))
+}
+
+/// To the end of what is in it.
+fn look_through(packing: Packing, passing: &mut Passing, cx: &Context) -> io::Result<()> {
+    let mut unpacked = packing.unpack(BufReader::with_capacity(PIECE, passing))?;
+    let mut content = vec![0; PIECE];
+    while unpacked.read(&mut content)? > 0 && !cx.cancel.is_cancelled() {}
+    Ok(())
+}
+
+/// A file of which everything that is read is also stored.
+struct Passing {
+    file: File,
+    feed: Feed,
+    /// Why it cannot be read, or that nobody stores it any more.
+    gone: Option<Error>,
+}
+
+impl Read for Passing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = loop {
+            match self.file.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        let n = match read {
+            Err(e) => {
+                self.gone = Some(Error::io(ErrorKind::Source, "read the file", e));
+                return Err(io::Error::other("it cannot be read"));
+            }
+            Ok(n) => n,
+        };
+        if n > 0
+            && let Err(e) = self.feed.blocking_send(Bytes::copy_from_slice(&buffer[..n]))
+        {
+            self.gone = Some(e);
+            return Err(io::Error::other("nobody stores it"));
+        }
+        Ok(n)
+    }
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
