@@ -3,6 +3,7 @@
 mod credentials;
 mod env_file;
 mod interpolate;
+mod mistakes;
 mod place;
 mod schema;
 
@@ -15,6 +16,7 @@ use backup_core::{
     Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name, portable::PortableArchive,
 };
 use jiff::SignedDuration;
+use mistakes::Mistakes;
 use place::{Text, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -187,17 +189,12 @@ impl Config {
     ) -> Result<Self> {
         let text = Text { file, text };
         let mut table = toml::de::DeTable::parse(text.text).map_err(|e| text.toml_error(&e))?;
-        // Of what is not known yet nothing else can be said: these are told first, and all of them.
-        let mut mistakes = credentials::plain(table.get_ref(), &text);
-        interpolate::table(table.get_mut(), &text, var, &mut mistakes);
-        if let Some(e) = all_of(mistakes, file) {
-            return Err(e);
-        }
-        let raw =
-            ConfigFile::deserialize(toml::de::Deserializer::from(table)).map_err(|e| text.toml_error(&e))?;
+        let mut mistakes = Mistakes::new(&text);
+        credentials::plain(table.get_ref(), &mut mistakes);
+        interpolate::table(table.get_mut(), &[], var, &mut mistakes);
+        let raw: ConfigFile = mistakes.read(table);
         let folder = file.parent().unwrap_or(Path::new(""));
         let mut modules = BTreeMap::new();
-        let mut mistakes = Vec::new();
         for (name, module) in raw.modules {
             if let Some(read) = read_module(&name, module, folder, &text, registry, &mut mistakes) {
                 modules.insert(name, read);
@@ -205,9 +202,14 @@ impl Config {
         }
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
-            mistakes.extend(complete_archive(name, archive, folder, &text, var).err());
+            // Of what is not known nothing can be tried.
+            if mistakes.knows(&["archives", name])
+                && let Err(e) = complete_archive(name, archive, folder, &text, var)
+            {
+                mistakes.push(e);
+            }
         }
-        if let Some(e) = all_of(mistakes, file) {
+        if let Some(e) = mistakes.into_error(file) {
             return Err(e);
         }
         Ok(Config { file: file.to_owned(), modules, archives })
@@ -259,17 +261,6 @@ impl Config {
     }
 }
 
-/// Every mistake with its line; what is alone speaks for itself.
-fn all_of(mut mistakes: Vec<Error>, file: &Path) -> Option<Error> {
-    if mistakes.len() < 2 {
-        return mistakes.pop();
-    }
-    let line = |e: &Error| format!("{}: {}", e.subject().unwrap_or_default(), e.message());
-    let lines: Vec<String> = mistakes.iter().map(line).collect();
-    let message = format!("it has {} mistakes\n{}", lines.len(), lines.join("\n"));
-    Some(Error::new(ErrorKind::Usage, "read the configuration", message).on(file.display()))
-}
-
 /// A module with all its sources; `None` if it cannot be one.
 fn read_module(
     name: &str,
@@ -277,9 +268,9 @@ fn read_module(
     folder: &Path,
     text: &Text<'_>,
     registry: &Registry,
-    mistakes: &mut Vec<Error>,
+    mistakes: &mut Mistakes<'_>,
 ) -> Option<Module> {
-    let before = mistakes.len();
+    let before = mistakes.count();
     if !is_component_name(name) {
         mistakes.push(text.error_at(&["modules", name], bad_name(name)));
     }
@@ -292,17 +283,17 @@ fn read_module(
         if !is_component_name(&component) {
             mistakes.push(text.error_at(&path, bad_name(&component)));
         }
-        match source_spec(&path, source, folder, text, registry) {
-            Ok(spec) => read = read.source(component, spec),
-            Err(wrong) => mistakes.extend(wrong),
+        if let Some(spec) = source_spec(&path, source, folder, text, registry, mistakes) {
+            read = read.source(component, spec);
         }
     }
-    match module.health.as_ref().map(health_check) {
+    let path = ["modules", name, "health"];
+    match module.health.as_ref().filter(|_| mistakes.knows(&path)).map(health_check) {
         Some(Ok(health)) => read = read.health(health),
-        Some(Err(e)) => mistakes.push(text.error_at(&["modules", name, "health"], e.message())),
+        Some(Err(e)) => mistakes.push(text.error_at(&path, e.message())),
         None => {}
     }
-    (mistakes.len() == before).then_some(read)
+    (mistakes.count() == before).then_some(read)
 }
 
 /// Completes an archive by what the environment and the folder of the file say, and tries whether it could be used.
@@ -356,58 +347,64 @@ fn bad_name(name: &str) -> String {
     format!("{name:?} cannot be a name: letters, digits, `.`, `_` and `-`, not leading with a dot or dash")
 }
 
-/// Takes the keys that every kind has (`kind`, `disposable`), checks the others against the store's own. All keys that are not known
-/// are told.
+/// Takes the keys that every kind has (`kind`, `disposable`), checks the others against the store's own. All that is wrong is told;
+/// `None`: it cannot be a source.
 fn source_spec(
     path: &[&str],
     mut source: Map<String, Value>,
     folder: &Path,
     text: &Text<'_>,
     registry: &Registry,
-) -> Result<SourceSpec, Vec<Error>> {
+    mistakes: &mut Mistakes<'_>,
+) -> Option<SourceSpec> {
     let component = path.last().copied().unwrap_or_default();
     let kind = match source.remove("kind") {
         Some(Value::String(kind)) => kind,
-        Some(_) => return Err(vec![text.error_at(&below(path, "kind"), "`kind` must be a text")]),
+        Some(_) => {
+            mistakes.push(text.error_at(&below(path, "kind"), "`kind` must be a text"));
+            return None;
+        }
         None => {
             let message = format!("the source `{component}` has no `kind`");
             let meant = |key: &&String| nearest(key, std::iter::once("kind")).is_some();
-            return Err(vec![match source.keys().find(meant) {
+            mistakes.push(match source.keys().find(meant) {
                 Some(key) => text.error_at(
                     &below(path, key),
                     format!("{message}; unknown key `{key}`: did you mean `kind`?"),
                 ),
                 None => text.error_at(path, message),
-            }]);
+            });
+            return None;
         }
     };
-    let backend = registry.get(&kind).map_err(|e| {
-        let close =
-            nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?")).unwrap_or_default();
-        vec![text.error_at(&below(path, "kind"), format!("{}{close}", e.message()))]
-    })?;
+    let backend = match registry.get(&kind) {
+        Ok(backend) => backend,
+        Err(e) => {
+            let close = nearest(&kind, registry.kinds()).map(|k| format!("; did you mean `{k}`?"));
+            let message = format!("{}{}", e.message(), close.unwrap_or_default());
+            if mistakes.knows(&below(path, "kind")) {
+                mistakes.push(text.error_at(&below(path, "kind"), message));
+            }
+            return None;
+        }
+    };
     let disposable = match source.remove("disposable") {
         Some(Value::Bool(b)) => b,
         None => false,
         Some(_) => {
-            return Err(vec![
-                text.error_at(&below(path, "disposable"), "`disposable` must be true or false"),
-            ]);
+            mistakes.push(text.error_at(&below(path, "disposable"), "`disposable` must be true or false"));
+            false
         }
     };
     let schema = backend.schema();
     let properties = schema["properties"].as_object();
     let known: Vec<&str> = properties.into_iter().flat_map(Map::keys).map(String::as_str).collect();
-    let unknown: Vec<Error> = source
-        .keys()
-        .filter(|name| !known.contains(&name.as_str()))
-        .map(|name| {
-            let all = known.iter().copied().chain(["kind", "disposable"]);
-            text.unknown_key(&below(path, name), name, &path.join("."), all)
-        })
-        .collect();
-    if !unknown.is_empty() {
-        return Err(unknown);
+    let unknown: Vec<String> =
+        source.keys().filter(|name| !known.contains(&name.as_str())).cloned().collect();
+    for name in unknown {
+        let all = known.iter().copied().chain(["kind", "disposable"]);
+        mistakes.push(text.unknown_key(&below(path, &name), &name, &path.join("."), all));
+        source.remove(&name);
     }
     // The store does not know where the file is from which its paths are read.
     for name in ["path", "exclude_files", "exclude_paths"] {
@@ -421,9 +418,10 @@ fn source_spec(
             _ => {}
         }
     }
-    let config = Value::Object(source);
-    backend.source(component, config.clone()).map_err(|e| vec![text.error_at(path, e.message())])?;
-    Ok(SourceSpec::new(kind, config).disposable(disposable))
+    if mistakes.knows(path) {
+        mistakes.try_source(path, backend, source.clone());
+    }
+    Some(SourceSpec::new(kind, Value::Object(source)).disposable(disposable))
 }
 
 fn below<'a>(path: &[&'a str], name: &'a str) -> Vec<&'a str> {

@@ -1,6 +1,6 @@
 //! Credentials of archives: from variables and files, never from the configuration itself.
 
-use super::{ArchiveConfig, from_folder, place::Text};
+use super::{ArchiveConfig, from_folder, mistakes::Mistakes};
 use backup_core::{
     Error, ErrorKind, Result, Secret,
     destination::{RemotePlace, RemoteSettings},
@@ -21,12 +21,11 @@ const LONGEST_SECRET: u64 = 64 << 10;
 /// Keys of an archive whose values are secrets.
 const SECRETS: [&str; 4] = ["secret_access_key", "account_key", "sas_token", "password"];
 
-/// Complaints about the secrets that stand in the file itself, with their lines.
-pub(super) fn plain(root: &DeTable<'_>, text: &Text<'_>) -> Vec<Error> {
-    let mut mistakes = Vec::new();
+/// Secrets that stand in the file itself are mistakes, told with their lines.
+pub(super) fn plain(root: &DeTable<'_>, mistakes: &mut Mistakes<'_>) {
     let archives = root.iter().find(|(key, _)| key.get_ref() == "archives");
-    let Some(DeValue::Table(archives)) = archives.map(|(_, value)| value.get_ref()) else { return mistakes };
-    for (_, archive) in archives {
+    let Some(DeValue::Table(archives)) = archives.map(|(_, value)| value.get_ref()) else { return };
+    for (name, archive) in archives {
         let DeValue::Table(archive) = archive.get_ref() else { continue };
         for (key, value) in archive {
             let plain = |s: &str| !(s.starts_with("${") && s.ends_with('}') && !s.contains(":-"));
@@ -36,11 +35,11 @@ pub(super) fn plain(root: &DeTable<'_>, text: &Text<'_>) -> Vec<Error> {
             {
                 let message =
                     format!("a secret must not stand in this file: `{}` is \"${{VARIABLE}}\"", key.get_ref());
-                mistakes.push(text.error_in(value.span(), message));
+                let path = ["archives", name.get_ref(), key.get_ref()].map(str::to_owned).to_vec();
+                mistakes.unknown_value(path, value.span(), &message);
             }
         }
     }
-    mistakes
 }
 
 /// Fills in what the environment and files say of an archive.

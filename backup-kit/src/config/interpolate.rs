@@ -1,42 +1,41 @@
 //! `${VAR}`, `${VAR:-default}` and `${VAR:?why}` in every string of the configuration; `$$` is one `$`.
 
-use super::place::Text;
-use backup_core::Error;
+use super::mistakes::Mistakes;
 use std::{borrow::Cow, ops::Range};
 use toml::de::{DeTable, DeValue};
 
 /// Replaces the variables in all strings. Each that is not set is a mistake, told with its line.
 pub(super) fn table(
     table: &mut DeTable<'_>,
-    text: &Text<'_>,
+    path: &[String],
     var: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Error>,
+    mistakes: &mut Mistakes<'_>,
 ) {
-    for (_, item) in table.iter_mut() {
-        let span = item.span();
-        value(item.get_mut(), span, text, var, mistakes);
+    for (key, item) in table.iter_mut() {
+        let (path, span) = ([path, &[key.get_ref().to_string()]].concat(), item.span());
+        value(item.get_mut(), &path, span, var, mistakes);
     }
 }
 
 fn value(
     item: &mut DeValue<'_>,
+    path: &[String],
     span: Range<usize>,
-    text: &Text<'_>,
     var: &dyn Fn(&str) -> Option<String>,
-    mistakes: &mut Vec<Error>,
+    mistakes: &mut Mistakes<'_>,
 ) {
     match item {
         DeValue::String(s) if s.contains('$') => match expand(s, var) {
             Ok(done) => *s = Cow::Owned(done),
-            Err(message) => mistakes.push(text.error_in(span, message)),
+            Err(message) => mistakes.unknown_value(path.to_vec(), span, &message),
         },
         DeValue::Array(list) => {
             for inner in list.iter_mut() {
                 let span = inner.span();
-                value(inner.get_mut(), span, text, var, mistakes);
+                value(inner.get_mut(), path, span, var, mistakes);
             }
         }
-        DeValue::Table(inner) => table(inner, text, var, mistakes),
+        DeValue::Table(inner) => table(inner, path, var, mistakes),
         _ => {}
     }
 }

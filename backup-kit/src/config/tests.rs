@@ -64,6 +64,43 @@ fn every_mistake_of_modules_sources_and_archives_is_told_with_its_line() {
 }
 
 #[test]
+fn no_mistake_hides_another() {
+    let c = complaint(
+        "apps = 1\n[modules.a]\napps = [\"web\"]\nhealth = { urll = \"http://h\" }\n\
+         [modules.a.sources.x]\nkind = \"files\"\npath = \"${NOWHERE}\"\nexlude = []\n\
+         [modules.a.sources.y]\nkind = \"redis\"\n\
+         [modules.a.sources.z]\nkind = \"files\"\npath = \"/z\"\nexclude = 5\none_file_system = \"no\"\ndisposable = 1\n\
+         [archives.b]\nurl = \"s3://b\"\nlevl = 3\nsecret_access_key = \"hunter2\"\nformat = \"zip\"\n\
+         [archives.d]\nformat = \"tar\"\nlevel = []\n[archives.e]\nurl = 5\n[archives.f]\nurl = \"${ELSEWHERE}\"\n\
+         [archves.c]\nurl = \"/c\"\n",
+    );
+    let lines = [
+        ":1: unknown key `apps`",
+        ":3: unknown key `apps`; did you mean `app`?",
+        ":4: unknown key `urll`; did you mean `url`?",
+        ":7: the variable NOWHERE is not set",
+        ":8: unknown key `exlude` in [modules.a.sources.x]; did you mean `exclude`?",
+        ":10: `redis` is no kind of store",
+        ":14: ",
+        ":15: ",
+        ":16: `disposable` must be true or false",
+        ":19: unknown key `levl`; did you mean `level`?",
+        ":20: a secret must not stand in this file",
+        ":21: ",
+        ":22: missing field `url`",
+        ":24: ",
+        ":26: ",
+        ":28: the variable ELSEWHERE is not set",
+        ":29: unknown key `archves`; did you mean `archives`?",
+    ];
+    let found: Vec<&str> = c.lines().skip(1).collect();
+    assert!(c.contains(&format!("it has {} mistakes\n", lines.len())) && !c.contains("hunter2"), "{c}");
+    for (line, found) in lines.into_iter().zip(found) {
+        assert!(found.starts_with(&format!("/etc/b/backup.toml{line}")), "{line} is {found} in {c}");
+    }
+}
+
+#[test]
 fn an_unknown_kind_or_format_is_an_error() {
     let c = complaint("[modules.a.sources.x]\nkind = \"file\"\npath = \"/x\"\n");
     assert!(
