@@ -156,6 +156,27 @@ fn a_passphrase_from_a_file_encrypts_and_reads() {
 }
 
 #[test]
+fn a_passphrase_that_does_not_open_the_newest_backup_of_the_series_is_told() {
+    let place = Place::with_tree();
+    place.write("pass", "correct horse\n");
+    place.write("wrong", "incorrect horse\n");
+    place.write("other/x", "x");
+    let create = |source: &str, pass: &str| {
+        let ran = place.expect(0, &["create", source, "--to", "b", "--passphrase-file", pass]);
+        ran.stderr.matches("does not open with this passphrase").count()
+    };
+    assert_eq!(create("tree", "pass"), 0);
+    // Another series may have another passphrase.
+    assert_eq!(create("other", "wrong"), 0);
+    let first = place.json(0, &["list", "--from", "b", "-m", "tree"]);
+    let first = first["backups"][0]["id"].as_str().unwrap();
+    let ran = place.expect(0, &["create", "tree", "--to", "b", "--passphrase-file", "wrong"]);
+    let told = format!("the newest backup here, {first}, does not open with this passphrase");
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    assert_eq!(create("tree", "wrong"), 0);
+}
+
+#[test]
 fn copies_and_pipes_are_encrypted_and_decrypted_on_the_way() {
     let place = Place::with_tree();
     let recipient = with_keys(&place);

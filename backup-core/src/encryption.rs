@@ -11,7 +11,7 @@ pub use identities::Identities;
 pub use key::NewIdentity;
 pub use recipients::Recipients;
 
-pub(crate) use blob::{EncryptedBlob, is_encrypted};
+pub(crate) use blob::{EncryptedBlob, is_encrypted, opens_with};
 pub(crate) use upload::{EncryptedUpload, Encryption, Receipt};
 
 use crate::{Error, ErrorKind, Result, Secret};

@@ -131,6 +131,28 @@ async fn open_header(head: Bytes, identities: Identities) -> Result<Option<(Know
     .await
 }
 
+/// Whether an encrypted file opens with this passphrase, by its header alone; `None`: it has no passphrase, or that cannot be said.
+pub(crate) async fn opens_with(blob: &dyn Blob, passphrase: Identities) -> Result<Option<bool>> {
+    let head = blob.read_at(0, USUAL_HEADER.min(blob.bytes()) as usize).await?;
+    blocking("decrypt", move || {
+        let decryptor = match Decryptor::new(&head[..]) {
+            Ok(decryptor) if decryptor.is_scrypt() => decryptor,
+            _ => return Ok(None),
+        };
+        let all = passphrase.read()?;
+        Ok(match decryptor.decrypt(all.iter().map(|identity| &**identity as &dyn age::Identity)) {
+            Ok(_) => Some(true),
+            Err(
+                DecryptError::NoMatchingKeys
+                | DecryptError::KeyDecryptionFailed
+                | DecryptError::DecryptionFailed,
+            ) => Some(false),
+            Err(_) => None,
+        })
+    })
+    .await
+}
+
 fn missing_identity(by_passphrase: bool) -> Error {
     let hint = match by_passphrase {
         true => "--passphrase-file FILE, or `encrypt = { passphrase_file = … }` of the archive",

@@ -1,6 +1,6 @@
 //! To whom a backup is encrypted.
 
-use super::{Passphrase, read_key_file};
+use super::{Identities, Passphrase, read_key_file};
 use crate::{Error, ErrorKind, Result, Secret};
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,14 @@ impl Recipients {
     /// Whether backups are not encrypted.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty() && self.passphrase.is_none()
+    }
+
+    /// The passphrase, to read with; `None`: with public keys nobody reads.
+    pub(crate) fn as_identities(&self) -> Option<Identities> {
+        self.passphrase.as_ref().map(|passphrase| match passphrase {
+            Passphrase::Given(secret) => Identities::default().passphrase(secret.clone()),
+            Passphrase::File(path) => Identities::default().passphrase_file(path),
+        })
     }
 
     /// Those that are written as public keys, also in files; none with a passphrase. Blocks the thread.

@@ -465,6 +465,7 @@ impl Archive for PortableArchive {
     async fn lock(&self, series: &Series, wait: Duration, cx: &Context) -> Result<Box<dyn RunLock>> {
         let lock = lock::take(self.destination.clone(), series, wait, cx).await?;
         self.clear(Some(series)).await?;
+        self.compare_passphrase(series, cx).await;
         Ok(Box::new(lock))
     }
 

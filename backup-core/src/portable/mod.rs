@@ -26,6 +26,7 @@ mod put;
 mod reader;
 mod restore_guide;
 mod salvage;
+mod same_passphrase;
 mod sidecar;
 mod source;
 mod together;
