@@ -1,8 +1,11 @@
 //! What must not be: an archive inside the folder that it holds or that it is restored over, journals in a backup, and traces of a
 //! trial.
 
+mod mounts;
+
 use backup_core::{Error, ErrorKind, Result, real_path};
 use backup_files::FilesConfig;
+use mounts::Mounts;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -14,14 +17,19 @@ pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, config: &V
     };
     let (Some(archive), Some(config)) = (archive, config) else { return Ok(()) };
     let (inside, source) = (real_path(archive), real_path(&config.path));
-    let left_out = config.exclude_paths.iter().any(|p| inside.starts_with(real_path(p)));
-    if !inside.starts_with(&source) || left_out {
+    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &source) else { return Ok(()) };
+    if config.exclude_paths.iter().any(|p| seen.starts_with(real_path(p))) {
         return Ok(());
     }
     Err(Error::new(
         ErrorKind::Usage,
         "begin the backup",
-        format!("the archive {} is inside the source {}", inside.display(), source.display()),
+        format!(
+            "the archive {} is inside the source {}{}",
+            inside.display(),
+            source.display(),
+            mounted_as(&seen, &inside)
+        ),
     )
     .hint("keep backups outside of what they are of: --to ELSEWHERE"))
 }
@@ -32,16 +40,23 @@ pub(crate) fn archive_not_replaced(archive: Option<&Path>, kind: &str, config: &
     let (Some(archive), Some(path)) = (archive, path) else { return Ok(()) };
     let merges = config.get("merge") == Some(&Value::Bool(true));
     let (inside, target) = (real_path(archive), real_path(Path::new(path)));
-    if merges || !inside.starts_with(&target) {
+    if merges {
         return Ok(());
     }
+    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &target) else { return Ok(()) };
     let message = format!(
-        "the archive {} is inside of what would be replaced, {}: the backup would be gone with it",
+        "the archive {} is inside of what would be replaced, {}{}: the backup would be gone with it",
         inside.display(),
-        target.display()
+        target.display(),
+        mounted_as(&seen, &inside)
     );
     Err(Error::new(ErrorKind::Refused, "plan the restore", message)
         .hint("restore it elsewhere (--to ELSEWHERE), move the archive, or keep what is there (--merge)"))
+}
+
+/// The other name of a folder that is mounted at two places.
+fn mounted_as(seen: &Path, inside: &Path) -> String {
+    if seen == inside { String::new() } else { format!(", where it is {}", seen.display()) }
 }
 
 /// Pointers to journals of restores must not come back with data: they would speak of restores that are over.

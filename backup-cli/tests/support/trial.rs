@@ -257,6 +257,13 @@ impl Mount {
         Mount(at.to_owned())
     }
 
+    /// A folder at a second place.
+    pub(crate) fn bind(folder: &Path, at: &Path) -> Self {
+        fs::create_dir_all(at).unwrap();
+        tool("mount", &["--bind", folder.to_str().unwrap(), at.to_str().unwrap()]);
+        Mount(at.to_owned())
+    }
+
     pub(crate) fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Self {
         for folder in [lower, upper, work, at] {
             fs::create_dir_all(folder).unwrap();

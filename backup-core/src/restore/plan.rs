@@ -239,7 +239,15 @@ impl Plan {
             Some(Consent::Disposable) => {
                 match self.members.iter().find(|m| m.survey.replaces && !m.disposable) {
                     None => Ok(()),
-                    Some(m) => refused(format!("{} is not marked disposable", m.survey.place)),
+                    Some(m) => Err(Error::new(
+                        ErrorKind::Refused,
+                        "restore",
+                        format!("{} is not marked disposable", m.survey.place),
+                    )
+                    .hint(format!(
+                        "look at the plan (--dry-run), then --confirm {} in place of --yes; --yes is enough only for a source that is configured with `disposable = true`",
+                        self.id
+                    ))),
                 }
             }
         }
