@@ -121,7 +121,7 @@ pub(crate) struct Create {
     /// name of a configured archive; several are written at once
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) to: Vec<String>,
-    /// Only this component; such a run is a series of its own
+    /// Only this component: a backup of a part, which `latest` means only for `restore --only` of it
     #[arg(long, value_name = "COMPONENT")]
     pub(crate) only: Vec<String>,
     /// Connects and tries everything, stores nothing

@@ -121,6 +121,10 @@ fn of_a_damaged_backup_nothing_is_copied_and_the_others_are() {
     assert_eq!(marked, [true, false], "{listed}");
     let alone = place.expect(7, &["copy", &format!("a/{name}"), "--to", "c"]);
     assert!(alone.stderr.contains("hint") || alone.stderr.contains("cause"), "{}", alone.stderr);
+    let damaged = listed["backups"][0]["id"].as_str().unwrap();
+    assert!(alone.stderr.contains(&format!("[ERROR] {damaged}: ")), "{}", alone.stderr);
+    let failed = &ran["report"]["backups"][0]["error"];
+    assert!(failed["subject"].as_str().unwrap().starts_with(damaged), "{failed}");
     assert!(names_in(&place.path("c")).is_empty());
 }
 

@@ -4,7 +4,10 @@
 
 mod support;
 
-use support::Place;
+use support::{
+    Place,
+    trial::{Mount, is_root},
+};
 
 #[test]
 fn an_unknown_key_names_line_and_nearest_key() {
@@ -137,6 +140,30 @@ fn a_destination_inside_the_source_is_an_error_that_names_both() {
 }
 
 #[test]
+fn a_destination_that_is_mounted_inside_the_source_or_from_it_is_refused() {
+    if !is_root("a_destination_that_is_mounted_inside_the_source_or_from_it_is_refused") {
+        return;
+    }
+    for (folder, at, archive) in [
+        ("tree/sub", "x", "x"),
+        ("tree", "x", "x/new"),
+        ("kept", "tree/sub/x", "kept/b"),
+        ("kept", "tree/y", "kept"),
+    ] {
+        let place = Place::with_tree();
+        place.write("kept/file", "x");
+        place.expect(0, &["create", "tree", "--to", "kept/before.tar"]);
+        let _mount = Mount::bind(&place.path(folder), &place.path(at));
+        let ran = place.expect(2, &["create", "tree", "--to", archive]);
+        assert!(ran.stderr.contains("/tree, where it is "), "{}", ran.stderr);
+        place.expect(0, &["create", "kept", "--to", "elsewhere"]);
+        if at.starts_with("tree") {
+            place.expect(6, &["restore", "kept/before.tar", "--to", "tree", "--dry-run"]);
+        }
+    }
+}
+
+#[test]
 fn a_newer_backup_that_latest_or_a_date_passes_over_is_told() {
     let place = Place::with_tree();
     place.write("other/x", "x");
@@ -171,6 +198,56 @@ fn a_newer_backup_that_latest_or_a_date_passes_over_is_told() {
 }
 
 #[test]
+fn latest_is_the_whole_module_and_a_part_of_it_is_told_and_taken_only_where_no_more_is_wanted() {
+    let place = Place::with_tree();
+    place.write("app.conf", "x = 1");
+    place.write(
+        "backup.toml",
+        "[modules.app.sources.data]\nkind = \"files\"\npath = \"tree\"\n\
+         [modules.app.sources.etc]\nkind = \"files\"\npath = \"app.conf\"\n[archives.local]\nurl = \"b\"\n",
+    );
+    place.expect(0, &["create"]);
+    place.write("tree/a.txt", "changed since");
+    place.expect(0, &["create", "--only", "data"]);
+    let list = place.json(0, &["list"]);
+    let [whole, part] = [0, 1].map(|n| list["backups"][n]["id"].as_str().unwrap().to_owned());
+    assert_eq!(list["backups"][1]["only"], serde_json::json!(["data"]), "{list}");
+    assert!(list["backups"][0].get("only").is_none(), "{list}");
+    assert!(place.expect(0, &["list"]).stdout.contains(" only data\n"));
+    let day = &list["backups"][1]["created"].as_str().unwrap()[..10];
+    let lines: [&[&str]; 7] = [
+        &["ls", "latest"],
+        &["show", "latest"],
+        &["dump", "latest", "data/a.txt"],
+        &["verify", "latest"],
+        &["restore", "latest", "--to", "out", "--dry-run"],
+        &["restore", day, "--to", "out", "--dry-run"],
+        &["copy", "latest", "--to", "./c"],
+    ];
+    for (line, module) in lines.iter().flat_map(|line| [(*line, &[][..]), (*line, &["-m", "app"][..])]) {
+        let ran = place.expect(0, &[line, module].concat());
+        let told = format!("[WARNING] a newer one, {part} of ");
+        assert_eq!(ran.stderr.matches(&told).count(), 1, "{line:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains("holds only data and was passed over"), "{}", ran.stderr);
+        assert!(line[0] != "dump" || ran.stdout == "alpha", "{}", ran.stdout);
+    }
+    let of = |line: &[&str]| {
+        let object = place.json(0, &[line, &["--to", "out", "--dry-run"]].concat());
+        object["plan"]["backup"]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(of(&["restore", "latest", "--only", "data"]), part);
+    assert_eq!(of(&["restore", "latest", "--only", "data/a.txt", "-m", "app"]), part);
+    assert_eq!(of(&["restore", "latest", "--only", "etc"]), whole);
+    assert_eq!(of(&["restore", &part]), part);
+    let ran = place.expect(3, &["show", "latest~1"]);
+    let told = format!("there is only one complete backup; passed over: {part}, which holds only data");
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    // Where there is nothing else, it is the latest.
+    place.expect(0, &["remove", &whole, "--yes"]);
+    assert_eq!(place.expect(0, &["dump", "latest", "data/a.txt"]).stdout, "changed since");
+}
+
+#[test]
 fn an_unknown_id_is_not_found() {
     let place = Place::with_tree();
     place.expect(0, &["create", "tree", "--to", "b"]);
@@ -195,6 +272,8 @@ fn without_a_terminal_and_consent_nothing_is_replaced() {
     assert_eq!(place.read("tree/a.txt"), "changed since");
     let yes = place.expect(6, &["restore", "latest", "--from", "b", "--yes"]);
     assert_eq!(place.read("tree/a.txt"), "changed since", "--yes is for disposable targets: {}", yes.stderr);
+    let plan = yes.stderr.split("--confirm ").nth(1).unwrap()[..16].to_owned();
+    place.expect(0, &["restore", "latest", "--from", "b", "--confirm", &plan]);
 }
 
 #[test]

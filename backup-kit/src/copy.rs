@@ -1,6 +1,6 @@
 //! Copies backups from one archive into another: `copy(from, to)`, step by step to `run`.
 
-use crate::{ArchiveSpec, Error, Result, Run, Which, choose_and_tell, verify::mark_if_damaged};
+use crate::{ArchiveSpec, Error, Result, Run, Scope, Which, choose_and_tell, verify::mark_if_damaged};
 use backup_core::{Archive, BackupId, BackupSummary, Context, ErrorKind, Event, ReadBack, State};
 use jiff::tz::TimeZone;
 use serde::Serialize;
@@ -192,7 +192,7 @@ impl Copy {
                 Err(_) if self.run.cancel.is_cancelled() => {
                     return Err(backup_core::Error::cancelled().into());
                 }
-                Err(error) => CopyResult::Failed { error: error.on(&outcome.backup.id) },
+                Err(error) => CopyResult::Failed { error: error.within(&outcome.backup.id) },
             };
         }
         let first = report.failures().next().map(|(_, e)| e.clone());
@@ -289,7 +289,7 @@ impl Copy {
         }
         let mut chosen: Vec<BackupSummary> = Vec::new();
         for which in &self.which {
-            let one = choose_and_tell(all, which, module, &TimeZone::system(), cx)?;
+            let one = choose_and_tell(all, which, Scope::of_module(module), &TimeZone::system(), cx)?;
             if !chosen.iter().any(|b| b.id == one.id) {
                 chosen.push(one.clone());
             }

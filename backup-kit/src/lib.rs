@@ -33,7 +33,7 @@ pub use backup_core::{
     Posix, ReadBack, Report, RestoreReport, Secret, Series, Severity, State, VerifyReport, display_path,
     met_damage, path_from_display, without_secrets,
 };
-pub use choose::{Which, choose, choose_and_tell};
+pub use choose::{Scope, Which, choose, choose_and_tell};
 pub use config::Config;
 pub use copy::{Copy, CopyOutcome, CopyReport, CopyResult, copy};
 pub use error::{Error, Result};
@@ -44,6 +44,7 @@ pub use recovery::{Old, conclude, forget, heal, is_restored_to, journal_homes, k
 pub use registry::Registry;
 pub use restore::{Only, Restore, RestorePlan};
 pub use run::Run;
+pub use series::only_of;
 pub use source::{SourceSpec, files, mysql, postgres};
 pub use state_dir::state_dir;
 pub use tokio_util::sync::CancellationToken;

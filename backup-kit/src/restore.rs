@@ -7,7 +7,7 @@ pub use only::Only;
 pub use plan::RestorePlan;
 
 use crate::{
-    ArchiveSpec, Health, Module, Registry, Result, Run, SourceSpec, Which, choose_and_tell, guard,
+    ArchiveSpec, Health, Module, Registry, Result, Run, Scope, SourceSpec, Which, choose_and_tell, guard,
     module::split_name,
     state_dir,
     verify::{mark_damaged, mark_if_damaged},
@@ -230,8 +230,9 @@ impl Restore {
             usage("no backup is named")
                 .hint("latest, an id, a date or a file: `backup list` shows those that there are")
         })?;
-        let (module, zone) = (self.module_name.as_deref(), TimeZone::system());
-        let chosen = choose_and_tell(&backups, &which, module, &zone, &cx)?.clone();
+        let wanted: Vec<&str> = self.only.iter().map(Only::of).collect();
+        let scope = Scope { module: self.module_name.as_deref(), components: &wanted };
+        let chosen = choose_and_tell(&backups, &which, scope, &TimeZone::system(), &cx)?.clone();
         let (found_in, id) = (archive.clone(), chosen.id.clone());
         let planned = async {
             let reader = match self.salvage {

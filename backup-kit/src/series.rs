@@ -1,6 +1,9 @@
 //! Which backups belong together: the series of a run, and the names that modules take from paths.
 
-use backup_core::{Series, is_component_name};
+use backup_core::{BackupSummary, Series, is_component_name};
+
+/// Stands before the components that a run was restricted to.
+const ONLY: &str = "#only=";
 
 /// What makes a series: two runs with the same parts share `latest`, the run lock and retention; any other do not.
 #[derive(Clone, Debug, Default)]
@@ -30,10 +33,29 @@ impl SeriesParts<'_> {
             text.push_str(&sorted(&self.places).join("+"));
         }
         if !self.only.is_empty() {
-            text.push_str("#only=");
+            text.push_str(ONLY);
             text.push_str(&sorted(&self.only).join("+"));
         }
         Series(text)
+    }
+}
+
+/// The components that the run of this backup was restricted to (`Backup::only`); `None`: to none, it holds the whole set.
+pub fn only_of(backup: &BackupSummary) -> Option<Vec<&str>> {
+    let (_, names) = backup.series.0.rsplit_once(ONLY)?;
+    let names: Vec<&str> = names.split('+').collect();
+    // A path may end like it.
+    let is_so = names.iter().all(|name| is_component_name(name))
+        && backup.components.iter().all(|held| names.contains(&held.as_str()));
+    is_so.then_some(names)
+}
+
+/// The series of the whole set that this backup is of, or is a part of.
+pub(crate) fn whole_series(backup: &BackupSummary) -> &str {
+    let series = backup.series.0.as_str();
+    match (only_of(backup), series.rsplit_once(ONLY)) {
+        (Some(_), Some((whole, _))) => whole,
+        _ => series,
     }
 }
 

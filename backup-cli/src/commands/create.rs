@@ -8,7 +8,7 @@ use crate::{
     render::{human, json},
 };
 use backup_kit::{
-    ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, state_dir,
+    ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, only_of, state_dir,
 };
 use serde_json::{Value, json};
 
@@ -68,7 +68,7 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
             Err(e) => {
                 let state = match is_damaged_there(&e) {
                     true => "the backup is stored, and must not be trusted".to_owned(),
-                    false => state(&archives[0], &name, session).await,
+                    false => state(&archives[0], &name, args.only.is_empty(), session).await,
                 };
                 let failure = Failure::from(named(e, &name)).state(state);
                 let code = failure.code();
@@ -265,7 +265,7 @@ fn is_damaged_there(e: &Error) -> bool {
 }
 
 /// What there is after a failed backup.
-async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String {
+async fn state(archive: &ArchiveSpec, module: &str, whole: bool, session: &Session) -> String {
     if archive.is_pipe() {
         return "what is in the pipe has no end, and is no backup".to_owned();
     }
@@ -276,6 +276,8 @@ async fn state(archive: &ArchiveSpec, module: &str, session: &Session) -> String
         .iter()
         .flatten()
         .filter(|b| b.module == module && b.state == State::Complete && b.damaged.is_none())
+        // A part is not what somebody who has lost the whole would look for.
+        .filter(|b| !whole || only_of(b).is_none())
         .map(|b| b.created)
         .max();
     match (list.is_some(), last) {

@@ -2,14 +2,15 @@
 
 use super::session::Session;
 use crate::{args::List, exit, failure::Result, render::human};
-use backup_kit::BackupSummary;
-use serde_json::json;
+use backup_kit::{BackupSummary, only_of};
+use serde_json::{Value, json};
 
 pub(super) async fn run(args: &List, session: &Session) -> Result<u8> {
     let archive = session.archive(&args.among)?.open()?;
     let mut backups = archive.list(&session.context()).await?;
     backups.retain(|b| args.among.module.as_ref().is_none_or(|m| b.module == *m));
-    session.settings.output.object(exit::COMPLETE, json!({ "backups": backups }))?;
+    let objects: Vec<Value> = backups.iter().map(object).collect();
+    session.settings.output.object(exit::COMPLETE, json!({ "backups": objects }))?;
     if session.settings.output.json {
         return Ok(exit::COMPLETE);
     }
@@ -29,6 +30,24 @@ fn is_hidden(b: &BackupSummary) -> bool {
     b.encrypted && b.components.is_empty()
 }
 
+/// With the components that its run was restricted to, if it was.
+fn object(b: &BackupSummary) -> Value {
+    let mut object = json!(b);
+    if let Some(only) = only_of(b) {
+        object["only"] = json!(only);
+    }
+    object
+}
+
+fn components(b: &BackupSummary) -> String {
+    match (is_hidden(b), only_of(b)) {
+        (true, Some(_)) => "a part".to_owned(),
+        (true, None) => "-".to_owned(),
+        (false, Some(_)) => format!("only {}", b.components.join(",")),
+        (false, None) => b.components.join(","),
+    }
+}
+
 fn row(b: &BackupSummary) -> Vec<String> {
     vec![
         b.id.to_string(),
@@ -37,7 +56,7 @@ fn row(b: &BackupSummary) -> Vec<String> {
         human::state(b),
         human::bytes(b.stored_bytes),
         if is_hidden(b) { "-".to_owned() } else { b.entries.to_string() },
-        if is_hidden(b) { "-".to_owned() } else { b.components.join(",") },
+        components(b),
         b.tags.join(","),
     ]
 }

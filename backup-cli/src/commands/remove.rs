@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::human,
 };
-use backup_kit::{BackupSummary, CoreError, ErrorKind, State, Which, choose};
+use backup_kit::{BackupSummary, CoreError, ErrorKind, Scope, State, Which, choose};
 use jiff::tz::TimeZone;
 use serde_json::json;
 use std::collections::BTreeSet;
@@ -26,7 +26,7 @@ pub(super) async fn run(args: &Remove, session: &Session) -> Result<u8> {
                 "name backups by id or file name: `backup list` shows them",
             ));
         }
-        let backup = choose(&all, &Which::Named(id.clone()), None, &TimeZone::system())?;
+        let backup = choose(&all, &Which::Named(id.clone()), Scope::default(), &TimeZone::system())?;
         if !chosen.iter().any(|b| b.id == backup.id) {
             chosen.push(backup);
         }

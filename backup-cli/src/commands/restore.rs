@@ -9,7 +9,7 @@ use crate::{
     failure::{Failure, Result},
     render::{Output, human, plan},
 };
-use backup_kit::{Error, Old, Only, Restore, RestorePlan, conclude, kept, state_dir};
+use backup_kit::{CoreError, Error, Old, Only, Restore, RestorePlan, conclude, kept, state_dir};
 use serde_json::json;
 
 pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
@@ -65,7 +65,7 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
 /// What is to be restored, and where to: as it was typed, or chosen on the terminal.
 struct Wanted {
     located: Located,
-    only: Vec<String>,
+    only: Vec<Only>,
     to: Vec<String>,
 }
 
@@ -80,8 +80,10 @@ async fn wanted(args: &Args, session: &Session) -> Result<Wanted> {
             "`backup restore latest`, or an id, a date or a file: `backup list` shows those that there are",
         ));
     };
-    let located = session.locate_silently(text, &args.among).await?;
-    Ok(Wanted { located, only: args.only.clone(), to: args.to.clone() })
+    let only: Vec<Only> = args.only.iter().map(|text| text.parse()).collect::<Result<_, CoreError>>()?;
+    let components: Vec<&str> = only.iter().map(Only::of).collect();
+    let located = session.locate_silently(text, &args.among, &components).await?;
+    Ok(Wanted { located, only, to: args.to.clone() })
 }
 
 async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
@@ -111,8 +113,8 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
     } else if let Some(module) = module {
         restore = restore.of_name(module);
     }
-    for only in &only {
-        restore = restore.only(only.parse::<Only>()?);
+    for only in only {
+        restore = restore.only(only);
     }
     for name in &args.accept {
         restore = restore.accept(name);

@@ -7,8 +7,8 @@ use crate::{
     settings::Settings,
 };
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Identities, Run, State, Which,
-    archive, choose, choose_and_tell, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Identities, Run, Scope, State,
+    Which, archive, choose, choose_and_tell, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -46,16 +46,21 @@ impl Session {
     /// The backup meant by an id, `latest`, a date; or a file, which is an archive by itself. Says so if a newer one was passed over.
     pub(super) async fn locate(&self, text: &str, among: &Among) -> Result<Located> {
         let (spec, archive, backups, which) = self.look(text, among).await?;
-        let (module, zone) = (among.module.as_deref(), jiff::tz::TimeZone::system());
-        let backup = choose_and_tell(&backups, &which, module, &zone, &self.context())?.clone();
+        let (scope, zone) = (Scope::of_module(among.module.as_deref()), jiff::tz::TimeZone::system());
+        let backup = choose_and_tell(&backups, &which, scope, &zone, &self.context())?.clone();
         Ok(Located { spec, archive, backup, which })
     }
 
-    /// The same for what chooses again, and says it then.
-    pub(super) async fn locate_silently(&self, text: &str, among: &Among) -> Result<Located> {
+    /// The same of which only some components are wanted, if any are named; for what chooses again, and says it then.
+    pub(super) async fn locate_silently(
+        &self,
+        text: &str,
+        among: &Among,
+        components: &[&str],
+    ) -> Result<Located> {
         let (spec, archive, backups, which) = self.look(text, among).await?;
-        let (module, zone) = (among.module.as_deref(), jiff::tz::TimeZone::system());
-        let backup = choose(&backups, &which, module, &zone)?.clone();
+        let scope = Scope { module: among.module.as_deref(), components };
+        let backup = choose(&backups, &which, scope, &jiff::tz::TimeZone::system())?.clone();
         Ok(Located { spec, archive, backup, which })
     }
 

@@ -7,7 +7,7 @@ use crate::{
     failure::Result,
     render::{human, printable::Rows},
 };
-use backup_kit::{BackupSummary, CoreError, Fact, Manifest};
+use backup_kit::{BackupSummary, CoreError, Fact, Manifest, only_of};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Show, session: &Session) -> Result<u8> {
@@ -37,6 +37,9 @@ fn text(b: &BackupSummary, m: &Manifest) -> String {
         m.header.host
     ));
     out.row(format_args!("  series   {}", b.series));
+    if let Some(only) = only_of(b) {
+        out.row(format_args!("  only     {}: a part of the module", only.join(", ")));
+    }
     out.row(format_args!("  file     {}", b.location));
     // Of the manifest: outside of an encrypted backup these are not known.
     out.row(format_args!("  size     {} of {}", human::bytes(b.stored_bytes), human::bytes(m.data_bytes())));

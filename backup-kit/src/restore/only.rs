@@ -33,6 +33,11 @@ impl Only {
     pub fn matching(component: impl Into<String>, glob: impl Into<String>) -> Self {
         Only { component: component.into(), glob: Some(glob.into()) }
     }
+
+    /// The component that it is of.
+    pub fn of(&self) -> &str {
+        &self.component
+    }
 }
 
 impl FromStr for Only {

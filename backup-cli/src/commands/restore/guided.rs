@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::{human, printable, terminal},
 };
-use backup_kit::{ArchiveSpec, BackupSummary, CancellationToken, CoreError, ErrorKind, Which};
+use backup_kit::{ArchiveSpec, BackupSummary, CancellationToken, CoreError, ErrorKind, Only, Which};
 use dialoguer::{Input, MultiSelect, Select};
 use std::{collections::BTreeMap, io::IsTerminal};
 
@@ -35,7 +35,7 @@ pub(super) async fn choose(among: &Among, session: &Session) -> Result<Wanted> {
         return Err(e.on(&archive).into());
     }
     let backup = backup(series, &session.cancel).await?;
-    let only = components(&backup, &session.cancel).await?;
+    let only = components(&backup, &session.cancel).await?.into_iter().map(Only::component).collect();
     let question = "Where to (empty: where it came from)";
     let ask =
         move || Input::<String>::new().with_prompt(question).allow_empty(true).interact_text().map(Some);
