@@ -214,3 +214,54 @@ fn a_backup_whose_file_is_gone_is_missing_until_it_is_removed_by_its_id() {
         assert!(place.expect(0, &["heal", "--from", "b"]).stdout.contains("nothing to heal"));
     }
 }
+
+#[test]
+fn damage_is_found_and_named() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/large"), support::noise(1 << 20)).unwrap();
+    place.expect(0, &["create", "tree", "--to", "x.tar"]);
+    let mut bytes = fs::read(place.path("x.tar")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(place.path("x.tar"), bytes).unwrap();
+    let ran = place.expect(7, &["verify", "x.tar"]);
+    assert!(ran.stdout.contains("tree/large"), "{}", ran.stdout);
+    place.expect(7, &["restore", "x.tar", "--to", "c"]);
+    assert!(!place.path("c").exists(), "a damaged backup leaves nothing behind");
+    let whole = fs::read(place.path("x.tar")).unwrap();
+    fs::write(place.path("x.tar"), &whole[..whole.len() - 3000]).unwrap();
+    for line in [&["verify", "x.tar"][..], &["ls", "x.tar"], &["restore", "x.tar", "--to", "c"]] {
+        place.expect(7, line);
+    }
+    assert!(!place.path("c").exists());
+}
+
+#[test]
+fn a_check_that_compared_nothing_is_no_success() {
+    let place = Place::with_tree();
+    fs::create_dir(place.path("empty")).unwrap();
+    place.expect(3, &["--quiet", "verify", "--from", "empty"]);
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.expect(3, &["verify", "-m", "typo", "--from", "b"]);
+}
+
+#[test]
+fn an_archive_that_was_cut_is_damaged_and_latest_is_not_silently_the_one_before() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let first =
+        place.json(0, &["list", "--from", "b"])["backups"][0]["location"].as_str().unwrap().to_owned();
+    place.write("tree/a.txt", "tuesday");
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let all = place.json(0, &["list", "--from", "b"]);
+    let mut names = all["backups"].as_array().unwrap().iter().map(|b| b["location"].as_str().unwrap());
+    let second = names.find(|name| *name != first).unwrap().to_owned();
+    let file = place.path("b").join(&second);
+    let whole = fs::read(&file).unwrap();
+    fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+    for args in [&["verify", "--from", "b"][..], &["restore", "latest", "--from", "b", "--to", "c"]] {
+        let ran = place.expect(7, args);
+        assert!(ran.stderr.contains(&second) || ran.stdout.contains(&second), "{}{}", ran.stdout, ran.stderr);
+    }
+    place.expect(0, &["restore", &first, "--from", "b", "--to", "c"]);
+}
