@@ -282,6 +282,9 @@ pub(crate) struct Restore {
     /// What the backup lacks stays; of both, the backup's
     #[arg(long)]
     pub(crate) merge: bool,
+    /// Where there is no room for both: drops what is there before it is restored (of the component, else of all databases); no undo, and after a failure it is not whole
+    #[arg(long, value_name = "COMPONENT", num_args = 0..=1, require_equals = true, default_missing_value = "", conflicts_with_all = ["merge", "schema_only", "data_only", "salvage"])]
+    pub(crate) in_place: Vec<String>,
     /// Definitions without data: tables without rows
     #[arg(long, conflicts_with = "data_only")]
     pub(crate) schema_only: bool,
@@ -301,7 +304,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     pub(crate) salvage: bool,
     /// Brings back the data that a restore has replaced; what was written since then is dropped (`--yes` without asking)
-    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "schema_only", "data_only", "skip_binary_log", "globals", "accept", "salvage"])]
+    #[arg(long, conflicts_with_all = ["from", "only", "to", "dry_run", "confirm", "settle", "no_owner", "merge", "in_place", "schema_only", "data_only", "skip_binary_log", "globals", "accept", "salvage"])]
     pub(crate) undo: bool,
 }
 

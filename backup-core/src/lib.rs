@@ -66,8 +66,8 @@ pub use process::{Numbering, ProcessStamp};
 pub use proof::{Difference, EXCLUDED, Fact, Facts, PATTERNS, Proof, Sha, Tally, compare};
 pub use real_path::real_path;
 pub use restore::{
-    Confirmation, ForgottenRestore, Healed, HealthCheck, JournalTarget, PendingRestore, Plan, PlanId,
-    PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember,
+    Confirmation, ForgottenRestore, Healed, HealthCheck, InPlace, JournalTarget, PendingRestore, Plan,
+    PlanId, PlannedBackup, PlannedMember, PlannedRefusal, PreparedRestore, Recover, Recovery, RestoreMember,
     RestoreOptions, RestorePhase, RestoreReport, RestoredComponent, UrlHealth, forget_restore, heal_restores,
     met_damage, pending, plan_restore, restored_places, settle_restore, undo_restore,
 };

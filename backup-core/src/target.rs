@@ -1,6 +1,6 @@
 //! A store that is being restored: a shadow beside the live data, made effective only when all targets are proven.
 
-use crate::{Context, Incoming, Result, Sink};
+use crate::{Context, Error, Incoming, Result, Sink};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Display, path::PathBuf, sync::Arc};
@@ -27,6 +27,9 @@ pub struct Survey {
     /// Why it is not restored there, each alone enough. All of them: nobody wants to learn them one after another.
     #[serde(default)]
     pub refusals: Vec<Refusal>,
+    /// What is there is taken away before it is restored, and not kept: from `Target::clear` on there is no way back.
+    #[serde(default)]
+    pub in_place: bool,
     /// What is there and not in the backup stays: the target merges the two.
     #[serde(default)]
     pub merges: bool,
@@ -66,6 +69,9 @@ impl Refusal {
 /// Order of calls: `survey` any number of times, at least once; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
 /// the restore are proven; then `settle` later, or `revert` at any point. After a crash `Backend::recover` makes a target
 /// from `undo` on which only `revert` and `settle` are called.
+///
+/// One whose survey says `in_place` comes after all others are proven, one such target at a time: `prepare`, `clear`, puts, `finish`, `publish`.
+/// After that only `settle` is called; before it `revert` takes away what is half made, and what was there does not come back.
 #[async_trait]
 pub trait Target: Display + Send {
     /// Looks at what is there, and whether what is coming may take its place. Reads only. A refusal is part of the survey, not an
@@ -83,15 +89,22 @@ pub trait Target: Display + Send {
         None
     }
 
-    /// Makes the shadow and opens it for puts.
+    /// Makes the shadow and opens it for puts. Nothing that is there is touched.
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>>;
+
+    /// Only of a target whose survey says `in_place`, when the journal tells that it has begun: from now on what is there may be taken away,
+    /// here or with the first put. An error or a crash half-way leaves what `revert` can clean up.
+    async fn clear(&mut self, _cx: &Context) -> Result<()> {
+        Err(Error::contract("it is restored beside what is there, and takes nothing away"))
+    }
 
     /// Swaps the shadow in; the old data stays restorable. Called only with a finished and proven sink. A cancellation ends waits for
     /// others; a swap that has begun comes to its end, for half of it would only be more to revert.
     async fn publish(&mut self, cx: &Context) -> Result<()>;
 
     /// Whether `revert` would find what was published and what it replaced. Reads only; asked of all targets before a restore
-    /// is undone, so that a refusal changes nothing.
+    /// is undone, so that a refusal changes nothing. Of one that is restored in place: whether what was there before still is, or comes back
+    /// with `revert`; where that cannot be known it does not.
     async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
         Ok(())
     }

@@ -419,6 +419,7 @@ fn survey(place: &Place, no_owner: bool, merge: bool) -> Result<Survey> {
         notes,
         refusals: mounted.collect(),
         merges,
+        in_place: false,
         local_path: Some(place.real_path().map_err(failed)?),
     })
 }

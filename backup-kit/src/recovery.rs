@@ -161,7 +161,7 @@ fn one_of<'a>(
             format!("none whose old data is still kept is known in {}", state_dir.display()),
         )
         .hint(
-            "`backup heal PLACE` finds one beside what was restored; `backup heal` brings one that was interrupted to \
+            "a restore in place, or one that was settled at once, keeps none; `backup heal PLACE` finds one beside what was restored; `backup heal` brings one that was interrupted to \
              its end (so does its id), and names those that cannot be reached",
         )),
         several => {

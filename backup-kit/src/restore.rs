@@ -35,6 +35,8 @@ pub struct Restore {
     to: Vec<(Option<String>, String)>,
     no_owner: bool,
     merge: bool,
+    in_place: bool,
+    in_place_of: Vec<String>,
     schema_only: bool,
     data_only: bool,
     skip_binary_log: bool,
@@ -60,6 +62,8 @@ impl Restore {
             to: Vec::new(),
             no_owner: false,
             merge: false,
+            in_place: false,
+            in_place_of: Vec::new(),
             schema_only: false,
             data_only: false,
             skip_binary_log: false,
@@ -150,6 +154,20 @@ impl Restore {
     /// What the backup lacks stays; of both, the backup's. Without it everything that is there is replaced.
     pub fn merge(mut self, yes: bool) -> Self {
         self.merge = yes;
+        self
+    }
+
+    /// Drops what is there before it is restored, where there is no room for both: there is no way back then, and after a failure it is not whole.
+    /// This concerns every component whose store can do that; all others are restored beside what is there, as ever. `plan` ends with
+    /// `Usage` if there is none.
+    pub fn in_place(mut self, yes: bool) -> Self {
+        self.in_place = yes;
+        self
+    }
+
+    /// The same for this component alone; may be called again. `plan` ends with `Usage` if its store is always restored beside what is there.
+    pub fn in_place_of(mut self, component: impl Into<String>) -> Self {
+        self.in_place_of.push(component.into());
         self
     }
 
@@ -259,10 +277,12 @@ impl Restore {
         if self.schema_only && self.data_only {
             return Err(usage("definitions alone and data alone exclude each other").into());
         }
+        self.in_place_alone()?;
         let manifest = reader.manifest().clone();
         let selections = Selections::of(&self.only, &*reader, &cx).await?;
         let mut members = Vec::new();
         let (mut takes_no_owner, mut has_globals, mut has_log, mut at_home) = (false, false, false, false);
+        let mut beside = Vec::new();
         for component in manifest.components.iter().filter(|c| selections.has(&c.header.name)) {
             let several = selections.count(&manifest) > 1;
             let made = self.member(component, &manifest, &selections, several).await?;
@@ -270,6 +290,7 @@ impl Restore {
             has_globals |= made.knows_globals;
             has_log |= made.knows_log;
             at_home |= made.at_home;
+            beside.extend((!made.in_place).then(|| made.member.component.clone()));
             members.push(made.member);
         }
         if let Some((name, _)) = self
@@ -279,6 +300,12 @@ impl Restore {
         {
             let name = name.clone().unwrap_or_default();
             return Err(usage("--to names a component that is not restored").on(name).into());
+        }
+        if let Some(name) = self.in_place_of.iter().find(|c| members.iter().all(|m| m.component != **c)) {
+            return Err(usage("--in-place names a component that is not restored").on(name).into());
+        }
+        if self.in_place && beside.len() == members.len() {
+            return Err(always_beside().on(beside.join(", ")).into());
         }
         if self.no_owner && !takes_no_owner {
             return Err(usage("no component of this backup has owners that could be left out").into());
@@ -342,12 +369,22 @@ impl Restore {
         let at_home = origin || configured.is_some();
         let schema = backend.schema();
         let knows = |key: &str| schema["properties"].get(key).is_some();
+        let named = self.in_place_of.contains(name);
+        let in_place = (named || self.in_place) && knows("in_place");
+        if named && !in_place {
+            return Err(always_beside().on(name).into());
+        }
+        if in_place && !selections.selection(name).is_all() {
+            let e = usage("a part of it is always restored beside what is there").on(name);
+            return Err(e.hint("leave --in-place or the part (--only) out").into());
+        }
         let (knows_owners, knows_globals, knows_log) =
             (knows("no_owner"), knows("globals"), knows("skip_binary_log"));
         for (key, wanted) in [
             ("no_owner", self.no_owner && knows_owners),
             ("globals", self.globals && knows_globals),
             ("skip_binary_log", self.skip_binary_log && knows_log),
+            ("in_place", in_place),
         ] {
             if let Some(config) = config.as_object_mut().filter(|_| wanted) {
                 config.insert(key.into(), Value::Bool(true));
@@ -389,7 +426,27 @@ impl Restore {
             target,
             disposable,
         };
-        Ok(Made { member, knows_owners, knows_globals, knows_log, at_home })
+        Ok(Made { member, knows_owners, knows_globals, knows_log, at_home, in_place })
+    }
+
+    /// What is kept of what is there would be dropped with it; and what is intact of a damaged backup is no reason to give up what is whole.
+    fn in_place_alone(&self) -> Result<()> {
+        if !self.in_place && self.in_place_of.is_empty() {
+            return Ok(());
+        }
+        let others = [
+            ("merge", self.merge),
+            ("schema-only", self.schema_only),
+            ("data-only", self.data_only),
+            ("salvage", self.salvage),
+        ];
+        match others.iter().find(|(_, given)| *given) {
+            None => Ok(()),
+            Some((option, _)) => {
+                let e = usage(format!("--in-place and --{option} exclude each other"));
+                Err(e.hint(format!("leave --in-place or --{option} out")).into())
+            }
+        }
     }
 
     /// Whether it goes into the folder that was named for all.
@@ -466,6 +523,12 @@ struct Made {
     knows_log: bool,
     /// It goes where the application has its data.
     at_home: bool,
+    in_place: bool,
+}
+
+fn always_beside() -> Error {
+    usage("its store is always restored beside what is there, which is replaced when all is proven")
+        .hint("leave --in-place out, or name the component that is meant (--in-place=COMPONENT)")
 }
 
 fn usage(message: impl std::fmt::Display) -> Error {

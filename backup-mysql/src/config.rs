@@ -51,6 +51,9 @@ pub struct MysqlConfig {
     /// Restore: tables and other objects that the backup lacks stay; of those on both sides, the backup's are taken.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// Restore: what is there is dropped before it is restored (`restore --in-place`). Nothing is kept for an undo.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_place: bool,
     /// Restore: definitions without rows (`restore --schema-only`).
     #[serde(default, skip_serializing_if = "is_false")]
     pub schema_only: bool,
@@ -110,6 +113,9 @@ impl MysqlConfig {
         }
         if read.schema_only && read.data_only {
             return Err(wrong("`schema_only` and `data_only` exclude each other".to_owned()));
+        }
+        if read.in_place && (read.merge || read.schema_only || read.data_only) {
+            return Err(wrong("`in_place` excludes `merge`, `schema_only` and `data_only`".to_owned()));
         }
         if read.databases.len() > 1 && read.databases.iter().any(|d| d == "*") {
             return Err(wrong("`*` stands alone in `databases`".to_owned()));
@@ -197,6 +203,7 @@ mod tests {
             json!({"url": "mysql://h/d", "container": "c"}),
             json!({"container": ""}),
             json!({"container": "c", "schema_only": true, "data_only": true}),
+            json!({"container": "c", "in_place": true, "data_only": true}),
         ] {
             assert_eq!(
                 MysqlConfig::read(wrong.clone(), "db").unwrap_err().kind(),

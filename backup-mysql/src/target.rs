@@ -4,6 +4,7 @@ mod accounts;
 mod binary_log;
 mod data_only;
 mod dump;
+mod in_place;
 mod insert;
 mod journal;
 mod loaders;
@@ -45,15 +46,20 @@ pub(crate) struct MysqlTarget {
     control: Option<(Control, Version)>,
     /// The plan accepts what a server of the other vendor made.
     other_vendor: bool,
+    sink: Option<Arc<ShadowSink>>,
 }
 
 impl MysqlTarget {
     pub(crate) fn new(component: &str, config: MysqlConfig, engine: Arc<dyn ContainerEngine>) -> Self {
-        MysqlTarget { place: Place::new(component, config, engine), control: None, other_vendor: false }
+        Self::at(Place::new(component, config, engine))
     }
 
     pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
-        Ok(MysqlTarget { place: Place::from_undo(undo, engine)?, control: None, other_vendor: false })
+        Ok(Self::at(Place::from_undo(undo, engine)?))
+    }
+
+    fn at(place: Place) -> Self {
+        MysqlTarget { place, control: None, other_vendor: false, sink: None }
     }
 
     /// The session that changes what is there: that of this process, or a new one if it is lost.
@@ -95,7 +101,9 @@ impl MysqlTarget {
         };
         let server = self.place.server().await?;
         let of = Abilities { version, infile, other_vendor: self.other_vendor };
-        Ok(Arc::new(ShadowSink::new(self.place.clone(), server, of, control, cx)))
+        let sink = Arc::new(ShadowSink::new(self.place.clone(), server, of, control, cx));
+        self.sink = Some(sink.clone());
+        Ok(sink)
     }
 }
 
@@ -125,6 +133,15 @@ impl Target for MysqlTarget {
         self.fill(cx).await
     }
 
+    async fn clear(&mut self, _cx: &Context) -> Result<()> {
+        let sink = self.sink.as_ref();
+        let sink =
+            sink.ok_or_else(|| Error::contract("what is there is dropped before anything is prepared"))?;
+        // Which databases that are is known when something comes for them: definitions, before all rows.
+        sink.clear();
+        Ok(())
+    }
+
     async fn publish(&mut self, cx: &Context) -> Result<()> {
         let (control, version) = self.control().await?;
         let mut session = control.lock().await;
@@ -152,6 +169,9 @@ impl Target for MysqlTarget {
         Publisher { place: &self.place, version: &version, session: &mut session, cx }.settle().await
     }
 }
+
+const PUBLISH_IN_PLACE: &str = "all that is there is dropped; when all is restored and proven, the tables take their places in one statement, and views, routines, \
+    triggers and events are made after it";
 
 async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &Incoming) -> Result<Survey> {
     let config = &place.config;
@@ -208,21 +228,35 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
         );
         refusals.extend(data_only::tables_that_lack(incoming, &databases, names.as_deref()));
     }
+    let replaces = tables > 0 || others > 0;
+    let in_place = config.in_place && replaces;
+    if config.in_place && !incoming.selection.is_all() {
+        refusals.push(in_place::part());
+    }
     let mut survey = Survey {
         place: config.place(),
-        replaces: tables > 0 || others > 0,
+        replaces,
         present,
         identity: format!("{server} {}", known.join("+")),
-        publish: format!(
-            "sessions of the application are ended and all tables change places in one statement, about {seconds} s; views, routines, \
+        in_place,
+        publish: if in_place {
+            PUBLISH_IN_PLACE.to_owned()
+        } else {
+            format!(
+                "sessions of the application are ended and all tables change places in one statement, about {seconds} s; views, routines, \
              triggers and events are dropped before it and made after it: in between they are missing"
-        ),
+            )
+        },
         notes,
         refusals,
         merges: config.merge || config.data_only,
         ..Survey::default()
     };
-    let disks = (at, place.engine());
+    let freed = match names.as_deref() {
+        Some(names) if in_place => in_place::size(session, names, &databases).await.map_err(failed)?,
+        _ => 0,
+    };
+    let disks = (at, place.engine(), freed);
     let looked = binary_log::survey(session, config, &version, disks, incoming, &mut survey).await;
     looked.map_err(failed)?;
     Ok(survey)

@@ -72,6 +72,9 @@ pub struct PostgresConfig {
     /// Restore: single tables go into the database that is there, whose other tables stay.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merge: bool,
+    /// Restore: the databases that are there are dropped before they are restored (`restore --in-place`). Nothing is kept for an undo.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub in_place: bool,
     /// Restore: database to connect to while the other one is replaced; `postgres` if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_database: Option<String>,
@@ -140,6 +143,10 @@ impl PostgresConfig {
         if read.databases.len() > 1 && read.databases.iter().any(|d| d == ALL) {
             return Err(wrong("`*` stands alone in `databases`".to_owned()));
         }
+        if read.in_place && (read.merge || read.schema_only || read.data_only) {
+            let message = "`in_place` excludes `merge`, `schema_only` and `data_only`";
+            return Err(wrong(message.to_owned()));
+        }
         let twice = |name: &&String| read.databases.iter().filter(|other| other == name).count() > 1;
         match read.databases.iter().find(|name| name.is_empty() || twice(name)) {
             None => Ok(read),
@@ -185,6 +192,7 @@ mod tests {
             json!({"url": "postgres://h", "databases": ["*", "x"]}),
             json!({"url": "postgres://h", "databases": ["x", "x"]}),
             json!({"container": "c", "database": "x", "databases": ["y"]}),
+            json!({"container": "c", "in_place": true, "merge": true}),
         ] {
             assert_eq!(
                 PostgresConfig::read(wrong.clone(), "db").unwrap_err().kind(),

@@ -51,6 +51,9 @@ struct Undo {
     /// The databases, if the backup is of several; none: the one of the configuration.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     databases: Vec<String>,
+    /// Those that are there and are dropped before they are restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    in_place: Vec<String>,
 }
 
 /// The name of a database, and those that it has while it is nobody's. These nobody else uses.
@@ -100,8 +103,8 @@ pub(crate) struct PostgresTarget {
 impl PostgresTarget {
     pub(crate) fn new(component: &str, config: PostgresConfig, engine: Arc<dyn ContainerEngine>) -> Self {
         let id = ulid::Ulid::generate().to_string().to_lowercase();
-        let (component, databases) = (component.to_owned(), Vec::new());
-        Self::of(Undo { version: UNDO_VERSION, component, config, id, databases }, engine)
+        let (component, databases, in_place) = (component.to_owned(), Vec::new(), Vec::new());
+        Self::of(Undo { version: UNDO_VERSION, component, config, id, databases, in_place }, engine)
     }
 
     pub(crate) fn recover(undo: Value, engine: Arc<dyn ContainerEngine>) -> Result<Self> {
@@ -198,11 +201,26 @@ impl PostgresTarget {
         Ok(self.names(&server).first().map_or_else(|| server.clone(), |names| server.of(&names.live)))
     }
 
+    fn surveyed(&self) -> Vec<u64> {
+        self.planned.iter().map(|planned| planned.number).collect()
+    }
+
+    async fn drop_what_is_there(&mut self) -> Result<()> {
+        let surveyed = self.surveyed();
+        let mut swap = self.swap("drop the database").await?;
+        let done = swap.clear(&surveyed).await;
+        swap.session.close().await;
+        for (planned, number) in self.planned.iter_mut().zip(done?) {
+            planned.number = number;
+        }
+        Ok(())
+    }
+
     async fn take_effect(&mut self) -> Result<()> {
         if self.merges() {
             return self.exchange_tables().await;
         }
-        let surveyed: Vec<u64> = self.planned.iter().map(|planned| planned.number).collect();
+        let surveyed = self.surveyed();
         let mut swap = self.swap("publish the restored database").await?;
         let done = swap.publish(&surveyed).await;
         swap.session.close().await;
@@ -257,6 +275,7 @@ impl fmt::Display for PostgresTarget {
 impl Target for PostgresTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.undo.databases.clear();
+        self.undo.in_place.clear();
         let coming = Coming::all(incoming, cx).await?;
         let server = self.server().await?;
         let names = match coming::named(&self.undo.config, &server, &coming) {
@@ -277,6 +296,13 @@ impl Target for PostgresTarget {
         session.close().await;
         let place = shown(&server, &self.names(&server)).place();
         let mut survey = survey::together(place, &coming, surveys);
+        if survey.in_place {
+            let there = names.iter().zip(&self.planned).filter(|(_, planned)| planned.number != 0);
+            self.undo.in_place = there.map(|(name, _)| name.clone()).collect();
+        }
+        if self.undo.config.in_place && !incoming.selection.is_all() {
+            survey.refusals.push(survey::part_in_place());
+        }
         survey.notes.extend(untested);
         survey.refusals.extend(survey::newer(incoming, major));
         let (notes, refused) = globals::survey(&server, incoming).await?;
@@ -320,6 +346,14 @@ impl Target for PostgresTarget {
         Ok(sink)
     }
 
+    async fn clear(&mut self, cx: &Context) -> Result<()> {
+        tokio::select! {
+            biased;
+            () = cx.cancel.cancelled() => Err(Error::cancelled()),
+            done = self.drop_what_is_there() => done,
+        }
+    }
+
     async fn publish(&mut self, cx: &Context) -> Result<()> {
         self.close().await;
         // It waits for others, up to a minute. What the server still does of a statement that was given up is for the revert: that ends
@@ -340,7 +374,8 @@ impl Target for PostgresTarget {
                 return Ok(());
             }
         }
-        self.swap("look for the previous database").await?.check_revert().await
+        let mut swap = self.swap("look for the previous database").await?;
+        swap.check_revert(&self.undo.in_place).await
     }
 
     async fn revert(&mut self, cx: &Context) -> Result<()> {

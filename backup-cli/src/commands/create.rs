@@ -29,7 +29,13 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     if args.dry_run {
         return dry_run(args, modules, &archives, session).await;
     }
-    session.heal_first().await?;
+    // A backup of what is not whole would pass for one of the application.
+    let gone = session.heal_first().await?;
+    if let Some((_, gone)) = gone.into_iter().find(|(of, _)| modules.iter().any(|m| m.name() == of)) {
+        return Err(
+            Failure::from(gone).state("no backup is made this time; the next one takes what is there then")
+        );
+    }
     let state_dir = state_dir().ok();
     for archive in state_dir.iter().flat_map(|dir| archives.iter().filter(|archive| archive.is_emptied(dir)))
     {

@@ -40,7 +40,9 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     }
     for healed in &restores {
         let worse = match healed {
-            Healed::Failed { .. } | Healed::LeftAlone { unfinished: true, .. } => exit::NOT_UNDONE,
+            Healed::Failed { .. } | Healed::Gone { .. } | Healed::LeftAlone { unfinished: true, .. } => {
+                exit::NOT_UNDONE
+            }
             // In a state folder that several users share it is nothing of this one's; at a place that was named it is in the way.
             Healed::NotOurs { journal, .. } if !journal.starts_with(&state_dir) => exit::REFUSED,
             Healed::NotOurs { .. } => exit::COMPLETE,

@@ -99,6 +99,7 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
         .settle(args.settle)
         .no_owner(args.no_owner)
         .merge(args.merge)
+        .in_place(args.in_place.iter().any(String::is_empty))
         .schema_only(args.schema_only)
         .data_only(args.data_only)
         .skip_binary_log(args.skip_binary_log)
@@ -115,6 +116,9 @@ async fn plan(args: &Args, session: &Session) -> Result<RestorePlan> {
     }
     for only in only {
         restore = restore.only(only);
+    }
+    for component in args.in_place.iter().filter(|component| !component.is_empty()) {
+        restore = restore.in_place_of(component);
     }
     for name in &args.accept {
         restore = restore.accept(name);

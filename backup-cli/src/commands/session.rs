@@ -7,8 +7,8 @@ use crate::{
     settings::Settings,
 };
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, Healed, Identities, Run, Scope, State,
-    Which, archive, choose, choose_and_tell, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, Healed, Identities, Run,
+    Scope, State, Which, archive, choose, choose_and_tell, heal, state_dir,
 };
 use std::{path::Path, sync::Arc};
 
@@ -102,18 +102,21 @@ impl Session {
     }
 
     /// Brings interrupted restores to their end before anything new begins, and says so. One that cannot be healed bars only its
-    /// own places: that is for the restore to say.
-    pub(super) async fn heal_first(&self) -> Result<()> {
-        let dir = state_dir()?;
+    /// own places: that is for the restore to say. The answer are modules of which something is not whole.
+    pub(super) async fn heal_first(&self) -> Result<Vec<(String, CoreError)>> {
+        let (dir, mut gone) = (state_dir()?, Vec::new());
         if !dir.exists() {
-            return Ok(());
+            return Ok(gone);
         }
         for healed in heal(&dir, &[], &self.settings.registry, &self.context()).await? {
             if !matches!(healed, Healed::Kept { .. } | Healed::LeftAlone { unfinished: false, .. }) {
                 self.settings.output.warning(outcome(&healed));
             }
+            if let Healed::Gone { label, error, .. } = healed {
+                gone.push((label, error));
+            }
         }
-        Ok(())
+        Ok(gone)
     }
 }
 
@@ -122,6 +125,13 @@ pub(super) fn outcome(healed: &Healed) -> String {
     match healed {
         Healed::Reverted { id, label } => {
             format!("{label}: the interrupted restore {id} was undone: everything is as it was before it")
+        }
+        Healed::Gone { id, label, error } => {
+            let hint = error.hint_text().map(|hint| format!("; {hint}")).unwrap_or_default();
+            let said = error.message();
+            format!(
+                "{label}: the interrupted restore {id} is over, and not all is as it was before it: {said}{hint}"
+            )
         }
         Healed::Settled { id, label } => format!("{label}: the old data of the restore {id} was dropped"),
         Healed::Kept { id, label, until } => format!(

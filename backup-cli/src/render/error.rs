@@ -58,6 +58,9 @@ fn default_state(kind: ErrorKind, operation: &str) -> Option<&'static str> {
         }
         ErrorKind::RolledBack => "everything is as it was before",
         ErrorKind::NotRolledBack if operation == "begin the restore" => "nothing was touched",
+        ErrorKind::NotRolledBack if operation == "restore in place" => {
+            "over: nothing is left to heal, and nothing brings back what is gone"
+        }
         ErrorKind::NotRolledBack => "some targets may be old and some new: run `backup heal`",
         _ => return None,
     })

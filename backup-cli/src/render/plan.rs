@@ -14,6 +14,7 @@ pub(crate) fn text(plan: &Plan) -> String {
         State::Unproven => ", UNPROVEN",
         _ => "",
     };
+    let in_place = plan.members.iter().any(|m| m.survey.in_place);
     let mut out = Rows::default();
     let (made, ago) = (time(b.created), age(b.created));
     out.row(format_args!("{}: backup {} of {made} ({ago} ago{partial})", b.module, b.id));
@@ -32,10 +33,15 @@ pub(crate) fn text(plan: &Plan) -> String {
     }
     if !plan.app.is_empty() {
         let app = plan.app.join(", ");
-        out.row(format_args!("  stop     {app}: before the exchange; what ran is started again after it"));
+        let when = match in_place {
+            true => "before anything is dropped; what ran is started again when all is restored",
+            false => "before the exchange; what ran is started again after it",
+        };
+        out.row(format_args!("  stop     {app}: {when}"));
     }
     if let Some(health) = &plan.health {
-        out.row(format_args!("  health   {health} must answer then, or the old data is brought back"));
+        let else_ = if in_place { " of all that is not restored in place" } else { "" };
+        out.row(format_args!("  health   {health} must answer then, or the old data{else_} is brought back"));
     }
     for note in &plan.notes {
         out.row(format_args!("  note     {note}"));

@@ -5,6 +5,7 @@ use super::{
     document::{Document, JournalTarget},
     draft::wanted,
     enter,
+    in_place::{gone, is_torn, take_back},
     in_the_way::not_in_the_way,
     journal::Journal,
     plan::{HealthCheck, RestoreMember},
@@ -88,7 +89,9 @@ pub(super) async fn apply(
         );
         return Err(e.on(&plan.backup.id));
     }
-    let views = open_components(&prepared.reader, wanted(&prepared.members), cx).await?;
+    let beside = wanted(&prepared.members).into_iter().zip(&plan.members).filter(|(_, p)| !p.survey.in_place);
+    let beside = beside.map(|(wanted, _)| wanted).collect();
+    let views = open_components(&prepared.reader, beside, cx).await?;
     still_wanted(cx)?;
 
     let document = document(&plan, &prepared);
@@ -98,10 +101,10 @@ pub(super) async fn apply(
     let journal = blocking(move || Journal::begin(document)).await?;
     let options = prepared.options;
     let containers = options.containers.clone();
-    let members = prepared.members;
-    let mut restore = Restore { plan, members, journal, containers, commit_in_doubt: false, cx };
-    let done = match restore.shadows(&*prepared.reader, views).await {
-        Ok(done) => restore.publish(options.health.as_deref(), options.keep_previous).await.map(|()| done),
+    let (members, reader) = (prepared.members, prepared.reader);
+    let mut restore = Restore { plan, members, reader, journal, containers, commit_in_doubt: false, cx };
+    let done = match restore.shadows(views).await {
+        Ok(done) => restore.publish(done, options.health.as_deref(), options.keep_previous).await,
         Err(e) => Err(e),
     };
     match done {
@@ -110,7 +113,7 @@ pub(super) async fn apply(
     }
 }
 
-fn still_wanted(cx: &Context) -> Result<()> {
+pub(super) fn still_wanted(cx: &Context) -> Result<()> {
     if cx.cancel.is_cancelled() { Err(Error::cancelled()) } else { Ok(()) }
 }
 
@@ -121,6 +124,7 @@ fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
         place: p.survey.place.clone(),
         undo: m.target.undo(),
         done: false,
+        in_place: None,
     };
     let targets = prepared.members.iter().zip(&plan.members).map(describe).collect();
     let mut homes: Vec<_> = prepared.members.iter().filter_map(|m| m.target.journal_home()).collect();
@@ -133,32 +137,55 @@ fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
     document
 }
 
-struct Restore<'a> {
+pub(super) struct Restore<'a> {
     plan: Plan,
-    members: Vec<RestoreMember>,
-    journal: Journal,
+    pub(super) members: Vec<RestoreMember>,
+    pub(super) reader: Arc<dyn BackupReader>,
+    pub(super) journal: Journal,
     containers: Arc<dyn ContainerEngine>,
     /// The commit point could not be made durable: the disk may hold it or not.
     commit_in_doubt: bool,
-    cx: &'a Context,
+    pub(super) cx: &'a Context,
 }
 
+/// What is to be poured, and how much that is about.
+pub(super) type Prepared = (Pouring, Option<u64>);
+
 impl Restore<'_> {
-    /// Makes, fills and proves all shadows. Nothing takes effect.
-    async fn shadows(
-        &mut self,
-        reader: &dyn BackupReader,
-        views: Vec<(Box<dyn View>, Option<u64>)>,
-    ) -> Result<Vec<RestoredComponent>> {
-        let cx = self.cx;
+    /// Those that are restored in place, or all others.
+    pub(super) fn which(&self, in_place: bool) -> Vec<usize> {
+        let such = self.plan.members.iter().enumerate().filter(|(_, p)| p.survey.in_place == in_place);
+        such.map(|(at, _)| at).collect()
+    }
+
+    /// Makes, fills and proves all shadows of those that are not restored in place. Nothing takes effect.
+    async fn shadows(&mut self, views: Vec<(Box<dyn View>, Option<u64>)>) -> Result<Vec<RestoredComponent>> {
         let mut list = Vec::new();
-        for (m, (view, estimate)) in self.members.iter_mut().zip(views) {
-            still_wanted(cx)?;
-            let sink = calmly("prepare the target", m.target.prepare(cx))
-                .await
-                .map_err(|e| of_target(e).on(&m.component))?;
-            list.push((Pouring { component: m.component.clone(), view, sink, stillness: None }, estimate));
+        for (at, view) in self.which(false).into_iter().zip(views) {
+            still_wanted(self.cx)?;
+            list.push((at, self.prepare(at, view).await?));
         }
+        match list.is_empty() {
+            true => Ok(Vec::new()),
+            false => self.pour(list).await,
+        }
+    }
+
+    pub(super) async fn prepare(
+        &mut self,
+        at: usize,
+        (view, estimate): (Box<dyn View>, Option<u64>),
+    ) -> Result<Prepared> {
+        let m = &mut self.members[at];
+        let prepared = calmly("prepare the target", m.target.prepare(self.cx)).await;
+        let sink = prepared.map_err(|e| of_target(e).on(&m.component))?;
+        Ok((Pouring { component: m.component.clone(), view, sink, stillness: None }, estimate))
+    }
+
+    /// Fills these members and compares them with what was backed up.
+    pub(super) async fn pour(&mut self, list: Vec<(usize, Prepared)>) -> Result<Vec<RestoredComponent>> {
+        let cx = self.cx;
+        let (which, list): (Vec<usize>, Vec<Prepared>) = list.into_iter().unzip();
         cx.emit(&Event::Phase { phase: Phase::Pour });
         let outcomes = pour_each(list, true, cx).await;
         // A damaged entry explains what came after it; it is told first.
@@ -182,11 +209,11 @@ impl Restore<'_> {
         }
         cx.emit(&Event::Phase { phase: Phase::Prove });
         let mut done = Vec::new();
-        for (outcome, planned) in outcomes.into_iter().zip(&self.plan.members) {
-            let name = &outcome.component;
+        for (outcome, at) in outcomes.into_iter().zip(which) {
+            let (name, planned) = (&outcome.component, &self.plan.members[at]);
             let said = outcome.view.map_err(|e| e.on(name))?;
             let there = outcome.there.map_err(|e| e.on(name))?;
-            let component = reader.manifest().component(name);
+            let component = self.reader.manifest().component(name);
             let expected = match component {
                 Some(component) if !planned.selective => &component.proof,
                 _ => &said,
@@ -203,8 +230,13 @@ impl Restore<'_> {
         Ok(done)
     }
 
-    /// Swaps all shadows in, asks the application, and passes the commit point.
-    async fn publish(&mut self, health: Option<&dyn HealthCheck>, keep: Duration) -> Result<()> {
+    /// Restores what is restored in place, swaps all shadows in, asks the application, and passes the commit point.
+    async fn publish(
+        &mut self,
+        mut done: Vec<RestoredComponent>,
+        health: Option<&dyn HealthCheck>,
+        keep: Duration,
+    ) -> Result<Vec<RestoredComponent>> {
         let cx = self.cx;
         still_wanted(cx)?;
         self.journal.document.stopped =
@@ -214,8 +246,15 @@ impl Restore<'_> {
         cx.emit(&Event::Phase { phase: Phase::Publish });
         let since = Instant::now();
         application::stop(&*self.containers, &stopped).await?;
-        for m in &mut self.members {
+        if self.plan.is_in_place() {
+            done.extend(self.replace().await?);
+            let order = |c: &RestoredComponent| self.members.iter().position(|m| m.component == c.name);
+            done.sort_by_key(order);
+            cx.emit(&Event::Phase { phase: Phase::Publish });
+        }
+        for at in self.which(false) {
             still_wanted(cx)?;
+            let m = &mut self.members[at];
             let published = calmly("publish the target", m.target.publish(cx)).await;
             published.map_err(|e| of_target(e).on(&m.component))?;
         }
@@ -234,13 +273,15 @@ impl Restore<'_> {
         }
         still_wanted(cx)?;
         let now = Timestamp::now();
+        // Of a part of it there is nothing to keep: the rest is dropped as soon as it took effect, by `heal` if by nobody else.
+        let keep = if self.plan.is_in_place() { Duration::ZERO } else { keep };
         let keep = SignedDuration::try_from(keep).unwrap_or(SignedDuration::MAX);
         let before = self.journal.clone();
         self.journal.document.stopped.clear();
         self.journal.document.published = Some(now);
         self.journal.document.keep_until = Some(now.saturating_add(keep).unwrap_or(Timestamp::MAX));
         match enter(&mut self.journal, RestorePhase::Published).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(done),
             Err(e) => {
                 self.journal = before;
                 self.commit_in_doubt = true;
@@ -261,15 +302,16 @@ impl Restore<'_> {
         let mut undo_until = self.journal.document.keep_until;
         let mut settled = false;
         // What is not whole may not be what was wanted: the old data stays until somebody says so.
+        let in_place = self.plan.is_in_place();
         let lost = cx.notes().worst() == Some(Severity::Lost)
             || self.plan.backup.state != State::Complete
             || components.iter().any(|component| component.lost > 0);
-        if settle && lost && self.plan.destructive {
+        if settle && lost && self.plan.destructive && !in_place {
             let text = "not everything was restored: the previous data is kept, as it would be without settling at once";
             cx.note(Severity::Warning, "", "", text);
         }
         // Where nothing was replaced there is nothing to keep.
-        if settle && !lost || !self.plan.destructive {
+        if settle && !lost || !self.plan.destructive || in_place {
             match self.settle().await {
                 Ok(()) => settled = true,
                 Err(e) => {
@@ -332,37 +374,54 @@ impl Restore<'_> {
             );
         }
         let mut first = None;
-        for m in self.members.iter_mut().rev() {
+        for at in (0..self.members.len()).rev() {
+            let state = self.journal.document.targets[at].in_place;
+            let m = &mut self.members[at];
             let reverted = async {
                 within_reach(&self.journal, m.target.journal_home()).await?;
-                m.target.revert(&calm).await
+                take_back(&mut *m.target, state, &calm).await
             };
-            if let Err(e) = calmly("revert the target", reverted).await {
-                cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
-                first.get_or_insert(e.on(&m.component));
+            match calmly("revert the target", reverted).await {
+                Ok(state) => self.journal.document.targets[at].in_place = state,
+                Err(e) => {
+                    cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
+                    first.get_or_insert(e.on(&m.component));
+                }
             }
         }
-        if let Err(e) = application::start(&*self.containers, &stopped).await {
+        let starting: &[String] = if is_torn(&self.journal.document) { &[] } else { &stopped };
+        if let Err(e) = application::start(&*self.containers, starting).await {
             cx.note(Severity::Lost, "", "", format!("the application is not started again: {e}"));
             first.get_or_insert(e);
         }
         if let Some(e) = &first {
             return not_rolled_back(&self, cause, e);
         }
+        let gone = gone(&self.journal.document);
         if let Err(e) = take_away(self.journal, &calm).await {
             cx.note(Severity::Warning, "", "", format!("the journal of the restore is left behind: {e}"));
         }
-        let message = format!("{cause}; everything is as it was before");
-        let mut e = Error::new(ErrorKind::RolledBack, "restore", message).on(&self.plan.backup.module);
-        if let Some(hint) = cause.hint_text() {
-            e = e.hint(hint);
+        let hint = |of: &Error| of.hint_text().map(str::to_owned);
+        let (kind, operation, state, hints) = match gone {
+            None => (ErrorKind::RolledBack, "restore", AS_BEFORE.to_owned(), vec![hint(&cause)]),
+            Some(gone) => {
+                let hints = vec![hint(&cause), hint(&gone)];
+                (ErrorKind::NotRolledBack, "restore in place", gone.message().to_owned(), hints)
+            }
+        };
+        let mut e = Error::new(kind, operation, format!("{cause}; {state}")).on(&self.plan.backup.module);
+        let hints: Vec<String> = hints.into_iter().flatten().collect();
+        if !hints.is_empty() {
+            e = e.hint(hints.join("; "));
         }
         e.caused_by(cause)
     }
 }
 
+const AS_BEFORE: &str = "everything is as it was before";
+
 /// What a target finds wrong with what it holds, it or somebody else has done there: it says nothing of the backup.
-fn of_target(e: Error) -> Error {
+pub(super) fn of_target(e: Error) -> Error {
     if e.kind() == ErrorKind::Damaged { e.with_kind(ErrorKind::Target) } else { e }
 }
 
@@ -383,7 +442,8 @@ pub fn met_damage(e: &Error) -> bool {
 }
 
 fn not_rolled_back(restore: &Restore<'_>, cause: Error, e: &Error) -> Error {
-    let message = format!("{cause}; and it could not be undone: {e}");
+    let gone = gone(&restore.journal.document).map(|gone| format!("; {}", gone.message()));
+    let message = format!("{cause}; and it could not be undone: {e}{}", gone.unwrap_or_default());
     Error::new(ErrorKind::NotRolledBack, "restore", message)
         .on(&restore.plan.backup.module)
         .hint(format!("heal must be run; the journal is {}", restore.journal.path.display()))

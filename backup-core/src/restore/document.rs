@@ -44,6 +44,19 @@ pub struct JournalTarget {
     /// What the phase asks for, reverting or settling, is done with it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
+    /// How far it is, if it is restored in place; `None` also as long as what was there before is untouched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place: Option<InPlace>,
+}
+
+/// How far a target is whose old data is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InPlace {
+    /// What was there may be gone, and what is restored is not whole.
+    Begun,
+    /// What was restored is there, proven and effective: it stays, whatever becomes of the rest of the restore.
+    Complete,
 }
 
 /// A restore whose journal exists: it goes on, was interrupted, or can still be undone.

@@ -203,7 +203,8 @@ pub(super) fn draft(
         for text in [&m.component, &m.kind, &p.digest, &s.place, &s.identity, &s.publish] {
             matters(text);
         }
-        matters(&format!("{} {} {} {}", s.replaces, s.merges, m.disposable, m.selection.is_all()));
+        let how = (s.replaces, s.merges, s.in_place, m.disposable, m.selection.is_all());
+        matters(&format!("{how:?}"));
         matters(&s.notes.len().to_string());
         s.notes.iter().for_each(|note| matters(note));
         matters(&s.refusals.len().to_string());
@@ -239,18 +240,21 @@ pub(super) fn draft(
         },
         needs_bytes: members.iter().fold(0, |sum, m| sum.saturating_add(m.bytes)),
         destructive: members.iter().any(|m| m.survey.replaces),
+        settle: options.settle || members.iter().any(|m| m.survey.in_place),
         members,
         app: options.app.clone(),
         health,
         notes: Vec::new(),
         refusals: Vec::new(),
-        settle: options.settle,
         keep_previous_s: options.keep_previous.as_secs(),
     };
     plan.notes = notes(&plan, reader);
     plan.refusals = refusals(&plan, &options.accept);
     plan
 }
+
+const IN_PLACE: &str = "restored IN PLACE: what is there is dropped before it is restored; nothing is kept for an undo, whoever uses it is \
+    without it meanwhile, and after a failure or an interruption it is not whole until it is restored again";
 
 /// What a person must know before.
 fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
@@ -287,6 +291,9 @@ fn notes(plan: &Plan, reader: &dyn BackupReader) -> Vec<String> {
                     _ => {}
                 }
             }
+        }
+        if m.survey.in_place {
+            notes.push(format!("{name}: {IN_PLACE}"));
         }
         notes.extend(m.survey.notes.iter().map(|text| format!("{name}: {text}")));
     }

@@ -5,6 +5,7 @@ use super::{
     discover::{Trace, discover},
     document::{self, JOURNAL, Pointer},
     files,
+    in_place::gone,
     journal::{Journal, claim},
     recover::{Recover, all_within_reach, end_targets},
 };
@@ -93,7 +94,8 @@ async fn give_up(mut journal: Journal, recover: Recover<'_>, cx: &Context) -> Re
             RestorePhase::Reverting
         }
     };
-    let failures = end_targets(&mut journal, phase, recover, cx).await?;
+    let mut failures = end_targets(&mut journal, phase, recover, cx).await?;
+    failures.extend(gone(&journal.document).filter(|_| phase == RestorePhase::Reverting));
     let given_up = failures.iter().map(ToString::to_string).collect();
     let left = blocking(move || journal.remove()).await?;
     Ok(ForgottenRestore { id, given_up, left })

@@ -9,7 +9,7 @@
 //! Once the journal is saved all homes are there, and only its removal takes them away: one that is missing cannot be seen.
 
 use super::{
-    document::{Document, Found, JOURNAL, PendingRestore, Pointer, RestorePhase, read},
+    document::{Document, Found, InPlace, JOURNAL, PendingRestore, Pointer, RestorePhase, read},
     files::{self, make_private_dir},
     trust,
 };
@@ -141,9 +141,9 @@ impl Journal {
 
     /// What the phase asks for is done with this target. That this cannot be written, on a disk that is full, undoes nothing: after a
     /// crash the target is looked at once more.
-    pub(super) fn mark_done(&mut self, target: usize) {
+    pub(super) fn mark_done(&mut self, target: usize, in_place: Option<InPlace>) {
         if let Some(target) = self.document.targets.get_mut(target) {
-            target.done = true;
+            (target.done, target.in_place) = (true, in_place);
         }
         let _ = self.save();
     }
@@ -171,6 +171,17 @@ impl Journal {
                 let _ = files::remove(&self.document.in_restores(extension)); // this user may have no right to
             }
         }
+        *self = next;
+        Ok(())
+    }
+
+    /// Makes durable how far a target is that is restored in place. On an error it is as it was.
+    pub(super) fn mark_in_place(&mut self, target: usize, state: InPlace) -> Result<()> {
+        let mut next = self.clone();
+        if let Some(target) = next.document.targets.get_mut(target) {
+            target.in_place = Some(state);
+        }
+        next.save()?;
         *self = next;
         Ok(())
     }
@@ -392,6 +403,7 @@ mod tests {
             place: "/data".into(),
             undo: serde_json::Value::Null,
             done: false,
+            in_place: None,
         };
         let (id, homes) = (BackupId::generate(), vec![dir.path().join("home")]);
         let journal =

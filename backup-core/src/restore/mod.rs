@@ -8,6 +8,7 @@ mod draft;
 mod files;
 mod forget;
 mod health;
+mod in_place;
 mod in_the_way;
 mod journal;
 mod plan;
@@ -15,7 +16,7 @@ mod recover;
 mod trust;
 
 pub use apply::{RestoreReport, RestoredComponent, met_damage};
-pub use document::{JournalTarget, PendingRestore, RestorePhase};
+pub use document::{InPlace, JournalTarget, PendingRestore, RestorePhase};
 pub use forget::{ForgottenRestore, forget_restore};
 pub use health::UrlHealth;
 pub use plan::{

@@ -168,7 +168,7 @@ pub struct Plan {
     pub id: PlanId,
     /// What is restored.
     pub backup: PlannedBackup,
-    /// Where to, in the order in which they are published.
+    /// Where to, in the order in which they are published; what is restored in place comes before all others.
     pub members: Vec<PlannedMember>,
     /// Bytes that all shadows need together.
     pub needs_bytes: u64,
@@ -182,7 +182,7 @@ pub struct Plan {
     pub app: Vec<String>,
     /// What is asked whether the application works; if not, the old data is brought back.
     pub health: Option<String>,
-    /// The old data is let go at once.
+    /// The old data is let go at once: it was asked for, or something is restored in place.
     pub settle: bool,
     /// Seconds for which the old data is kept otherwise.
     pub keep_previous_s: u64,
@@ -219,6 +219,11 @@ impl Plan {
             }
         }
         Some(Error::new(ErrorKind::Refused, "restore", message).on(place).hint(hints.join("; ")))
+    }
+
+    /// Whether anything of it is restored in place: nothing is kept for an undo then.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.members.iter().any(|m| m.survey.in_place)
     }
 
     /// Whether applying it takes a confirmation.
@@ -264,7 +269,11 @@ impl fmt::Display for Destructive<'_> {
         }
         for (i, m) in replaced.iter().enumerate() {
             let newline = if i > 0 { "\n" } else { "" };
-            let fate = if self.0.settle { "dropped" } else { "kept for an undo" };
+            let fate = match (m.survey.in_place, self.0.settle) {
+                (true, _) => "dropped before it is restored: there is no way back",
+                (false, true) => "dropped",
+                (false, false) => "kept for an undo",
+            };
             let what = if m.survey.merges { "gets" } else { "is replaced by" };
             write!(
                 f,
@@ -319,7 +328,7 @@ impl PreparedRestore {
     /// accepted, and a missing or another confirmation; an earlier restore to one of the places that is not over is `AlreadyRunning` or
     /// `NotRolledBack`. Then nothing was touched. A failure or cancellation later is `RolledBack` (its
     /// source is what happened), or `NotRolledBack` if the old state could not be brought back: then `heal_restores` must be
-    /// called. A cancellation after the commit point does nothing.
+    /// called, unless it is only what is restored in place that is not as it was. A cancellation after the commit point does nothing.
     pub async fn apply(self, confirmation: Option<Confirmation>, cx: &Context) -> Result<RestoreReport> {
         super::apply::apply(self, confirmation, cx).await
     }

@@ -5,6 +5,7 @@ use super::{
     discover::{Trace, clear, discover},
     document::{self, Document, Found},
     enter,
+    in_place::{gone, is_torn, take_back},
     journal::{Journal, claim},
 };
 use crate::{
@@ -50,6 +51,16 @@ pub enum Healed {
         id: BackupId,
         /// Name of the module.
         label: String,
+    },
+    /// It was interrupted when it had begun to restore something in place. It is over, and all else is as it was before; what is not is told
+    /// this once.
+    Gone {
+        /// The restore.
+        id: BackupId,
+        /// Name of the module.
+        label: String,
+        /// What is gone or not whole, and the way out.
+        error: Error,
     },
     /// The old data was dropped: its time was over, or its dropping had begun.
     Settled {
@@ -198,8 +209,10 @@ async fn heal_one(
             Ok(Some(Healed::Settled { id, label }))
         }
         (RestorePhase::Preparing | RestorePhase::Publishing | RestorePhase::Reverting, _) => {
-            finish(journal, RestorePhase::Reverting, recover, cx).await?;
-            Ok(Some(Healed::Reverted { id, label }))
+            Ok(Some(match finish(journal, RestorePhase::Reverting, recover, cx).await? {
+                None => Healed::Reverted { id, label },
+                Some(error) => Healed::Gone { id, label, error },
+            }))
         }
     }
 }
@@ -211,6 +224,12 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     if journal.document.phase == RestorePhase::Settling {
         let e = Error::new(ErrorKind::Refused, "undo a restore", "its previous data is being dropped");
         return Err(e.on(&restore.id).hint("settle drops the rest of it"));
+    }
+    let in_place = journal.document.targets.iter().find(|t| t.in_place.is_some());
+    if let (RestorePhase::Published, Some(t)) = (journal.document.phase, in_place) {
+        let message = format!("{} was restored in place: nothing of what was there before is kept", of(t));
+        let e = Error::new(ErrorKind::Refused, "undo a restore", message).on(&restore.id);
+        return Err(e.hint("`settle` lets the old data of the rest go"));
     }
     if journal.document.phase == RestorePhase::Published {
         // A refusal must leave it as it is: entered, an undo is brought to its end by the next `heal`, whatever is there then.
@@ -233,8 +252,11 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     }
     // Until this is written nothing was touched.
     enter(&mut journal, RestorePhase::Reverting).await?;
-    let undone = finish(journal, RestorePhase::Reverting, recover, cx).await;
-    undone.map_err(|e| e.with_kind(ErrorKind::NotRolledBack))
+    match finish(journal, RestorePhase::Reverting, recover, cx).await {
+        Ok(None) => Ok(()),
+        Ok(Some(gone)) => Err(gone),
+        Err(e) => Err(e.with_kind(ErrorKind::NotRolledBack)),
+    }
 }
 
 /// Lets the previous data go. Only for a restore that was published.
@@ -248,7 +270,7 @@ pub async fn settle_restore(restore: &PendingRestore, recover: Recover<'_>, cx: 
     if journal.document.phase == RestorePhase::Published {
         all_within_reach(&journal, recover).await?;
     }
-    finish(journal, RestorePhase::Settling, recover, cx).await
+    finish(journal, RestorePhase::Settling, recover, cx).await.map(drop)
 }
 
 async fn take_over(restore: &PendingRestore, what: &'static str) -> Result<Journal> {
@@ -290,12 +312,19 @@ fn of(target: &JournalTarget) -> String {
     format!("{} at {}", target.component, target.place)
 }
 
-/// Reverts or settles every target, then takes the journal away. Not cancelled half-way: what is begun here is the way out.
-async fn finish(mut journal: Journal, phase: RestorePhase, recover: Recover<'_>, cx: &Context) -> Result<()> {
-    match end_targets(&mut journal, phase, recover, cx).await?.into_iter().next() {
-        Some(e) => Err(e),
-        None => take_away(journal, cx).await,
+/// Reverts or settles every target, then takes the journal away. Not cancelled half-way: what is begun here is the way out. What was
+/// reverted and is not as it was before is returned.
+async fn finish(
+    mut journal: Journal,
+    phase: RestorePhase,
+    recover: Recover<'_>,
+    cx: &Context,
+) -> Result<Option<Error>> {
+    if let Some(e) = end_targets(&mut journal, phase, recover, cx).await?.into_iter().next() {
+        return Err(e);
     }
+    let gone = gone(&journal.document).filter(|_| phase == RestorePhase::Reverting);
+    take_away(journal, cx).await.map(|()| gone)
 }
 
 /// Reverts or settles every target that is not done. What went wrong with some of them keeps none of the others from it.
@@ -326,15 +355,15 @@ pub(super) async fn end_targets(
             let mut target = recover.target(&t.kind, t.undo.clone())?;
             within_reach(journal, target.journal_home()).await?;
             match phase {
-                RestorePhase::Settling => target.settle(&calm).await,
-                _ => target.revert(&calm).await,
+                RestorePhase::Settling => target.settle(&calm).await.map(|()| t.in_place),
+                _ => take_back(&mut *target, t.in_place, &calm).await,
             }
         });
         match done.await {
-            Ok(()) => {
+            Ok(in_place) => {
                 let mut next = journal.clone();
                 let mark = move || {
-                    next.mark_done(i);
+                    next.mark_done(i, in_place);
                     Ok(next)
                 };
                 *journal = blocking(mark).await?;
@@ -342,7 +371,9 @@ pub(super) async fn end_targets(
             Err(e) => failures.push(e.on(of(&t))),
         }
     }
-    failures.extend(application::start(&*containers, &stopped).await.err());
+    if phase == RestorePhase::Settling || !is_torn(&journal.document) {
+        failures.extend(application::start(&*containers, &stopped).await.err());
+    }
     Ok(failures)
 }
 

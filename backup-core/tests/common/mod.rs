@@ -124,6 +124,7 @@ pub struct FileTarget {
     existed: bool,
     pub fault: Option<Fault>,
     pub local: bool,
+    pub in_place: bool,
     pub free_bytes: Option<u64>,
     pub notes: Vec<String>,
     pub refusals: Vec<Refusal>,
@@ -153,6 +154,7 @@ impl FileTarget {
             place,
             fault: None,
             local: true,
+            in_place: false,
             free_bytes: None,
             notes: Vec::new(),
             refusals: Vec::new(),
@@ -282,6 +284,7 @@ impl Target for FileTarget {
             identity: fs::read_to_string(&self.place).unwrap_or_default(),
             free_bytes: self.free_bytes,
             notes: self.notes.clone(),
+            in_place: self.in_place && self.place.exists(),
             refusals: self.refusals.clone(),
             local_path: self.local.then(|| self.place.clone()),
             ..Survey::default()
@@ -312,9 +315,24 @@ impl Target for FileTarget {
         }))
     }
 
+    async fn clear(&mut self, _cx: &Context) -> Result<()> {
+        self.step("clear").await?;
+        fs::write(self.inside("cleared"), "").unwrap();
+        drop_file(&self.place);
+        self.step("cleared").await
+    }
+
+    async fn check_revert(&mut self, _cx: &Context) -> Result<()> {
+        let gone = self.existed && !self.place.exists() && !self.inside("old").exists();
+        match gone || self.inside("cleared").exists() {
+            true => Err(Error::new(ErrorKind::Refused, "look for the old data", "it is gone")),
+            false => Ok(()),
+        }
+    }
+
     async fn publish(&mut self, _cx: &Context) -> Result<()> {
         self.step("publish").await?;
-        if self.existed {
+        if self.existed && !self.in_place {
             fs::rename(&self.place, self.inside("old")).unwrap();
         }
         self.step("half").await?;
@@ -331,10 +349,11 @@ impl Target for FileTarget {
                 self.step("reverting").await?;
             }
             fs::rename(old, &self.place).unwrap();
-        } else if !self.existed {
+        } else if !self.existed || self.inside("cleared").exists() {
             drop_file(&self.place);
         }
         self.step("reverted").await?;
+        drop_file(&self.inside("cleared"));
         drop_file(&new);
         drop_file(&self.inside("rejected"));
         if !self.local {
@@ -347,6 +366,7 @@ impl Target for FileTarget {
         self.step("settle").await?;
         drop_file(&self.inside("old"));
         self.step("settled").await?;
+        drop_file(&self.inside("cleared"));
         drop_file(&self.inside("new"));
         if !self.local {
             let _ = fs::remove_dir(&self.home);

@@ -16,18 +16,18 @@ pub(super) async fn switch_off(session: &mut Session) -> Result<(), ClientError>
     session.run(SWITCH_OFF).await.map(drop)
 }
 
-/// What the plan says of the log, and of the room on the server's disks.
+/// What the plan says of the log, and of the room on the server's disks when `freed` bytes of data are gone.
 pub(super) async fn survey(
     session: &mut Session,
     config: &MysqlConfig,
     version: &Version,
-    (server, engine): (&Server, &dyn ContainerEngine),
+    (server, engine, freed): (&Server, &dyn ContainerEngine, u64),
     incoming: &Incoming,
     survey: &mut Survey,
 ) -> Result<(), ClientError> {
     let log = log_of(session).await?;
     let data = session.value("SELECT @@GLOBAL.datadir").await?.unwrap_or_default();
-    let data = room(server, engine, &data).await;
+    let data = room(server, engine, &data).await.map(|room| room.with(freed));
     survey.free_bytes = data.as_ref().map(|room| room.free);
     let Some(log) = log else {
         if config.skip_binary_log {
@@ -49,7 +49,11 @@ pub(super) async fn survey(
         .push("the restore is written to the binary log, which needs as much room as the rows".to_owned());
     if incoming.selection.is_all() {
         let needs = incoming.component.proof.count("all", "bytes");
-        survey.refusals.extend(no_room(needs, &log, data, room(server, engine, &log).await));
+        let room = room(server, engine, &log).await.map(|room| match &data {
+            Some(data) if data.disk == room.disk => data.clone(),
+            _ => room,
+        });
+        survey.refusals.extend(no_room(needs, &log, data, room));
     }
     Ok(())
 }
@@ -116,6 +120,13 @@ async fn may_not(session: &mut Session) -> Result<Option<Refusal>, ClientError> 
 struct Room {
     disk: String,
     free: u64,
+}
+
+impl Room {
+    /// When so much of it is dropped.
+    fn with(self, freed: u64) -> Self {
+        Room { free: self.free.saturating_add(freed), ..self }
+    }
 }
 
 /// How much room there is where a folder of the server is. `None`: that cannot be looked at.

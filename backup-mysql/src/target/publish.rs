@@ -34,7 +34,7 @@ pub(super) struct Publisher<'a> {
 }
 
 impl Publisher<'_> {
-    fn failed(&self, e: ClientError, operation: &'static str) -> Error {
+    pub(super) fn failed(&self, e: ClientError, operation: &'static str) -> Error {
         e.during(ErrorKind::Target, operation).on(self.place.config.place())
     }
 
@@ -205,34 +205,44 @@ impl Publisher<'_> {
         }
         let sql = format!("RENAME TABLE {}", pairs.join(", "));
         let targets: Vec<&str> = restored.iter().map(|r| r.target.as_str()).collect();
+        self.against_sessions(&sql, &targets, "let the tables change places").await
+    }
+
+    /// Runs a statement that waits for the tables of these databases, and ends the sessions of the application meanwhile.
+    pub(super) async fn against_sessions(
+        &mut self,
+        sql: &str,
+        targets: &[&str],
+        operation: &'static str,
+    ) -> Result<()> {
         let endpoint = self.place.server().await?.endpoint;
         let mut helper = connect(&endpoint).await.map_err(|e| self.failed(e, "connect"))?;
         let ours = [self.session.id(), helper.id()];
         let mut last = None;
         for _ in 0..TRIES {
-            let renaming = self.session.run_within(&sql, WORK);
+            let running = self.session.run_within(sql, WORK);
             let ending = async {
                 loop {
-                    end_sessions(&mut helper, &targets, &ours, self.cx).await;
+                    end_sessions(&mut helper, targets, &ours, self.cx).await;
                     tokio::time::sleep(ROUND).await;
                 }
             };
-            let renamed = tokio::select! {
-                renamed = renaming => renamed,
+            let done = tokio::select! {
+                done = running => done,
                 () = ending => continue,
             };
-            match renamed {
+            match done {
                 Ok(_) => {
                     helper.close().await;
                     return Ok(());
                 }
                 Err(e) if matches!(e.code(), Some(LOCK_WAIT | crate::error::DEADLOCK)) => last = Some(e),
-                Err(e) => return Err(self.failed(e, "let the tables change places")),
+                Err(e) => return Err(self.failed(e, operation)),
             }
         }
         let e = last.unwrap_or(ClientError::Late(WORK));
         Err(self
-            .failed(e, "let the tables change places")
+            .failed(e, operation)
             .hint("a session that cannot be ended holds a table: stop the application"))
     }
 
@@ -306,7 +316,7 @@ impl Publisher<'_> {
         Ok(())
     }
 
-    async fn database_exists(&mut self, name: &str) -> Result<bool> {
+    pub(super) async fn database_exists(&mut self, name: &str) -> Result<bool> {
         let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", text(name));
         let there = self.session.first(&sql).await.map_err(|e| self.failed(e, "look at the database"))?;
         Ok(there.is_some())
@@ -338,6 +348,7 @@ impl Publisher<'_> {
         if !Journal::of(self.place).exists(self.session).await.map_err(|e| self.failed(e, looking))? {
             return refused("the server knows nothing of this restore any more".to_owned());
         }
+        self.refuse_if_cleared().await?;
         let read = Journal::of(self.place).databases(self.session).await;
         let restored = read.map_err(|e| self.failed(e, looking))?;
         let read = Journal::of(self.place).moves(self.session).await;

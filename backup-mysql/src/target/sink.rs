@@ -57,7 +57,7 @@ pub(super) struct ShadowSink {
     pub(super) server: Server,
     pub(super) of: Abilities,
     pub(super) control: Control,
-    cx: Context,
+    pub(super) cx: Context,
     loaders: Loaders,
     pub(super) databases: AsyncMutex<Vec<Filled>>,
     pub(super) tables: Mutex<BTreeMap<TableKey, Filling>>,
@@ -65,6 +65,8 @@ pub(super) struct ShadowSink {
     deferred: AsyncMutex<Vec<(usize, String, String)>>,
     tally: Mutex<Tally>,
     finished: std::sync::atomic::AtomicBool,
+    /// What is there of a database is dropped when something comes for it.
+    pub(super) clears: std::sync::atomic::AtomicBool,
 }
 
 /// A database of the backup and its shadow.
@@ -95,6 +97,7 @@ impl ShadowSink {
             deferred: AsyncMutex::default(),
             tally: Mutex::default(),
             finished: false.into(),
+            clears: false.into(),
         }
     }
 
@@ -158,6 +161,7 @@ impl ShadowSink {
         }
         let number = list.len();
         let mut control = self.control.lock().await;
+        self.cleared(&mut control, &target).await?;
         let make = format!("CREATE DATABASE {}", ident(&self.place.shadow(number)));
         control.run(&make).await.map_err(|e| self.failed(e, "make a schema beside the database", &target))?;
         let restored = Restored {

@@ -157,8 +157,11 @@ async fn fill_and_publish(
     accept: &[&str],
     cx: &Context,
 ) -> Result<()> {
-    surveyed(target, data, accept, cx).await?;
+    let survey = surveyed(target, data, accept, cx).await?;
     let sink = target.prepare(cx).await?;
+    if survey.in_place {
+        target.clear(cx).await?;
+    }
     let expected = {
         let nowhere = Arc::new(ContentsSink::new());
         pour(data, "db", nowhere, cx).await?.proof

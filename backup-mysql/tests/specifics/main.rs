@@ -7,6 +7,7 @@ mod common;
 mod connection;
 mod containers;
 mod faults;
+mod in_place;
 mod large;
 mod users;
 mod versions;

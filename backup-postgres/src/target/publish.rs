@@ -9,6 +9,7 @@ use super::Names;
 use crate::{
     client::{ClientError, Session},
     error,
+    properties::MARK,
     quote::{ident, literal},
     server::Server,
 };
@@ -39,6 +40,10 @@ struct There {
     comment: Option<String>,
     shadow: bool,
     old: bool,
+    /// The live one is empty: it stands in for one that was dropped, or is about to be.
+    stands_in: bool,
+    /// So is the old one.
+    old_stood_in: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,10 +62,8 @@ impl Swap {
             // Nothing was put: there was nothing to restore.
             return self.refuse("the restored database is not there");
         }
-        let numbers: Vec<u64> = all.iter().map(|(_, there)| there.live.unwrap_or(0)).collect();
-        if numbers != surveyed {
-            return self
-                .refuse("the database was made, dropped or exchanged by somebody else during the restore");
+        if numbers(&all) != surveyed {
+            return self.refuse(EXCHANGED);
         }
         let mut statements = Vec::new();
         for (names, there) in &all {
@@ -83,9 +86,53 @@ impl Swap {
         }
     }
 
-    pub(super) async fn check_revert(&mut self) -> Result<()> {
+    /// Drops what is there of these numbers (0: nothing), the databases themselves included. Until the restored ones take their places empty
+    /// ones that take no connections stand in for them: nobody comes in, and nobody makes another. Returns the numbers of these.
+    pub(super) async fn clear(&mut self, surveyed: &[u64]) -> Result<Vec<u64>> {
+        const WHAT: &str = "drop the database";
+        let all = self.look(WHAT).await?;
+        if numbers(&all) != surveyed {
+            return self.refuse(EXCHANGED);
+        }
+        if surveyed.iter().all(|number| *number == 0) {
+            return Ok(surveyed.to_vec());
+        }
+        let (mut statements, mut old) = (Vec::new(), Vec::new());
+        for (names, _) in all.iter().filter(|(_, there)| there.live.is_some()) {
+            let (live, shadow, moved) = idents(names);
+            let empty = format!("CREATE DATABASE {shadow} TEMPLATE template0 ALLOW_CONNECTIONS false");
+            self.run(WHAT, &empty).await?;
+            statements.push(format!("ALTER DATABASE {live} RENAME TO {moved}"));
+            statements.push(format!("ALTER DATABASE {shadow} RENAME TO {live}"));
+            statements.push(format!("COMMENT ON DATABASE {live} IS {}", literal(&self.stand_in())));
+            old.push(names.old.as_str());
+        }
+        if let Err(e) = self.rename(&statements).await {
+            // The answer may be what was lost.
+            let is_done = |all: Vec<(Names, There)>| {
+                all.iter().zip(surveyed).all(|((_, there), number)| *number == 0 || there.stands_in)
+            };
+            if !self.look(WHAT).await.is_ok_and(is_done) {
+                return Err(e);
+            }
+        }
+        self.refuse_slots(&old).await?;
+        for name in old {
+            self.drop_database(name).await?;
+        }
+        Ok(numbers(&self.look(WHAT).await?))
+    }
+
+    /// `in_place`: those that are dropped before they are restored; nothing may have been published then.
+    pub(super) async fn check_revert(&mut self, in_place: &[String]) -> Result<()> {
         for (names, there) in self.look("look for the previous database").await? {
+            let goes = in_place.contains(&names.live);
             match (self.marked(&names, &there), there.old) {
+                (Mark::Replaced, true) if there.old_stood_in => return self.refuse(DROPPED),
+                (Mark::None, true) if goes && there.stands_in => {}
+                (Mark::None, false) if goes && there.live.is_some() && !there.stands_in => {}
+                (Mark::None, _) if goes => return self.refuse(DROPPED),
+                (Mark::None, _) if !in_place.is_empty() => {}
                 (Mark::Appeared, _) | (Mark::Replaced, true) => {}
                 (Mark::Replaced, false) => {
                     return self.refuse("the previous database is not there any more");
@@ -98,10 +145,20 @@ impl Swap {
 
     pub(super) async fn revert(&mut self) -> Result<()> {
         self.end_orphans().await?;
-        let (mut statements, mut left) = (Vec::new(), Vec::new());
-        for (names, there) in self.look("bring the previous database back").await? {
+        let (mut statements, mut left, mut empty) = (Vec::new(), Vec::new(), Vec::new());
+        let all = self.look("bring the previous database back").await?;
+        for (names, there) in all {
             let (live, shadow, old) = idents(&names);
             let drop_shadow = match (self.marked(&names, &there), there.old) {
+                (Mark::None, true) if there.stands_in => {
+                    statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
+                    statements.push(format!("ALTER DATABASE {old} RENAME TO {live}"));
+                    true
+                }
+                (Mark::None, false) if there.stands_in => {
+                    empty.push(names.live.clone());
+                    there.shadow
+                }
                 (Mark::Appeared, _) => {
                     statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
                     true
@@ -109,6 +166,8 @@ impl Swap {
                 (Mark::Replaced, true) => {
                     statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
                     statements.push(format!("ALTER DATABASE {old} RENAME TO {live}"));
+                    // Nobody has been told that it took effect.
+                    empty.extend(there.old_stood_in.then(|| names.live.clone()));
                     true
                 }
                 (Mark::Replaced, false) => {
@@ -128,7 +187,8 @@ impl Swap {
         if !statements.is_empty() {
             self.rename(&statements).await?;
         }
-        for name in left {
+        // What stands in for another last: as long as it is there, it is known that the other one is gone.
+        for name in left.into_iter().chain(empty) {
             self.drop_database(&name).await?;
         }
         Ok(())
@@ -153,23 +213,27 @@ impl Swap {
         }
         let old: Vec<&str> =
             all.iter().filter(|(_, there)| there.old).map(|(names, _)| names.old.as_str()).collect();
-        if !old.is_empty() {
-            let slots = format!(
-                "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE database IN ({})",
-                literals(&old)
-            );
-            let slots = self.session.number(&slots).await;
-            let slots = slots.map_err(error::target("drop the previous database", &self.server))?;
-            if slots != 0 {
-                return self.refuse(
-                    "the previous database has logical replication slots, which would be lost with it",
-                );
-            }
-        }
+        self.refuse_slots(&old).await?;
         for name in old {
             self.drop_database(name).await?;
         }
         Ok(())
+    }
+
+    async fn refuse_slots(&mut self, databases: &[&str]) -> Result<()> {
+        if databases.is_empty() {
+            return Ok(());
+        }
+        let slots = format!(
+            "SELECT count(*) FROM pg_catalog.pg_replication_slots WHERE database IN ({})",
+            literals(databases)
+        );
+        let slots = self.session.number(&slots).await;
+        match slots.map_err(error::target("drop the previous database", &self.server))? {
+            0 => Ok(()),
+            _ => self
+                .refuse("the previous database has logical replication slots, which would be lost with it"),
+        }
     }
 
     /// All renames in one transaction. A second session ends those of others while the first waits for the lock, for without that
@@ -261,11 +325,15 @@ impl Swap {
             "SELECT datname, oid, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname IN ({})",
             literals(&self.all_names())
         );
+        let stand_in = self.stand_in();
         let mut all: Vec<(Names, There)> =
             self.databases.iter().map(|names| (names.clone(), There::default())).collect();
         for row in self.session.query(&sql).await.map_err(failed())? {
             let [Some(name), Some(oid), comment] = row.as_slice() else { continue };
+            let stands_in = comment.as_ref() == Some(&stand_in);
             for (names, there) in &mut all {
+                there.stands_in |= *name == names.live && stands_in;
+                there.old_stood_in |= *name == names.old && stands_in;
                 if *name == names.live {
                     let unknown = |e| Error::damaged(operation, format!("number {oid} of the database: {e}"));
                     there.live = Some(oid.parse().map_err(unknown)?);
@@ -301,6 +369,11 @@ impl Swap {
         }
     }
 
+    /// The comment of an empty database that stands in for one that is restored in place.
+    fn stand_in(&self) -> String {
+        format!("{MARK}{}, in place: it is not restored yet]", self.id)
+    }
+
     fn marked(&self, names: &Names, there: &There) -> Mark {
         let comment = there.comment.as_deref().unwrap_or_default();
         let last = comment.rsplit('\n').next().unwrap_or_default();
@@ -313,9 +386,17 @@ impl Swap {
         }
     }
 
-    fn refuse(&self, message: &str) -> Result<()> {
+    fn refuse<T>(&self, message: &str) -> Result<T> {
         Err(Error::new(ErrorKind::Refused, "exchange the databases", message).on(self.server.place()))
     }
+}
+
+const EXCHANGED: &str = "the database was made, dropped or exchanged by somebody else during the restore";
+const DROPPED: &str = "it is restored in place: the previous database was dropped";
+
+/// Of the live ones; 0 where there is none.
+fn numbers(all: &[(Names, There)]) -> Vec<u64> {
+    all.iter().map(|(_, there)| there.live.unwrap_or(0)).collect()
 }
 
 fn idents(names: &Names) -> (String, String, String) {

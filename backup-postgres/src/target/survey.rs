@@ -48,6 +48,7 @@ pub(super) fn together(place: String, coming: &[Coming<'_>], surveys: Vec<Survey
         let refusals = survey.refusals.into_iter();
         out.refusals.extend(refusals.map(|refusal| Refusal { why: about(&refusal.why), ..refusal }));
         out.merges |= survey.merges;
+        out.in_place |= survey.in_place;
         // What is replaced is said of all, if there is any.
         if out.publish.is_empty() || survey.identity != NOTHING {
             out.publish = survey.publish;
@@ -132,8 +133,10 @@ pub(super) async fn survey(
     if server.config.no_owner && !server.config.data_only {
         notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
     }
+    let in_place = server.config.in_place && oid != 0;
     let publish = match oid {
         0 => "the restored database is renamed in one step".to_owned(),
+        _ if in_place => "the database is dropped; until the restored one has its name, in one step, an empty one that takes no connections has it".to_owned(),
         _ => "both databases are renamed in one transaction; sessions with the database are ended for that, and connect to the restored one".to_owned(),
     };
     let survey = Survey {
@@ -142,11 +145,18 @@ pub(super) async fn survey(
         present,
         identity: if oid == 0 { NOTHING.into() } else { format!("database {oid}") },
         publish,
+        in_place,
         notes,
         refusals,
         ..Survey::default()
     };
     Ok((survey, oid))
+}
+
+/// What is not restored would be dropped with the rest.
+pub(super) fn part_in_place() -> Refusal {
+    let why = "a part is always restored beside what is there";
+    Refusal::new(why, "leave --in-place or the part (--only) out")
 }
 
 /// Definitions of a newer version are not understood.
@@ -217,6 +227,9 @@ async fn of_server(session: &mut Session, database: &str) -> Result<Vec<Refusal>
 async fn of_extensions(session: &mut Session) -> Result<Option<Refusal>, ClientError> {
     let sql = "SELECT pg_catalog.string_agg(extname, ', ') FROM pg_catalog.pg_extension WHERE extname IN ('pg_cron', 'timescaledb', 'citus')";
     let found = session.value(sql).await?;
-    Ok(found
-        .map(|names| in_the_way(format!("the database has {names}, which cannot be exchanged by renaming"))))
+    Ok(found.map(|names| {
+        in_the_way(format!(
+            "the database has {names}, which cannot be exchanged by renaming, nor restored in place"
+        ))
+    }))
 }

@@ -69,7 +69,12 @@ impl Database {
     }
 
     pub fn target(&self) -> Box<dyn Target> {
-        let target = backend().target("c", self.config().to_value()).unwrap();
+        self.target_by(self.config())
+    }
+
+    /// A restore of this database that is configured so.
+    pub fn target_by(&self, config: PostgresConfig) -> Box<dyn Target> {
+        let target = backend().target("c", config.to_value()).unwrap();
         self.ids.lock().unwrap().push(target.undo()["id"].as_str().unwrap().to_owned());
         target
     }
@@ -283,9 +288,12 @@ pub async fn restore(source: MemorySource, to: &Database) -> Result<Context> {
 
 pub async fn restore_by(source: MemorySource, mut target: Box<dyn Target>) -> Result<Context> {
     let cx = Context::default();
-    surveyed(&mut *target, &source, &[], &cx).await?;
+    let survey = surveyed(&mut *target, &source, &[], &cx).await?;
     let done = async {
         let sink = target.prepare(&cx).await?;
+        if survey.in_place {
+            target.clear(&cx).await?;
+        }
         let ledger = Ledger::new(sink, "c", &cx);
         let view = source.connect(&cx).await?.fix(&cx).await?;
         let mut expected = view.pour(ledger.clone(), &cx).await?;

@@ -9,6 +9,7 @@ mod exclude;
 mod extensions;
 mod faults;
 mod globals;
+mod in_place;
 mod indexes;
 mod moment;
 mod obstacles;

@@ -97,7 +97,14 @@ fn all_databases_of_a_server_come_back_on_another_with_its_roles() {
         undone.check_revert(&Context::default()).await.unwrap();
         undone.revert(&Context::default()).await.unwrap();
         assert_eq!(fingerprints(&to).await, before);
-        restore_by(backup, target()).await.unwrap();
+        restore_by(backup.clone(), target()).await.unwrap();
+        assert_eq!(fingerprints(&to).await, expected);
+        // In place, the database that others are renamed from included.
+        to.admin("CREATE TABLE old AS SELECT 1 i; DROP DATABASE app").await;
+        let mut in_place = config.clone();
+        in_place.in_place = true;
+        let in_place = backend().target("c", in_place.to_value()).unwrap();
+        restore_by(backup, in_place).await.unwrap();
         assert_eq!(fingerprints(&to).await, expected);
         let left = "SELECT (SELECT count(*) FROM pg_database WHERE datname ~ '^backup_'), (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %')";
         assert_eq!(to.admin(left).await, "0|0");

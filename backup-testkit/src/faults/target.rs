@@ -23,6 +23,8 @@ pub enum Step {
     Survey,
     /// `prepare`.
     Prepare,
+    /// `clear`.
+    Clear,
     /// A put.
     Put,
     /// `finish` of the sink.
@@ -177,6 +179,10 @@ impl Target for FaultyTarget {
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         let inner = self.switch.at(Step::Prepare, self.inner.prepare(cx)).await?;
         Ok(Arc::new(FaultySink { inner, switch: self.switch.clone() }))
+    }
+
+    async fn clear(&mut self, cx: &Context) -> Result<()> {
+        self.switch.at(Step::Clear, self.inner.clear(cx)).await
     }
 
     async fn publish(&mut self, cx: &Context) -> Result<()> {
