@@ -55,16 +55,19 @@ pub(crate) fn race(options: &Options) -> Result<u8> {
     let mut report = Report::heading("archive", &Machine::look(&data)?, &tools[..2], &machine::load()?);
     let mut checks = Vec::new();
     let mut memory = memory::Peaks::default();
-    for (tree, place, facts) in &contests {
-        let contest = Contest { tree: *tree, place, facts: *facts };
-        let archives = create::race(&mut track, &contest, &mut report, &mut checks, &mut memory)?;
-        extract::race(&mut track, &contest, &archives, &mut report, &mut checks, &mut memory)?;
-        if *tree == Tree::Mixed {
-            select::measure_reads(&mut track, place, &archives.ours, &mut report, &mut checks)?;
-            if options.formats {
-                formats::race(&mut track, &contest, &mut report, &mut checks)?;
-            }
+    let contests: Vec<Contest<'_>> =
+        contests.iter().map(|(tree, place, facts)| Contest { tree: *tree, place, facts: *facts }).collect();
+    for contest in &contests {
+        let archives = create::race(&mut track, contest, &mut report, &mut checks, &mut memory)?;
+        extract::race(&mut track, contest, &archives, &mut report, &mut checks, &mut memory)?;
+        if contest.tree == Tree::Mixed {
+            select::measure_reads(&mut track, contest.place, &archives.ours, &mut report, &mut checks)?;
         }
+    }
+    if let [mixed, small] = &contests[..]
+        && options.formats
+    {
+        formats::race(&mut track, mixed, small, &mut report, &mut checks)?;
     }
     if let Some((place, facts)) = &large {
         track.clear()?;
