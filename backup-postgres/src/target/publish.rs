@@ -125,6 +125,10 @@ impl Swap {
 
     /// `in_place`: those that are dropped before they are restored; nothing may have been published then.
     pub(super) async fn check_revert(&mut self, in_place: &[String]) -> Result<()> {
+        if !in_place.is_empty() {
+            // What a killed process has asked for last may still be done, a drop among it.
+            self.end_orphans().await?;
+        }
         for (names, there) in self.look("look for the previous database").await? {
             let goes = in_place.contains(&names.live);
             match (self.marked(&names, &there), there.old) {
