@@ -171,7 +171,9 @@ fn a_module_with_a_database_in_place_is_as_it_was_until_it_begins_and_restored_a
             // The one in place fails: all others are as before, and nothing hides what is gone.
             shop.without_role("clerk", "orders");
             let failed = w.restore(8, &restore);
-            for said in ["orders at ", "is gone", "NOT whole", "all else is as it was before", "--in-place"] {
+            for said in
+                ["orders at ", "is gone", "NOT whole", "all else is as it was before", "--in-place=orders`"]
+            {
                 assert!(failed.contains(said), "{said} in {failed}");
             }
             assert_eq!(

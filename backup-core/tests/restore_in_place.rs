@@ -90,7 +90,7 @@ async fn a_failure_after_that_names_it_and_another_restore_makes_it_whole() {
         for part in ["two at ", &place, said, "all else is as it was before"] {
             assert!(e.to_string().contains(part), "{part} in {e}");
         }
-        assert!(hint.contains(s.backup.as_str()) && hint.contains("--in-place"), "{hint}");
+        assert!(hint.contains(s.backup.as_str()) && hint.contains(" --in-place=two`"), "{hint}");
         assert_eq!(s.live(), [old(), left, None], "{step}");
         assert!(s.traces().is_empty(), "{:?}", s.traces());
         s.restore(targets(&s), |o| o.settle = true).await.unwrap();

@@ -97,7 +97,9 @@ pub(super) fn gone(document: &Document) -> Option<Error> {
     if torn.len() + whole.len() < document.targets.len() {
         said.push("all else is as it was before".to_owned());
     }
-    let mut hint = format!("restore it again: `backup restore {} --in-place`", document.backup);
+    let named = document.targets.iter().filter(|t| t.in_place.is_some());
+    let named: String = named.map(|t| format!(" --in-place={}", t.component)).collect();
+    let mut hint = format!("restore it again: `backup restore {}{named}`", document.backup);
     if !torn.is_empty() && !document.stopped.is_empty() {
         hint += &format!(
             "; the application is left stopped until then: docker start {}",
