@@ -195,18 +195,29 @@ async fn dumped_and_restored(flavor: Flavor) {
             None => data.with(held.entry, move || backup_testkit::make::streamed(bytes.clone(), 50_000)),
         };
     }
-    let mut target = backend.target("db", config(&to)).must("a target");
-    let shadow = target.prepare(&cx).await.must("prepare");
-    let filled = pour(&data, "db", shadow, &cx).await.must("fill");
-    assert_eq!(filled.lost, 0, "{:?}", cx.notes());
-    target.publish(&cx).await.must("publish");
-    let (expected, found) = (fingerprint(&mut c, &from).await, fingerprint(&mut c, &to).await);
-    for (a, b) in expected.lines().zip(found.lines()) {
-        assert_eq!(a, b, "in:\n{found}");
+    // Beside, and then in place of what is there by then.
+    for in_place in [false, true] {
+        let mut at = config(&to);
+        at["in_place"] = json!(in_place);
+        let mut target = backend.target("db", at).must("a target");
+        let survey = surveyed(&mut *target, &data, &[], &cx).await.must("survey");
+        assert_eq!(survey.in_place, in_place);
+        let shadow = target.prepare(&cx).await.must("prepare");
+        if in_place {
+            target.clear(&cx).await.must("clear");
+        }
+        let filled = pour(&data, "db", shadow, &cx).await.must("fill");
+        assert_eq!(filled.lost, 0, "{:?}", cx.notes());
+        target.publish(&cx).await.must("publish");
+        let (expected, found) = (fingerprint(&mut c, &from).await, fingerprint(&mut c, &to).await);
+        for (a, b) in expected.lines().zip(found.lines()) {
+            assert_eq!(a, b, "in:\n{found}");
+        }
+        assert_eq!(expected.lines().count(), found.lines().count());
+        target.settle(&cx).await.must("settle");
+        assert_eq!(schemas_left(&mut c, &id_of(&*target)).await, Vec::<String>::new());
+        run(&mut c, &format!("CREATE TABLE `{to}`.later (i int);; USE mysql")).await;
     }
-    assert_eq!(expected.lines().count(), found.lines().count());
-    target.settle(&cx).await.must("settle");
-    assert_eq!(schemas_left(&mut c, &id_of(&*target)).await, Vec::<String>::new());
 }
 
 #[test]
