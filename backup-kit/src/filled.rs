@@ -4,7 +4,7 @@
 use crate::ArchiveSpec;
 use std::{
     ffi::OsStr,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -25,9 +25,9 @@ impl ArchiveSpec {
         if let Some((_, mark)) = self.mark(state_dir)
             && !mark.exists()
             && let Some(folder) = mark.parent()
-            && fs::create_dir_all(folder).is_ok()
+            && make_private(folder).is_ok()
         {
-            let _ = fs::write(mark, "");
+            let _ = fs::File::create(mark);
         }
     }
 
@@ -38,6 +38,15 @@ impl ArchiveSpec {
         // Names have at most 255 bytes.
         (name.len() <= 255).then(|| (folder, state_dir.join(ARCHIVES).join(name)))
     }
+}
+
+/// With those above it. The journals of restores will be beside it.
+fn make_private(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
 }
 
 /// A name of one file for a path: letters, digits and a few others as they are.

@@ -17,7 +17,9 @@ pub(crate) fn destination_outside(archive: Option<&Path>, kind: &str, config: &V
     };
     let (Some(archive), Some(config)) = (archive, config) else { return Ok(()) };
     let (inside, source) = (real_path(archive), real_path(&config.path));
-    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &source) else { return Ok(()) };
+    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &source, config.one_file_system) else {
+        return Ok(());
+    };
     if config.exclude_paths.iter().any(|p| seen.starts_with(real_path(p))) {
         return Ok(());
     }
@@ -43,7 +45,7 @@ pub(crate) fn archive_not_replaced(archive: Option<&Path>, kind: &str, config: &
     if merges {
         return Ok(());
     }
-    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &target) else { return Ok(()) };
+    let Some(seen) = Mounts::of_this_system().seen_below(&inside, &target, false) else { return Ok(()) };
     let message = format!(
         "the archive {} is inside of what would be replaced, {}{}: the backup would be gone with it",
         inside.display(),

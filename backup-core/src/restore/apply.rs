@@ -382,7 +382,18 @@ impl Restore<'_> {
                 take_back(&mut *m.target, state, &calm).await
             };
             match calmly("revert the target", reverted).await {
-                Ok(state) => self.journal.document.targets[at].in_place = state,
+                Ok(state) => {
+                    // Should another one fail, nobody asks this one again: it has forgotten what it was.
+                    let mut next = self.journal.clone();
+                    next.document.targets[at].in_place = state;
+                    let marked = blocking(move || {
+                        next.mark_done(at, state);
+                        Ok(next)
+                    });
+                    if let Ok(next) = marked.await {
+                        self.journal = next;
+                    }
+                }
                 Err(e) => {
                     cx.note(Severity::Lost, &m.component, "", format!("it could not be undone: {e}"));
                     first.get_or_insert(e.on(&m.component));

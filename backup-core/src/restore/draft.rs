@@ -50,7 +50,7 @@ pub(super) async fn survey(
     for (survey, refusals) in surveys.iter_mut().zip(inside) {
         survey.refusals.extend(refusals);
     }
-    if options.settle {
+    if options.settle || surveys.iter().any(|survey| survey.in_place) {
         let place =
             |(m, s): (&RestoreMember, &Survey)| Place { kind: m.kind.clone(), place: s.place.clone() };
         let places: Vec<Place> = members.iter().zip(&surveys).map(place).collect();

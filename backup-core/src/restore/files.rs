@@ -60,14 +60,21 @@ pub(super) fn write(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 /// On a disk that is full, where what is to be written may be what makes room again: over what is there, if that has room for it.
-/// A loss of power in this moment could leave a part of both.
+/// One page by one call: it is written or it is not, also by a process that is killed, and where the disk has no room for a copy of
+/// the page. Only a loss of power in this moment could leave a part of both.
 fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = File::options().write(true).open(path)?;
-    if !has_room(&file, bytes.len() as u64)? {
+    const PAGE: usize = 4096;
+    let mut file = File::options().write(true).open(path)?;
+    let before = usize::try_from(file.metadata()?.len()).unwrap_or(usize::MAX);
+    // Blanks after it are no part of what it says.
+    let mut bytes = bytes.to_vec();
+    bytes.resize(bytes.len().max(before.min(PAGE)), b' ');
+    if before > PAGE || bytes.len() > PAGE || !has_room(&file, bytes.len() as u64)? {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    (&file).write_all(bytes)?;
-    file.set_len(bytes.len() as u64)?;
+    if file.write(&bytes)? < bytes.len() {
+        return Err(io::ErrorKind::WriteZero.into());
+    }
     file.sync_all()
 }
 

@@ -94,7 +94,9 @@ pub(super) fn gone(document: &Document) -> Option<Error> {
     if said.is_empty() {
         return None;
     }
-    if torn.len() + whole.len() < document.targets.len() {
+    let mut others = document.targets.iter().filter(|t| t.in_place.is_none()).peekable();
+    // What could not be reverted is told by whoever tried.
+    if others.peek().is_some() && others.all(|t| t.done) {
         said.push("all else is as it was before".to_owned());
     }
     let named = document.targets.iter().filter(|t| t.in_place.is_some());

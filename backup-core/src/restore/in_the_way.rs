@@ -73,7 +73,7 @@ pub(super) fn kept(state_dir: &Path, wanted: &[Place]) -> Result<Vec<Option<Refu
                         "the old data of an earlier restore of it, {id}, is kept, and could not be brought back any more"
                     ),
                     format!(
-                        "`backup settle {id}` lets that go; or leave out what drops the old data at once"
+                        "`backup settle {id}` lets that go; or leave out what drops the old data at once (--settle, --in-place)"
                     ),
                 ));
             }

@@ -163,6 +163,22 @@ impl Journal {
         } else if self.document.in_restores("json").exists() {
             return Ok(());
         }
+        // Whoever else looks at it there must find it taken while it is worked on here.
+        let new_lock = || files::lock_new(&next.document.in_restores("lock"));
+        let lock = match files::lock_existing(&next.document.in_restores("lock"))? {
+            files::Lock::Taken(lock) => Some(lock),
+            files::Lock::Absent => Some(new_lock()?),
+            // By this process itself, where the folder is the one that was begun with.
+            files::Lock::Held if !moves => None,
+            files::Lock::Held => {
+                let e =
+                    Error::new(ErrorKind::AlreadyRunning, "heal a restore", "another process works on it");
+                return Err(e.on(&self.document.id));
+            }
+        };
+        if let Some(lock) = lock {
+            next._lock = Some(Arc::new(lock));
+        }
         // The pointer first: it leads to the journal, whichever folder the journal names.
         next.point(true, false)?;
         if moves {

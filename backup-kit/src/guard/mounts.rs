@@ -43,12 +43,16 @@ impl Mounts {
         Mounts(text.lines().filter_map(mount).collect())
     }
 
-    /// Under which name `path` is found below `folder`, both without symbolic links; `None`: under none.
-    pub(super) fn seen_below(&self, path: &Path, folder: &Path) -> Option<PathBuf> {
+    /// Under which name `path` is found below `folder`, both without symbolic links; `None`: under none. `one_file_system`: other file
+    /// systems that are mounted below it are not looked into.
+    pub(super) fn seen_below(&self, path: &Path, folder: &Path, one_file_system: bool) -> Option<PathBuf> {
         if path.starts_with(folder) {
             return Some(path.to_owned());
         }
         let (at, of) = (self.inside(path)?, self.inside(folder)?);
+        if one_file_system && at.device != of.device {
+            return None;
+        }
         let below = self.0.iter().filter(|m| m.point.starts_with(folder) && m.device == at.device);
         let beside = (of.device == at.device).then_some((folder, of.path.as_path()));
         let names = beside.into_iter().chain(below.map(|m| (m.point.as_path(), m.root.as_path())));
@@ -99,7 +103,7 @@ mod tests {
     fn what_is_mounted_inside_or_from_inside_is_found() {
         let mounts = Mounts::parse(TEXT);
         let seen = |path: &str| {
-            let name = mounts.seen_below(Path::new(path), Path::new("/srv/data"));
+            let name = mounts.seen_below(Path::new(path), Path::new("/srv/data"), false);
             name.map(|name| name.to_str().unwrap().to_owned())
         };
         for (path, name) in [
@@ -120,6 +124,9 @@ mod tests {
         ] {
             assert_eq!(seen(path).as_deref(), name, "{path}");
         }
-        assert_eq!(Mounts::default().seen_below(Path::new("/mnt/elsewhere"), Path::new("/srv/data")), None);
+        assert_eq!(
+            Mounts::default().seen_below(Path::new("/mnt/elsewhere"), Path::new("/srv/data"), false),
+            None
+        );
     }
 }

@@ -44,6 +44,8 @@ struct There {
     stands_in: bool,
     /// So is the old one.
     old_stood_in: bool,
+    /// The dropping of the old one has begun: nobody can use it any more.
+    old_is_broken: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,7 @@ impl Swap {
             let goes = in_place.contains(&names.live);
             match (self.marked(&names, &there), there.old) {
                 (Mark::Replaced, true) if there.old_stood_in => return self.refuse(DROPPED),
+                (Mark::None, true) if goes && there.old_is_broken => return self.refuse(DROPPED),
                 (Mark::None, true) if goes && there.stands_in => {}
                 (Mark::None, false) if goes && there.live.is_some() && !there.stands_in => {}
                 (Mark::None, _) if goes => return self.refuse(DROPPED),
@@ -154,6 +157,11 @@ impl Swap {
         for (names, there) in all {
             let (live, shadow, old) = idents(&names);
             let drop_shadow = match (self.marked(&names, &there), there.old) {
+                (Mark::None, true) if there.old_is_broken => {
+                    empty.push(names.old.clone());
+                    empty.extend(there.stands_in.then(|| names.live.clone()));
+                    there.shadow
+                }
                 (Mark::None, true) if there.stands_in => {
                     statements.push(format!("ALTER DATABASE {live} RENAME TO {shadow}"));
                     statements.push(format!("ALTER DATABASE {old} RENAME TO {live}"));
@@ -326,14 +334,15 @@ impl Swap {
             self.session = self.server.maintenance_session().await.map_err(failed())?;
         }
         let sql = format!(
-            "SELECT datname, oid, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database WHERE datname IN ({})",
+            "SELECT datname, oid, pg_catalog.shobj_description(oid, 'pg_database'), datconnlimit = -2
+             FROM pg_catalog.pg_database WHERE datname IN ({})",
             literals(&self.all_names())
         );
         let stand_in = self.stand_in();
         let mut all: Vec<(Names, There)> =
             self.databases.iter().map(|names| (names.clone(), There::default())).collect();
         for row in self.session.query(&sql).await.map_err(failed())? {
-            let [Some(name), Some(oid), comment] = row.as_slice() else { continue };
+            let [Some(name), Some(oid), comment, Some(broken)] = row.as_slice() else { continue };
             let stands_in = comment.as_ref() == Some(&stand_in);
             for (names, there) in &mut all {
                 there.stands_in |= *name == names.live && stands_in;
@@ -345,6 +354,7 @@ impl Swap {
                 }
                 there.shadow |= *name == names.shadow;
                 there.old |= *name == names.old;
+                there.old_is_broken |= *name == names.old && broken == "t";
             }
         }
         Ok(all)

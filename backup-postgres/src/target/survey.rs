@@ -133,7 +133,8 @@ pub(super) async fn survey(
     if server.config.no_owner && !server.config.data_only {
         notes.push("database: properties are set without owner and privileges; all objects belong to the user that restores".into());
     }
-    let in_place = server.config.in_place && oid != 0;
+    // Where nothing is there is nothing to take away: it is restored beside, which takes no more room.
+    let in_place = server.config.in_place && oid != 0 && replaces;
     let publish = match oid {
         0 => "the restored database is renamed in one step".to_owned(),
         _ if in_place => "the database is dropped; until the restored one has its name, in one step, an empty one that takes no connections has it".to_owned(),
