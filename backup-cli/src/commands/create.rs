@@ -36,9 +36,8 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
             Failure::from(gone).state("no backup is made this time; the next one takes what is there then")
         );
     }
-    let state_dir = state_dir().ok();
-    for archive in state_dir.iter().flat_map(|dir| archives.iter().filter(|archive| archive.is_emptied(dir)))
-    {
+    let state_dir = state_dir()?;
+    for archive in archives.iter().filter(|archive| archive.is_emptied(&state_dir)) {
         session.settings.output.warning(format!(
             "{archive} has held backups before, and nothing is there now: is its disk mounted?"
         ));
@@ -87,8 +86,8 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
                 (code, json!({ "module": name, "error": json::error(error), "state": state }))
             }
         };
-        if let Some(dir) = state_dir.as_ref().filter(|_| matches!(this, exit::COMPLETE | exit::PARTIAL)) {
-            archives.iter().for_each(|archive| archive.remember_filled(dir));
+        if matches!(this, exit::COMPLETE | exit::PARTIAL) {
+            archives.iter().for_each(|archive| archive.remember_filled(&state_dir));
         }
         code = exit::worse(code, this);
         results.push(object);
