@@ -6,6 +6,7 @@ use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicU64, Ordering::Relaxed},
 };
+use tokio::sync::{Notify, futures::Notified};
 
 /// Buffers that nobody needs at the moment. A clone shares them.
 #[derive(Clone)]
@@ -16,12 +17,18 @@ struct Idle {
     most: usize,
     /// Bytes that are lent.
     lent: AtomicU64,
+    came_back: Notify,
 }
 
 impl Buffers {
     /// Keeps at most so many; further ones are freed.
     pub(crate) fn new(most: usize) -> Self {
-        Buffers(Arc::new(Idle { buffers: Mutex::default(), most, lent: AtomicU64::default() }))
+        Buffers(Arc::new(Idle {
+            buffers: Mutex::default(),
+            most,
+            lent: AtomicU64::default(),
+            came_back: Notify::new(),
+        }))
     }
 
     /// One of them, or a new one. Length and content are what its last user left.
@@ -38,6 +45,11 @@ impl Buffers {
     /// Bytes that are lent and not back yet.
     pub(crate) fn lent(&self) -> u64 {
         self.0.lent.load(Relaxed)
+    }
+
+    /// Wakes everybody who waits when bytes that were lent come back.
+    pub(crate) fn came_back(&self) -> Notified<'_> {
+        self.0.came_back.notified()
     }
 
     /// For the next one who takes.
@@ -64,6 +76,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         self.home.0.lent.fetch_sub(self.bytes.len() as u64, Relaxed);
         self.home.give_back(std::mem::take(&mut self.bytes));
+        self.home.0.came_back.notify_waiters();
     }
 }
 

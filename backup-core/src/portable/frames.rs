@@ -15,15 +15,26 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
+use tokio::time::Instant;
 
 /// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
-const KEPT: u64 = 24 << 20;
-/// Frames decompressed ahead of a reader that goes through all of them.
-const AHEAD: usize = 2;
-/// None are decompressed ahead while more than this is in memory: parts of frames that wait to be written keep the whole of them,
-/// and whoever writes so slowly needs no more ahead.
-const ENOUGH: u64 = 32 << 20;
+const KEPT: u64 = 20 << 20;
+/// Frames decompressed ahead of a reader that goes through all of them: with the one that is read, one for each core, up to this.
+const MOST_AHEAD: usize = 3;
+/// Whoever streams a long range gets it in such pieces. Two of them, one that is written and one that is hashed meanwhile, are mostly
+/// of one frame; as whole frames they hold twice the memory.
+const PIECE: usize = 1 << 20;
+/// While more than this is in memory, and more for each core, none are decompressed ahead, and who needs one waits until another is
+/// let go: parts of frames that wait to be written keep the whole of them, and the more data, the more moments in which writing waits.
+const ENOUGH: u64 = 16 << 20;
+const ENOUGH_EACH: u64 = 8 << 20;
+/// Nobody waits longer: what is held may be that of stores that wait for each other, or of one that keeps all in memory. Whoever has
+/// waited in vain lets twice as much be held, so that there are few such waits.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// While others wait so few are kept.
+const LEAST_KEPT: usize = 3;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
 /// A table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
@@ -84,7 +95,25 @@ pub(super) struct Frames {
     cache: Mutex<VecDeque<(usize, Slot)>>,
     convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
+    /// Bytes that are being decompressed.
+    begun: Arc<AtomicU64>,
+    /// So much may be held since somebody waited in vain, if it is more than is enough otherwise.
+    allowed: AtomicU64,
+    cores: usize,
     buffers: Buffers,
+}
+
+/// Bytes that are being decompressed, until it is dropped.
+struct Begun(Arc<AtomicU64>, u64);
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Relaxed);
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 16)
 }
 
 impl Frames {
@@ -127,7 +156,10 @@ impl Frames {
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched,
-            buffers: Buffers::new(AHEAD + 2),
+            begun: Arc::default(),
+            allowed: AtomicU64::default(),
+            cores: cores(),
+            buffers: Buffers::new(cores() + 1),
         })
     }
 
@@ -158,7 +190,10 @@ impl Frames {
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched: Arc::default(),
-            buffers: Buffers::new(AHEAD + 2),
+            begun: Arc::default(),
+            allowed: AtomicU64::default(),
+            cores: cores(),
+            buffers: Buffers::new(cores() + 1),
         }
     }
 
@@ -247,16 +282,20 @@ impl Frames {
     ) -> impl Stream<Item = Result<Bytes>> + Send + use<> {
         let me = self.clone();
         let end = self.end(offset, length);
-        stream::try_unfold((offset, seat), move |(at, seat)| {
+        // The rest of a frame is held, and not asked for again: it may not be kept any more.
+        stream::try_unfold((offset, Bytes::new(), seat), move |(mut at, mut rest, seat)| {
             let (me, end) = (me.clone(), end.clone());
             async move {
                 let end = end?;
-                if at >= end {
-                    return Ok(None);
+                if rest.is_empty() {
+                    if at >= end {
+                        return Ok(None);
+                    }
+                    rest = me.part(at, end, seat.as_deref()).await?;
+                    at += rest.len() as u64;
                 }
-                let part = me.part(at, end, seat.as_deref()).await?;
-                let next = at + part.len() as u64;
-                Ok(Some((part, (next, seat))))
+                let piece = rest.split_to(rest.len().min(PIECE));
+                Ok(Some((piece, (at, rest, seat))))
             }
         })
     }
@@ -291,8 +330,11 @@ impl Frames {
         let index = self.table.index_of(at);
         if let Some(seat) = seat {
             seat.come_to(index).await;
-            for next in index + 1..(index + 1 + AHEAD).min(self.table.count()) {
-                if self.buffers.lent() >= ENOUGH {
+            self.room_for(index).await;
+            let ahead = (self.cores - 1).min(MOST_AHEAD);
+            drop(self.slot(index));
+            for next in index + 1..(index + 1 + ahead).min(self.table.count()) {
+                if self.is_enough() {
                     break;
                 }
                 drop(self.slot(next));
@@ -305,6 +347,40 @@ impl Frames {
             return Err(Error::damaged("read the archive", "a frame is shorter than it should be"));
         }
         Ok(frame.slice(from..to))
+    }
+
+    fn is_enough(&self) -> bool {
+        let held = self.buffers.lent() + self.begun.load(Relaxed);
+        if held < ENOUGH + ENOUGH_EACH * self.cores as u64 {
+            self.allowed.store(0, Relaxed);
+            return false;
+        }
+        held >= self.allowed.load(Relaxed)
+    }
+
+    /// Waits until there is room for this frame, if it is not there already.
+    async fn room_for(&self, index: usize) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let came_back = self.buffers.came_back();
+            tokio::pin!(came_back);
+            // Whatever comes back from here on is noticed.
+            came_back.as_mut().enable();
+            if !self.is_enough() {
+                return;
+            }
+            let oldest = {
+                let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+                if cache.iter().any(|(i, _)| *i == index) {
+                    return;
+                }
+                if cache.len() > LEAST_KEPT { cache.pop_front() } else { None }
+            };
+            if oldest.is_none() && tokio::time::timeout_at(until, came_back).await.is_err() {
+                self.allowed.store(2 * self.buffers.lent(), Relaxed);
+                return;
+            }
+        }
     }
 
     /// The frame as a task that runs, or has run.
@@ -321,6 +397,9 @@ impl Frames {
         let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
         let is_cut = self.cut && index + 1 == self.table.count();
+        let raw = u64::from(at.lengths.raw);
+        self.begun.fetch_add(raw, Relaxed);
+        let begun = Begun(self.begun.clone(), raw);
         let task = tokio::spawn(async move {
             let whole = codec.filter(|_| !is_cut);
             let stored = whole.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
@@ -328,6 +407,7 @@ impl Frames {
             let packed = blob.read_at(at.packed, stored as usize).await?;
             let Some(codec) = codec else { return Ok(packed) };
             let decompress = move || {
+                let _begun = begun;
                 let mut bytes = home.take();
                 bytes.clear();
                 if !is_cut {
@@ -354,5 +434,67 @@ impl Frames {
             }
         }
         slot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::compression::Holds, *};
+    use crate::destination::local_blob;
+    use futures::StreamExt;
+
+    const FRAME: usize = 4 << 20;
+
+    /// So many frames of zeros, read as two cores do.
+    fn zeros(frames: usize) -> Arc<Frames> {
+        let (mut file, mut list) = (Vec::new(), Vec::new());
+        let mut encoder = Compression::Zstd.codec().unwrap().encoder(1).unwrap();
+        for _ in 0..frames {
+            let mut frame = Vec::new();
+            encoder.encode(&vec![0; FRAME], Holds::Data, &mut frame).unwrap();
+            let lengths = Lengths { packed: frame.len() as u32, raw: FRAME as u32 };
+            list.push(FrameAt { packed: file.len() as u64, raw: (list.len() * FRAME) as u64, lengths });
+            file.append(&mut frame);
+        }
+        let bytes = file.len() as u64;
+        let mut stored = tempfile::tempfile().unwrap();
+        std::io::Write::write_all(&mut stored, &file).unwrap();
+        let blob = local_blob(stored, bytes, "frames".into());
+        Arc::new(Frames { cores: 2, ..Frames::found(blob, Compression::Zstd, list, false) })
+    }
+
+    #[tokio::test]
+    async fn who_needs_a_frame_waits_while_much_is_held_and_not_for_ever() {
+        const COUNT: usize = 12;
+        let frames = zeros(COUNT);
+        let most = ENOUGH + 2 * ENOUGH_EACH;
+        let all = frames.range(0, frames.bytes, Some(Arc::new(frames.seat())));
+        let mut all = std::pin::pin!(all);
+        let mut held = Vec::new();
+        // One piece of each is enough to hold the frame.
+        while ((held.len() + 1) * FRAME) as u64 <= most {
+            held.push(all.next().await.unwrap().unwrap());
+            for _ in 1..FRAME / PIECE {
+                assert_eq!(all.next().await.unwrap().unwrap().len(), PIECE);
+            }
+        }
+        assert!(tokio::time::timeout(PATIENCE / 4, all.next()).await.is_err());
+        assert!(frames.buffers.lent() <= most);
+        // The one that waited was dropped with its range.
+        let at = (held.len() * FRAME) as u64;
+        let began = Instant::now();
+        let seat = Arc::new(frames.seat());
+        let mut rest = std::pin::pin!(frames.range(at, frames.bytes - at, Some(seat)));
+        assert_eq!(rest.next().await.unwrap().unwrap().len(), PIECE);
+        assert!(began.elapsed() >= PATIENCE / 2);
+        let began = Instant::now();
+        // Twice as much may be held now.
+        let read: Vec<_> = rest.by_ref().collect().await;
+        let bytes: usize = read.iter().map(|piece| piece.as_ref().unwrap().len()).sum();
+        assert_eq!(bytes as u64, frames.bytes - at - PIECE as u64);
+        assert!(began.elapsed() < PATIENCE);
+        drop((held, read));
+        assert!(!frames.is_enough());
+        assert_eq!(frames.allowed.load(Relaxed), 0);
     }
 }
