@@ -17,18 +17,14 @@ struct Idle {
     most: usize,
     /// Bytes that are lent.
     lent: AtomicU64,
-    came_back: Notify,
+    changed: Notify,
 }
 
 impl Buffers {
     /// Keeps at most so many; further ones are freed.
     pub(crate) fn new(most: usize) -> Self {
-        Buffers(Arc::new(Idle {
-            buffers: Mutex::default(),
-            most,
-            lent: AtomicU64::default(),
-            came_back: Notify::new(),
-        }))
+        let (buffers, lent, changed) = (Mutex::default(), AtomicU64::default(), Notify::new());
+        Buffers(Arc::new(Idle { buffers, most, lent, changed }))
     }
 
     /// One of them, or a new one. Length and content are what its last user left.
@@ -47,9 +43,14 @@ impl Buffers {
         self.0.lent.load(Relaxed)
     }
 
-    /// Wakes everybody who waits when bytes that were lent come back.
-    pub(crate) fn came_back(&self) -> Notified<'_> {
-        self.0.came_back.notified()
+    /// Ends when bytes that were lent come back, or somebody wakes all.
+    pub(crate) fn changed(&self) -> Notified<'_> {
+        self.0.changed.notified()
+    }
+
+    /// Whoever waits for a change looks again.
+    pub(crate) fn wake(&self) {
+        self.0.changed.notify_waiters();
     }
 
     /// For the next one who takes.
@@ -76,7 +77,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         self.home.0.lent.fetch_sub(self.bytes.len() as u64, Relaxed);
         self.home.give_back(std::mem::take(&mut self.bytes));
-        self.home.0.came_back.notify_waiters();
+        self.home.wake();
     }
 }
 

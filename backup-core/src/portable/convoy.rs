@@ -56,6 +56,11 @@ impl Convoy {
         Seat { convoy: self.clone(), number, party }
     }
 
+    /// How many read, of all parties.
+    pub(super) fn count(&self) -> usize {
+        self.seats().len()
+    }
+
     fn seats(&self) -> std::sync::MutexGuard<'_, HashMap<u64, Place>> {
         self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }

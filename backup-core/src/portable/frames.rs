@@ -21,19 +21,21 @@ use tokio::time::Instant;
 
 /// Decompressed frames that are kept, in bytes: the one that is read, some ahead, some that slow readers still need.
 const KEPT: u64 = 20 << 20;
-/// Frames decompressed ahead of a reader that goes through all of them: with the one that is read, one for each core, up to this.
+/// Frames decompressed ahead of a reader that goes through all of them: with the one that is read one for each core, up to this.
 const MOST_AHEAD: usize = 3;
 /// Whoever streams a long range gets it in such pieces. Two of them, one that is written and one that is hashed meanwhile, are mostly
 /// of one frame; as whole frames they hold twice the memory.
 const PIECE: usize = 1 << 20;
+/// Small contents up to this are copied: a part keeps its whole frame, and what waits to be written may be of many frames.
+const COPIED: u64 = 128 << 10;
 /// While more than this is in memory, and more for each core, none are decompressed ahead, and who needs one waits until another is
 /// let go: parts of frames that wait to be written keep the whole of them, and the more data, the more moments in which writing waits.
 const ENOUGH: u64 = 16 << 20;
 const ENOUGH_EACH: u64 = 8 << 20;
 /// Nobody waits longer: what is held may be that of stores that wait for each other, or of one that keeps all in memory. Whoever has
-/// waited in vain lets twice as much be held, so that there are few such waits.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// While others wait so few are kept.
+/// waited in vain lets twice as much be held, until little is, so that there are few such waits.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// While somebody waits so few are kept.
 const LEAST_KEPT: usize = 3;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
@@ -95,20 +97,25 @@ pub(super) struct Frames {
     cache: Mutex<VecDeque<(usize, Slot)>>,
     convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
+    cores: usize,
+    buffers: Buffers,
     /// Bytes that are being decompressed.
     begun: Arc<AtomicU64>,
     /// So much may be held since somebody waited in vain, if it is more than is enough otherwise.
     allowed: AtomicU64,
-    cores: usize,
-    buffers: Buffers,
 }
 
 /// Bytes that are being decompressed, until it is dropped.
-struct Begun(Arc<AtomicU64>, u64);
+struct Begun {
+    begun: Arc<AtomicU64>,
+    bytes: u64,
+    buffers: Buffers,
+}
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.0.fetch_sub(self.1, Relaxed);
+        self.begun.fetch_sub(self.bytes, Relaxed);
+        self.buffers.wake();
     }
 }
 
@@ -156,10 +163,10 @@ impl Frames {
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched,
+            cores: cores(),
+            buffers: Buffers::new(MOST_AHEAD),
             begun: Arc::default(),
             allowed: AtomicU64::default(),
-            cores: cores(),
-            buffers: Buffers::new(cores() + 1),
         })
     }
 
@@ -190,10 +197,10 @@ impl Frames {
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched: Arc::default(),
+            cores: cores(),
+            buffers: Buffers::new(MOST_AHEAD),
             begun: Arc::default(),
             allowed: AtomicU64::default(),
-            cores: cores(),
-            buffers: Buffers::new(cores() + 1),
         }
     }
 
@@ -308,7 +315,7 @@ impl Frames {
         }
         let first = self.part(offset, end, seat).await?;
         if first.len() as u64 == length {
-            return Ok(first);
+            return Ok(if length <= COPIED { Bytes::copy_from_slice(&first) } else { first });
         }
         let mut whole = Vec::with_capacity(length as usize);
         whole.extend_from_slice(&first);
@@ -331,9 +338,7 @@ impl Frames {
         if let Some(seat) = seat {
             seat.come_to(index).await;
             self.room_for(index).await;
-            let ahead = (self.cores - 1).min(MOST_AHEAD);
-            drop(self.slot(index));
-            for next in index + 1..(index + 1 + ahead).min(self.table.count()) {
+            for next in index + 1..(index + 1 + self.ahead(index)).min(self.table.count()) {
                 if self.is_enough() {
                     break;
                 }
@@ -350,22 +355,26 @@ impl Frames {
     }
 
     fn is_enough(&self) -> bool {
-        let held = self.buffers.lent() + self.begun.load(Relaxed);
-        if held < ENOUGH + ENOUGH_EACH * self.cores as u64 {
+        let held = self.held();
+        let enough = ENOUGH + ENOUGH_EACH * self.cores as u64;
+        if held < enough / 2 {
             self.allowed.store(0, Relaxed);
-            return false;
         }
-        held >= self.allowed.load(Relaxed)
+        held >= enough.max(self.allowed.load(Relaxed))
+    }
+
+    fn held(&self) -> u64 {
+        self.buffers.lent() + self.begun.load(Relaxed)
     }
 
     /// Waits until there is room for this frame, if it is not there already.
     async fn room_for(&self, index: usize) {
         let until = Instant::now() + PATIENCE;
         loop {
-            let came_back = self.buffers.came_back();
-            tokio::pin!(came_back);
-            // Whatever comes back from here on is noticed.
-            came_back.as_mut().enable();
+            let changed = self.buffers.changed();
+            tokio::pin!(changed);
+            // Whatever changes from here on is noticed.
+            changed.as_mut().enable();
             if !self.is_enough() {
                 return;
             }
@@ -376,11 +385,19 @@ impl Frames {
                 }
                 if cache.len() > LEAST_KEPT { cache.pop_front() } else { None }
             };
-            if oldest.is_none() && tokio::time::timeout_at(until, came_back).await.is_err() {
-                self.allowed.store(2 * self.buffers.lent(), Relaxed);
+            if oldest.is_none() && tokio::time::timeout_at(until, changed).await.is_err() {
+                self.allowed.fetch_max(2 * self.held(), Relaxed);
+                self.buffers.wake();
                 return;
             }
         }
+    }
+
+    /// So many are worth decompressing ahead of this one: what those who read elsewhere bring would be gone before it is read.
+    fn ahead(&self, index: usize) -> usize {
+        let frame = u64::from(self.table.at(index).lengths.raw).max(1);
+        let for_each = usize::try_from(KEPT / frame).unwrap_or(usize::MAX) / self.convoy.count().max(1);
+        (self.cores - 1).min(MOST_AHEAD).min(for_each.saturating_sub(1))
     }
 
     /// The frame as a task that runs, or has run.
@@ -397,9 +414,10 @@ impl Frames {
         let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
         let is_cut = self.cut && index + 1 == self.table.count();
-        let raw = u64::from(at.lengths.raw);
-        self.begun.fetch_add(raw, Relaxed);
-        let begun = Begun(self.begun.clone(), raw);
+        // What is not decompressed is small, and not counted.
+        let bytes = if codec.is_some() { u64::from(at.lengths.raw) } else { 0 };
+        self.begun.fetch_add(bytes, Relaxed);
+        let begun = Begun { begun: self.begun.clone(), bytes, buffers: self.buffers.clone() };
         let task = tokio::spawn(async move {
             let whole = codec.filter(|_| !is_cut);
             let stored = whole.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
@@ -427,6 +445,8 @@ impl Frames {
             .boxed()
             .shared();
         cache.push_back((index, slot.clone()));
+        // Somebody may wait for room for this very one.
+        self.buffers.wake();
         let mut kept: u64 = cache.iter().map(|(i, _)| u64::from(self.table.at(*i).lengths.raw)).sum();
         while kept > KEPT && cache.len() > 1 {
             if let Some((old, _)) = cache.pop_front() {
@@ -493,8 +513,10 @@ mod tests {
         let bytes: usize = read.iter().map(|piece| piece.as_ref().unwrap().len()).sum();
         assert_eq!(bytes as u64, frames.bytes - at - PIECE as u64);
         assert!(began.elapsed() < PATIENCE);
+        assert!(frames.allowed.load(Relaxed) > most);
         drop((held, read));
+        frames.cache.lock().unwrap().clear();
         assert!(!frames.is_enough());
-        assert_eq!(frames.allowed.load(Relaxed), 0);
+        assert_eq!((frames.held(), frames.allowed.load(Relaxed)), (0, 0));
     }
 }
