@@ -212,6 +212,9 @@ fn a_partial_backup_is_exit_5_never_latest_and_restored_only_when_confirmed() {
     let made = place.json(5, &["create", "tree", "missing", "--to", "b", "--allow-partial"]);
     let id = made["results"][0]["report"]["id"].as_str().unwrap();
     assert_eq!(place.json(0, &["list", "--from", "b"])["backups"][0]["state"], "partial");
+    let verified = place.expect(0, &["verify", "--from", "b"]).stdout;
+    assert!(verified.contains("sound, but partial") && verified.contains("backup show"), "{verified}");
+    assert_eq!(place.json(0, &["verify", "--from", "b"])["backups"][0]["state"], "partial");
     place.expect(3, &["restore", "latest", "--from", "b", "--to", "c"]);
     place.expect(6, &["restore", id, "--from", "b", "--to", "c"]);
     assert!(!place.path("c").exists());

@@ -30,6 +30,7 @@ pub(super) async fn run(args: &Verify, session: &Session) -> Result<u8> {
                 }
                 let mut object = json!(report);
                 object["location"] = json!(backup.location);
+                object["state"] = json!(backup.state);
                 verified.push(object);
             }
             Err(e) if session.cancel.is_cancelled() => return Err(e.into()),
@@ -94,7 +95,11 @@ fn sound(b: &BackupSummary, r: &VerifyReport) -> String {
         (true, Depth::Quick) => "structure, manifest and index".to_owned(),
     };
     let mut out = Rows::default();
-    out.row(format_args!("{} {}: sound ({what})", b.id, b.module));
+    let whole = if b.state == State::Partial { ", but partial" } else { "" };
+    out.row(format_args!("{} {}: sound{whole} ({what})", b.id, b.module));
+    if b.state == State::Partial {
+        out.row(format_args!("  it lacks what could not be read when it was made: `backup show {}`", b.id));
+    }
     if !r.opened && b.damaged.is_some() {
         out.row(format_args!("  it stays marked as damaged until it is verified with --identity"));
     }
