@@ -507,12 +507,10 @@ mod tests {
         let mut rest = std::pin::pin!(frames.range(at, frames.bytes - at, Some(seat)));
         assert_eq!(rest.next().await.unwrap().unwrap().len(), PIECE);
         assert!(began.elapsed() >= PATIENCE / 2);
-        let began = Instant::now();
         // Twice as much may be held now.
         let read: Vec<_> = rest.by_ref().collect().await;
         let bytes: usize = read.iter().map(|piece| piece.as_ref().unwrap().len()).sum();
         assert_eq!(bytes as u64, frames.bytes - at - PIECE as u64);
-        assert!(began.elapsed() < PATIENCE);
         assert!(frames.allowed.load(Relaxed) > most);
         drop((held, read));
         frames.cache.lock().unwrap().clear();
