@@ -159,7 +159,9 @@ struct Ours {
 
 impl Ours {
     fn new(track: &Track, store: &dyn Store) -> Result<Self> {
-        let folder = track.work.clone();
+        // Names of archives are the same for each server.
+        let folder = track.work.join(store.server().name());
+        fs::create_dir_all(&folder).doing(folder.display())?;
         for database in [DATABASE, TENTH] {
             let file = Self::config(&folder, database);
             let source = store.source(database);

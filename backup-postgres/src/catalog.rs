@@ -68,7 +68,7 @@ pub(crate) struct Table {
     pub(crate) of_extension: bool,
     /// Numbers of its primary, unique and exclusion constraints.
     pub(crate) keys: Vec<u32>,
-    /// Numbers of its other indexes.
+    /// Numbers of its other indexes, those first that take longest to build.
     pub(crate) indexes: Vec<u32>,
     /// What building all of them takes, in bytes read and written, roughly.
     pub(crate) work: u64,
@@ -154,6 +154,9 @@ pub(crate) async fn tables(session: &mut Session, sizes: Sizes) -> Result<Vec<Ta
             "greatest(c.relpages, 0) * pg_catalog.current_setting('block_size')::int8",
         ),
     };
+    let is_slow = "(i.indexprs IS NOT NULL OR m.amname NOT IN ('btree', 'hash', 'brin'))";
+    let indexes = "FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
+            JOIN pg_catalog.pg_am m ON m.oid = x.relam WHERE i.indrelid = c.oid";
     let sql = format!(
         "SELECT c.oid, n.nspname, c.relname,
           (SELECT coalesce(json_agg(a.attname ORDER BY a.attnum), '[]') FROM pg_catalog.pg_attribute a
@@ -164,14 +167,11 @@ pub(crate) async fn tables(session: &mut Session, sizes: Sizes) -> Result<Vec<Ta
           {pages}, {bytes}, e.condition, e.member,
           (SELECT coalesce(json_agg(k.oid::int8 ORDER BY k.oid), '[]') FROM pg_catalog.pg_constraint k
             WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x')),
-          (SELECT coalesce(json_agg(i.indexrelid::int8 ORDER BY i.indexrelid), '[]') FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid
-            AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+          (SELECT coalesce(json_agg(i.indexrelid::int8 ORDER BY {is_slow} DESC, greatest(x.relpages, 0) DESC, i.indexrelid), '[]')
+            {indexes} AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
               WHERE k.conrelid = c.oid AND k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))),
           (SELECT coalesce(sum(greatest(x.relpages, 0) * pg_catalog.current_setting('block_size')::int8
-              + CASE WHEN i.indexprs IS NOT NULL OR m.amname NOT IN ('btree', 'hash', 'brin')
-                THEN {SLOW_INDEX} * ({bytes}) ELSE 0 END), 0)::int8
-            FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid
-            JOIN pg_catalog.pg_am m ON m.oid = x.relam WHERE i.indrelid = c.oid),
+              + CASE WHEN {is_slow} THEN {SLOW_INDEX} * ({bytes}) ELSE 0 END), 0)::int8 {indexes}),
           CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN 'usage'
             WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN 'select'
             WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid) THEN 'rows' END
@@ -345,14 +345,24 @@ pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Resul
     Ok(out)
 }
 
-/// Statements that gather statistics, the longest first. Where an index is over expressions the columns are named: the server then leaves
-/// the expressions, which can take longer than all columns, to its autovacuum, and that comes to a table of which not all was looked at.
-pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<String>, ClientError> {
+/// Gathers the statistics of a table.
+pub(crate) struct Analysis {
+    pub(crate) schema: String,
+    pub(crate) table: String,
+    pub(crate) statement: String,
+    /// There are statistics of several columns together.
+    pub(crate) is_extended: bool,
+}
+
+/// Of all tables, the longest first. Where an index is over expressions the columns are named: the server then leaves the expressions,
+/// which can take longer than all columns, to its autovacuum, and that comes to a table of which not all was looked at.
+pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<Analysis>, ClientError> {
     let rows = session
         .query(
             "SELECT n.nspname, c.relname, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL)
                THEN (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END
+                 WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END,
+               EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
              ORDER BY c.relpages DESC, 1, 2",
@@ -360,16 +370,26 @@ pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<String>, Clien
         .await?;
     rows.into_iter()
         .map(|row| {
-            let [Some(schema), Some(name), columns] = row.as_slice() else {
+            let [Some(schema), Some(table), columns, Some(is_extended)] = row.as_slice() else {
                 return Err(ClientError::Protocol(format!("a table without a name: {row:?}")));
             };
             let columns: Vec<String> = serde_json::from_str(columns.as_deref().unwrap_or("[]"))
-                .map_err(|e| ClientError::Protocol(format!("the columns of {schema}.{name}: {e}")))?;
+                .map_err(|e| ClientError::Protocol(format!("the columns of {schema}.{table}: {e}")))?;
             let columns =
                 if columns.is_empty() { String::new() } else { format!(" ({})", column_list(&columns)) };
-            Ok(format!("ANALYZE {}.{}{columns}", ident_in_ascii(schema), ident_in_ascii(name)))
+            Ok(Analysis {
+                statement: analyze(schema, table) + &columns,
+                is_extended: is_extended == "t",
+                schema: schema.clone(),
+                table: table.clone(),
+            })
         })
         .collect()
+}
+
+/// Gathers the statistics of all columns of a table.
+pub(crate) fn analyze(schema: &str, table: &str) -> String {
+    format!("ANALYZE {}.{}", ident_in_ascii(schema), ident_in_ascii(table))
 }
 
 /// How many large objects there are.

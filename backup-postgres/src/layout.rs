@@ -102,7 +102,7 @@ pub(crate) struct RowsOf {
     /// Into how many entries its rows are cut; 0: that is not known.
     #[serde(default)]
     pub(crate) pieces: usize,
-    /// Numbers that its keys and its other indexes have in the definitions.
+    /// Numbers that its keys and its other indexes have in the definitions; of these those first that take longest to build.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) keys: Vec<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -6,6 +6,7 @@ mod coming;
 mod databases;
 mod dump;
 mod exchange;
+mod foreign_keys;
 mod globals;
 mod indexes;
 mod merging;

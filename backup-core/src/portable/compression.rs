@@ -10,7 +10,7 @@ mod xz_blocks;
 mod xz_checks;
 mod zstd_frames;
 
-pub(super) use codec::{Codec, Holds, LARGEST_FRAME, Lengths};
+pub(super) use codec::{Codec, Ended, Holds, LARGEST_FRAME, Lengths};
 pub(super) use compressors::{Compressors, Packed};
 pub(super) use table::{FrameAt, TableOfFrames, frames_of};
 
@@ -114,31 +114,62 @@ mod tests {
         }
     }
 
-    #[test]
-    fn of_a_frame_that_was_cut_the_beginning_is_read() {
+    /// A frame of two megabytes that compress well, as each compression packs it.
+    fn packed_frames() -> (Vec<u8>, Vec<(Compression, Vec<u8>)>) {
         let mut raw = Vec::new();
         for n in 0..300_000u64 {
             raw.extend_from_slice(&n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes()[..(n % 7) as usize]);
             raw.extend_from_slice(b"text");
         }
-        for compression in Compression::ALL {
-            let Some(codec) = compression.codec() else { continue };
+        let packed = |compression: Compression| {
             let mut packed = Vec::new();
-            let mut encoder = codec.encoder(compression.default_level()).unwrap();
+            let mut encoder = compression.codec()?.encoder(compression.default_level()).unwrap();
             encoder.encode(&raw, Holds::Data, &mut packed).unwrap();
-            let read = |packed: &[u8]| {
-                let mut out = Vec::new();
-                codec.decode_cut(packed, &mut out).then_some(out)
-            };
-            let begin = read(&packed[..packed.len() * 2 / 3]).unwrap();
+            Some((compression, packed))
+        };
+        let all = Compression::ALL.into_iter().filter_map(packed).collect();
+        (raw, all)
+    }
+
+    fn beginning(compression: Compression, packed: &[u8]) -> (Ended, Vec<u8>) {
+        let mut out = Vec::new();
+        let ended = compression.codec().unwrap().decode_beginning(packed, &mut out);
+        (ended, out)
+    }
+
+    #[test]
+    fn of_a_frame_that_was_cut_the_beginning_is_read() {
+        let (raw, all) = packed_frames();
+        for (compression, packed) in all {
+            let (ended, begin) = beginning(compression, &packed[..packed.len() * 2 / 3]);
+            assert_eq!(ended, Ended::Cut, "{compression:?}");
             assert!(raw.starts_with(&begin), "{compression:?}");
             assert!(
                 begin.len() > raw.len() / 2 && begin.len() < raw.len(),
                 "{compression:?}: {}",
                 begin.len()
             );
-            assert!(read(&packed).is_none_or(|all| all == raw), "{compression:?}: it is whole");
-            assert!(read(&[]).is_none(), "{compression:?}");
+            let (ended, whole) = beginning(compression, &packed);
+            assert_ne!(ended, Ended::Damaged, "{compression:?}");
+            assert!(whole == raw, "{compression:?}");
+            assert!(beginning(compression, &[]).1.is_empty(), "{compression:?}");
+        }
+    }
+
+    /// Whether the flip is met at once, or runs on as wrong bytes, differs with what it hits: what stands well before it is as it was.
+    #[test]
+    fn of_a_frame_that_is_damaged_the_beginning_is_read() {
+        let (raw, all) = packed_frames();
+        for (compression, packed) in all {
+            for part in [4, 6, 8] {
+                let mut packed = packed.clone();
+                let at = packed.len() * part / 10;
+                packed[at] ^= 0x10;
+                let (_, begin) = beginning(compression, &packed);
+                let sound = begin.iter().zip(&raw).take_while(|(a, b)| a == b).count();
+                let least = raw.len() * (part - 2) / 10;
+                assert!(sound > least, "{compression:?}, {part}: {sound} of {least}");
+            }
         }
     }
 }

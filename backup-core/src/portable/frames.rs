@@ -10,7 +10,7 @@ use crate::{Error, ErrorKind, Result, buffers::Buffers, destination::Blob};
 use bytes::Bytes;
 use futures::{FutureExt, Stream, future::BoxFuture, future::Shared, stream};
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -37,6 +37,8 @@ const ENOUGH_EACH: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// While somebody waits so few are kept.
 const LEAST_KEPT: usize = 3;
+/// What is tried at once of what cannot be read as a whole: frames do not begin where chunks of an encrypted file do.
+const PROVEN: u64 = 16 << 10;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
 /// A table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
@@ -47,6 +49,7 @@ const TAIL: u64 = 64 << 10;
 type Slot = Shared<BoxFuture<'static, Result<Bytes>>>;
 
 /// Where the frames are.
+#[derive(Clone)]
 enum Table {
     /// As the file's own table says.
     Listed(Vec<FrameAt>),
@@ -92,8 +95,8 @@ pub(super) struct Frames {
     table: Table,
     /// Length of the tar.
     pub(super) bytes: u64,
-    /// The last frame has lost its end, and is what is left of it.
-    cut: bool,
+    /// Of a salvage, which reads of a damaged frame what can be decompressed: the frames that were met so.
+    damaged: Option<Arc<Mutex<BTreeSet<usize>>>>,
     cache: Mutex<VecDeque<(usize, Slot)>>,
     convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
@@ -154,29 +157,11 @@ impl Frames {
         };
         let last = table.count().checked_sub(1).map(|last| table.at(last));
         let bytes = last.map_or(0, |f| f.raw + u64::from(f.lengths.raw));
-        Ok(Frames {
-            blob,
-            compression,
-            table,
-            bytes,
-            cut: false,
-            cache: Mutex::default(),
-            convoy: Arc::default(),
-            fetched,
-            cores: cores(),
-            buffers: Buffers::new(MOST_AHEAD),
-            begun: Arc::default(),
-            allowed: AtomicU64::default(),
-        })
+        Ok(Frames { fetched, ..Frames::new(blob, compression, table, bytes) })
     }
 
-    /// Frames that were found without a seek table; for a plain tar none are needed. `cut`: the last one has lost its end.
-    pub(super) fn found(
-        blob: Arc<dyn Blob>,
-        compression: Compression,
-        frames: Vec<FrameAt>,
-        cut: bool,
-    ) -> Self {
+    /// Frames of a salvage that were found without a seek table; for a plain tar none are needed.
+    pub(super) fn found(blob: Arc<dyn Blob>, compression: Compression, frames: Vec<FrameAt>) -> Self {
         let (table, bytes) = match compression {
             Compression::None => {
                 // The end may be anywhere: nothing is a frame of its own.
@@ -188,12 +173,24 @@ impl Frames {
                 (Table::Listed(frames), bytes)
             }
         };
+        Frames { damaged: Some(Arc::default()), ..Frames::new(blob, compression, table, bytes) }
+    }
+
+    /// The same frames for a salvage: of one that is damaged what stands before the damage is read, and maybe wrong bytes behind it.
+    pub(super) fn for_salvage(&self) -> Self {
+        let damaged = Some(Arc::default());
+        let fetched = self.fetched.clone();
+        let same = Frames::new(self.blob.clone(), self.compression, self.table.clone(), self.bytes);
+        Frames { damaged, fetched, ..same }
+    }
+
+    fn new(blob: Arc<dyn Blob>, compression: Compression, table: Table, bytes: u64) -> Self {
         Frames {
             blob,
             compression,
             table,
             bytes,
-            cut,
+            damaged: None,
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched: Arc::default(),
@@ -214,6 +211,14 @@ impl Frames {
     pub(super) fn after_frame(&self, at: u64) -> u64 {
         let frame = self.table.at(self.table.index_of(at));
         (frame.raw + u64::from(frame.lengths.raw)).max(at + 1)
+    }
+
+    /// Whether a frame was met damaged that holds a part of this range: what was read of it may be wrong.
+    pub(super) fn met_damage(&self, from: u64, to: u64) -> bool {
+        self.damaged.as_ref().is_some_and(|damaged| {
+            let frames = self.table.index_of(from)..=self.table.index_of(to.max(from + 1) - 1);
+            damaged.lock().unwrap_or_else(PoisonError::into_inner).range(frames).next().is_some()
+        })
     }
 
     /// Bytes read from the place so far.
@@ -413,25 +418,35 @@ impl Frames {
         }
         let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
-        let is_cut = self.cut && index + 1 == self.table.count();
+        let damaged = self.damaged.clone();
         // What is not decompressed is small, and not counted.
         let bytes = if codec.is_some() { u64::from(at.lengths.raw) } else { 0 };
         self.begun.fetch_add(bytes, Relaxed);
         let begun = Begun { begun: self.begun.clone(), bytes, buffers: self.buffers.clone() };
         let task = tokio::spawn(async move {
-            let whole = codec.filter(|_| !is_cut);
-            let stored = whole.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
+            let stored = codec.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
             fetched.fetch_add(u64::from(stored), Relaxed);
-            let packed = blob.read_at(at.packed, stored as usize).await?;
+            let packed = match damaged {
+                None => blob.read_at(at.packed, stored as usize).await?,
+                Some(_) => what_can_be_read(&*blob, at.packed, stored).await?,
+            };
             let Some(codec) = codec else { return Ok(packed) };
             let decompress = move || {
                 let _begun = begun;
                 let mut bytes = home.take();
                 bytes.clear();
-                if !is_cut {
-                    codec.decode(&packed, at.lengths, &mut bytes)?;
-                } else if !codec.decode_cut(&packed, &mut bytes) {
-                    return Err(Error::damaged("decompress the last frame", "nothing of it can be read"));
+                match (codec.decode(&packed, at.lengths, &mut bytes), damaged) {
+                    (Ok(()), _) => {}
+                    (Err(e), None) => return Err(e),
+                    (Err(e), Some(damaged)) => {
+                        bytes.clear();
+                        codec.decode_beginning(&packed, &mut bytes);
+                        bytes.truncate(at.lengths.raw as usize);
+                        damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                        if bytes.is_empty() {
+                            return Err(e);
+                        }
+                    }
                 }
                 Ok(home.lend(bytes))
             };
@@ -457,6 +472,25 @@ impl Frames {
     }
 }
 
+/// For a salvage: what stands before the first chunk of an encrypted file that is not what it was.
+async fn what_can_be_read(blob: &dyn Blob, at: u64, length: u32) -> Result<Bytes> {
+    let length = u64::from(length).min(blob.bytes().saturating_sub(at));
+    match blob.read_at(at, length as usize).await {
+        Err(e) if e.kind() == ErrorKind::Damaged => {}
+        read => return read,
+    }
+    let mut came = Vec::new();
+    while (came.len() as u64) < length {
+        let piece = (length - came.len() as u64).min(PROVEN);
+        match blob.read_at(at + came.len() as u64, piece as usize).await {
+            Ok(bytes) => came.extend_from_slice(&bytes),
+            Err(e) if e.kind() == ErrorKind::Damaged && !came.is_empty() => break,
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(came.into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::{super::compression::Holds, *};
@@ -480,7 +514,7 @@ mod tests {
         let mut stored = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut stored, &file).unwrap();
         let blob = local_blob(stored, bytes, "frames".into());
-        Arc::new(Frames { cores: 2, ..Frames::found(blob, Compression::Zstd, list, false) })
+        Arc::new(Frames { cores: 2, ..Frames::found(blob, Compression::Zstd, list) })
     }
 
     #[tokio::test]

@@ -33,6 +33,10 @@ pub(super) struct ComponentSink {
 
 /// Segments of one entry. Its line of the index must fit into a shard that a reader takes; more than 3 TiB at 8 MiB each.
 const MOST_SEGMENTS: usize = 400_000;
+/// So many of the first segments are half as long as the rest. What waits is less then: with segments of 8 MiB two streams and two
+/// cores left a fifth of the time unused, for one side stood still while the other worked (1 GB of PostgreSQL: 5.6 s, and 4.65 s with 4 MiB).
+/// 16 GiB of an entry are in them.
+const HALF_SEGMENTS: usize = 4096;
 
 /// How filling a buffer ended.
 enum Fill {
@@ -265,9 +269,11 @@ impl ComponentSink {
         let mut sums = Vec::new();
         let mut filler = Filler { content, rest: Bytes::new() };
         loop {
-            let mut hold = shared.reserve(shared.segment + 4 * tar::BLOCK).await?;
+            let is_half = open.places.len() < HALF_SEGMENTS;
+            let segment = if is_half { (shared.segment / 2).max(1) } else { shared.segment };
+            let mut hold = shared.reserve(segment + 4 * tar::BLOCK).await?;
             let mut data = Vec::new();
-            let mut fill = filler.fill(&mut data, shared.segment).await;
+            let mut fill = filler.fill(&mut data, segment).await;
             let n = length(&data);
             if open.places.len() == MOST_SEGMENTS {
                 fill = Fill::Failed(Error::new(

@@ -1,6 +1,6 @@
 //! What is intact of a damaged archive, as a backup that can be read: everything is read once, and only what is whole is kept.
 //!
-//! Frames are found by the seek table, or one after another where there is none. Lines of the index are taken from the shards that can
+//! Frames are found by the seek table, or one after another where there is none; of one that is damaged the beginning is read. Lines of the index are taken from the shards that can
 //! be read, and their contents compared with their digests. Members that no line knows (their shard is gone) are taken from their
 //! headers, if they can be read to their end; there is no digest to compare them with. What is missing is noted as lost.
 
@@ -79,12 +79,12 @@ pub(super) async fn open(
     };
     let manifest_is_whole = whole.is_some();
     let (frames, manifest) = match whole {
-        Some(reader) => (reader.0.frames.clone(), Some(reader.0.manifest.clone())),
+        Some(reader) => (Arc::new(reader.0.frames.for_salvage()), Some(reader.0.manifest.clone())),
         None => (Arc::new(find_frames(blob, &place, cx).await?), copy),
     };
     let manifest = match manifest {
         Some(manifest) => manifest,
-        None => from_metadata(&frames, &place).await?,
+        None => from_metadata(&frames, &place, cx).await?,
     };
     let layout = Layout::from_json(&manifest.layout).unwrap_or_default();
     let archive = Arc::new(Inner {
@@ -122,17 +122,17 @@ async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<F
                 let text = "it was cut within a frame, whose checksum stood at its end: damage before the cut may be unnoticed there";
                 cx.note(Severity::Warning, "", place, text);
             }
-            return Ok(Frames::found(blob, compression, frames, cut));
+            return Ok(Frames::found(blob, compression, frames));
         }
     }
     if first.get(257..262) == Some(b"ustar") {
-        return Ok(Frames::found(blob, Compression::None, Vec::new(), false));
+        return Ok(Frames::found(blob, Compression::None, Vec::new()));
     }
     Err(Error::damaged("salvage the archive", "it begins like no archive of ours").on(place))
 }
 
 /// What the first member says, where there is no manifest.
-async fn from_metadata(frames: &Arc<Frames>, place: &str) -> Result<Manifest> {
+async fn from_metadata(frames: &Arc<Frames>, place: &str, cx: &Context) -> Result<Manifest> {
     let bad = |why: &str| {
         let text = format!("there is no manifest, and metadata.json {why}: nothing says what the backup was");
         Error::damaged("salvage the archive", text).on(place)
@@ -143,6 +143,10 @@ async fn from_metadata(frames: &Arc<Frames>, place: &str) -> Result<Manifest> {
     let body = frames.read(headers as u64, member.size, LARGEST_METADATA).await;
     let body = body.map_err(|_| bad("cannot be read"))?;
     let header = header_of(&body).ok_or_else(|| bad("is not as it should be"))?;
+    if frames.met_damage(0, headers as u64 + member.size) {
+        let text = "it stands in a part that is damaged: names and dates of the backup may be wrong";
+        cx.note(Severity::Warning, "", "metadata.json", text);
+    }
     let component = |header: &ComponentHeader| Component {
         header: header.clone(),
         moment: Moment { first: Timestamp::UNIX_EPOCH, last: Timestamp::UNIX_EPOCH },
@@ -237,8 +241,12 @@ impl<'a> Salvage<'a> {
         if let Some(lost) = self.lost.get_mut(component as usize) {
             *lost += 1;
         }
+        self.note(Severity::Lost, component, path, why);
+    }
+
+    fn note(&self, severity: Severity, component: u32, path: &[u8], text: impl std::fmt::Display) {
         let name = self.archive.manifest.components.get(component as usize).map(|c| c.header.name.as_str());
-        self.cx.note(Severity::Lost, name.unwrap_or_default(), display_path(path), why);
+        self.cx.note(severity, name.unwrap_or_default(), display_path(path), text);
     }
 
     /// Every line of every shard that can be read, with its content. Says whether a shard is missing.
@@ -254,8 +262,13 @@ impl<'a> Salvage<'a> {
         for (name, place, sha256) in shards {
             alive(self.cx)?;
             let body = archive.frames.read(place.data, place.length, LARGEST_SHARD).await;
+            // Without a digest only the checksums of frames tell that names and digests in it are right.
+            let is_right = |body: &Bytes| match sha256 {
+                Some(sha) => sha == digest(body),
+                None => !archive.frames.met_damage(place.data, place.end()),
+            };
             match body {
-                Ok(body) if sha256.is_none_or(|sha| sha == digest(&body)) => {
+                Ok(body) if is_right(&body) => {
                     missing |= !self.take_shard(&body, &name).await?;
                 }
                 Ok(_) => missing = true,
@@ -396,6 +409,11 @@ impl<'a> Salvage<'a> {
                 line.sha256 = content.digest();
             }
             self.by_headers += 1;
+            if line.places.iter().any(|p| archive.frames.met_damage(p.header, p.end())) {
+                let text =
+                    "it stands in a part that is damaged, and there is no digest: its contents may be wrong";
+                self.note(Severity::Warning, line.component, &line.entry.path, text);
+            }
             self.keep(&line)?;
         }
         Ok(())
@@ -515,6 +533,11 @@ impl<'a> Salvage<'a> {
             component.proof.add_missing(facts.clone());
         }
         let lost = self.lost.iter().any(|n| *n > 0);
+        let damaged = archive.frames.met_damage(0, archive.frames.bytes);
+        if damaged && whole && !lost {
+            let text = "the archive is damaged where no entry is: everything that its index names is whole";
+            self.cx.note(Severity::Warning, "", &archive.place, text);
+        }
         if lost || !whole {
             manifest.state = State::Partial;
             manifest.notes = self.cx.notes();

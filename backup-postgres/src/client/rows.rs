@@ -50,6 +50,12 @@ impl RowCounter {
             return Ok(());
         }
         while !bytes.is_empty() {
+            if let State::Number { bytes: 2, read: 0, .. } = self.state {
+                bytes = self.whole_rows(bytes);
+                if bytes.is_empty() {
+                    return Ok(());
+                }
+            }
             match &mut self.state {
                 State::Header(read) => {
                     let n = bytes.len().min(HEADER - read.len());
@@ -88,6 +94,15 @@ impl RowCounter {
         Ok(())
     }
 
+    /// The quick way through rows that are whole in these bytes, as they mostly are; the rest is not.
+    fn whole_rows<'a>(&mut self, mut bytes: &'a [u8]) -> &'a [u8] {
+        while let Some(rest) = after_row(bytes) {
+            self.rows += 1;
+            bytes = rest;
+        }
+        bytes
+    }
+
     fn number(&mut self, of_row: bool, value: u32, left: u32) {
         if of_row {
             if value == 0xffff {
@@ -111,6 +126,24 @@ impl RowCounter {
             _ => Err("the COPY ended in the middle of a row"),
         }
     }
+}
+
+/// What follows a row that is whole; `None`: it is not, or it is the end.
+fn after_row(bytes: &[u8]) -> Option<&[u8]> {
+    let (fields, mut rest) = bytes.split_first_chunk::<2>()?;
+    let fields = u16::from_be_bytes(*fields);
+    if fields == 0xffff {
+        return None;
+    }
+    for _ in 0..fields {
+        let (length, value) = rest.split_first_chunk::<4>()?;
+        let length = match u32::from_be_bytes(*length) {
+            u32::MAX => 0,
+            length => usize::try_from(length).ok()?,
+        };
+        rest = value.get(length..)?;
+    }
+    Some(rest)
 }
 
 impl State {

@@ -4,7 +4,10 @@ use crate::{
     client::{ClientError, SPEAK_AS_THE_DATABASE, Session},
     server::Server,
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Too many connections: of the server, of the database or of the role.
@@ -14,10 +17,19 @@ pub(super) struct Pool {
     /// Each with its snapshot.
     databases: Vec<(Server, String)>,
     settings: String,
-    /// With the number of their database. Together with those in use they are never more than there are permits.
-    idle: Mutex<Vec<(usize, Session)>>,
+    /// Together with those in use they are never more than there are permits.
+    idle: Mutex<Vec<Idle>>,
     /// As many as streams may be open at once: none waits for a session that another one holds.
     permits: Arc<Semaphore>,
+}
+
+/// A session that nobody uses.
+struct Idle {
+    /// The number of its database.
+    database: usize,
+    session: Session,
+    /// The tables that its transaction has locked.
+    locked: HashSet<u32>,
 }
 
 /// A session that reads the encoding of the database as it is, so that no conversion stands between two equal databases.
@@ -66,7 +78,8 @@ impl Pool {
         let snapshot = databases.first().map_or("", |(_, snapshot)| snapshot);
         let joined = sessions.iter_mut().map(|session| join(session, snapshot));
         futures::future::try_join_all(joined).await?;
-        let idle = Mutex::new(sessions.into_iter().map(|session| (0, session)).collect());
+        let idle = sessions.into_iter().map(|session| Idle { database: 0, session, locked: HashSet::new() });
+        let idle = Mutex::new(idle.collect());
         Ok(Pool { databases, settings, idle, permits })
     }
 
@@ -82,31 +95,31 @@ impl Pool {
         let permit = permit.map_err(|_| ClientError::Protocol("the sessions are closed".into()))?;
         let (idle, other) = {
             let mut list = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-            match list.iter().position(|(of, _)| *of == database) {
-                Some(at) => (Some(list.swap_remove(at).1), None),
+            match list.iter().position(|idle| idle.database == database) {
+                Some(at) => (Some(list.swap_remove(at)), None),
                 None => (None, list.pop()),
             }
         };
-        if let Some((_, other)) = other {
-            other.close().await;
+        if let Some(other) = other {
+            other.session.close().await;
         }
-        let session = match (idle, self.databases.get(database)) {
-            (Some(session), _) => session,
+        let (session, locked) = match (idle, self.databases.get(database)) {
+            (Some(idle), _) => (idle.session, idle.locked),
             (None, Some((server, snapshot))) => {
                 let mut session = worker(server, &self.settings).await?;
                 join(&mut session, snapshot).await?;
-                session
+                (session, HashSet::new())
             }
             (None, None) => return Err(ClientError::Protocol(format!("there is no database {database}"))),
         };
-        Ok(Taken { database, session: Some(session), pool: self.clone(), _permit: permit })
+        Ok(Taken { database, session: Some(session), locked, pool: self.clone(), _permit: permit })
     }
 
     /// Ends all sessions that are not in use, and lets nobody have one any more.
     pub(super) async fn close(&self) {
         self.permits.close();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(idle.into_iter().map(|(_, session)| session.close())).await;
+        futures::future::join_all(idle.into_iter().map(|idle| idle.session.close())).await;
     }
 }
 
@@ -122,6 +135,7 @@ async fn join(session: &mut Session, snapshot: &str) -> Result<(), ClientError> 
 pub(super) struct Taken {
     database: usize,
     session: Option<Session>,
+    locked: HashSet<u32>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
@@ -129,6 +143,15 @@ pub(super) struct Taken {
 impl Taken {
     pub(super) fn session(&mut self) -> Result<&mut Session, ClientError> {
         self.session.as_mut().ok_or_else(|| ClientError::Protocol("the session was given up".into()))
+    }
+
+    /// Whether its transaction has locked the table of this number.
+    pub(super) fn has_locked(&self, table: u32) -> bool {
+        self.locked.contains(&table)
+    }
+
+    pub(super) fn locked(&mut self, table: u32) {
+        self.locked.insert(table);
     }
 
     /// Gives it up: a transaction that has failed takes no more statements.
@@ -140,7 +163,8 @@ impl Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         if let Some(session) = self.session.take().filter(Session::is_clean) {
-            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push((self.database, session));
+            let idle = Idle { database: self.database, session, locked: std::mem::take(&mut self.locked) };
+            self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(idle);
         }
     }
 }

@@ -7,7 +7,7 @@ use super::shadow::MAINTENANCE;
 use crate::{layout::RowsOf, tools::Tools};
 use backup_core::{Context, Error, ErrorKind, Result};
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// Those of smaller tables are built together: a call of the vendor's tool costs more than they do.
-const LARGE: u64 = 8 << 20;
+pub(super) const LARGE: u64 = 8 << 20;
 /// The numbers of the catalogs whose rows an archive of pg_dump names: `pg_class`, `pg_constraint`.
 const CLASS: u32 = 1259;
 const CONSTRAINT: u32 = 2606;
@@ -29,8 +29,15 @@ struct Item {
     number: u32,
     /// Catalog and number in it, in the database that was backed up.
     of: (u32, u32),
+    kind: ItemKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ItemKind {
     /// An index, or a key that is one.
-    is_index: bool,
+    Index,
+    ForeignKey,
+    Other,
 }
 
 /// What has been begun.
@@ -41,8 +48,11 @@ pub(super) struct Indexes {
     cx: Context,
     items: Arc<OnceCell<Vec<Item>>>,
     at_once: Arc<Semaphore>,
-    building: Mutex<JoinSet<Vec<u32>>>,
+    building: Mutex<JoinSet<()>>,
     begun: Arc<Mutex<Begun>>,
+    built: Arc<Mutex<HashSet<u32>>>,
+    /// Of tables that are loaded: in this order they are best built.
+    order: Mutex<Vec<(u32, u32)>>,
 }
 
 #[derive(Default)]
@@ -63,28 +73,32 @@ impl Indexes {
             at_once: Arc::new(Semaphore::new((cx.tasks / 2).max(1))),
             building: Mutex::default(),
             begun: Arc::default(),
+            built: Arc::default(),
+            order: Mutex::default(),
         }
     }
 
-    /// All rows of this table are there: `bytes` of them.
-    pub(super) fn begin(&self, of: &RowsOf, bytes: u64, schema: Arc<tempfile::NamedTempFile>) {
-        if bytes < LARGE || of.keys.is_empty() && of.indexes.is_empty() {
+    /// All rows of this table, a large one, are there.
+    pub(super) fn begin(&self, of: &RowsOf, schema: Arc<tempfile::NamedTempFile>) {
+        if of.keys.is_empty() && of.indexes.is_empty() {
             return;
         }
-        let wanted: HashSet<(u32, u32)> = of.keys.iter().map(|key| (CONSTRAINT, *key)).collect();
-        let wanted: HashSet<_> = wanted.into_iter().chain(of.indexes.iter().map(|i| (CLASS, *i))).collect();
+        let keys = of.keys.iter().map(|key| (CONSTRAINT, *key));
+        let wanted: Vec<_> = keys.chain(of.indexes.iter().map(|index| (CLASS, *index))).collect();
+        self.order.lock().unwrap_or_else(PoisonError::into_inner).extend(&wanted);
         let (tools, database, cx) = (self.tools.clone(), self.database.clone(), self.cx.clone());
         let (items, at_once, begun) = (self.items.clone(), self.at_once.clone(), self.begun.clone());
-        let no_owner = self.no_owner;
+        let (built, no_owner) = (self.built.clone(), self.no_owner);
         let building = async move {
             // It is never closed.
-            let Ok(_permit) = at_once.acquire().await else { return Vec::new() };
+            let Ok(_permit) = at_once.acquire().await else { return };
             let items = items.get_or_try_init(|| list(&tools, schema.path(), &cx));
-            let Ok(items) = items.await else { return Vec::new() };
-            let its = items.iter().filter(|item| item.is_index && wanted.contains(&item.of));
-            let its: Vec<u32> = its.map(|item| item.number).collect();
+            let Ok(items) = items.await else { return };
+            let its = in_order(items.iter(), &wanted);
+            let its: Vec<u32> =
+                its.into_iter().filter(|(_, known)| *known).map(|(number, _)| number).collect();
             if !claim(&begun, &its) {
-                return Vec::new();
+                return;
             }
             // All of them or none: what fails is tried again with the rest, and told then.
             let mut arguments = vec!["--section=post-data", "--single-transaction"];
@@ -92,31 +106,51 @@ impl Indexes {
                 arguments.extend(["--no-owner", "--no-privileges"]);
             }
             let restoring = tools.restore(&database, schema.path(), &arguments, Some(&its), (1, MAINTENANCE));
-            let built = tokio::select! {
-                built = restoring => built,
+            let done = tokio::select! {
+                done = restoring => done,
                 () = cx.cancel.cancelled() => Err(Error::cancelled()),
             };
-            built.map(|()| its).unwrap_or_default()
+            if done.is_ok() {
+                built.lock().unwrap_or_else(PoisonError::into_inner).extend(its);
+            }
         };
         self.building.lock().unwrap_or_else(PoisonError::into_inner).spawn(building);
     }
 
-    /// Begins no more. The keys and indexes that nobody has begun; `None` if nothing was begun at all.
-    pub(super) fn not_begun(&self) -> Option<Vec<u32>> {
+    /// Begins no more. The keys that nobody has begun, and the indexes, each in the order in which they are best built; `None` if nothing was
+    /// begun at all.
+    pub(super) fn not_begun(&self) -> Option<[Vec<u32>; 2]> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         begun.no_more = true;
         let items = self.items.get().filter(|_| !begun.items.is_empty())?;
-        let left = items.iter().filter(|item| item.is_index && !begun.items.contains(&item.number));
-        Some(left.map(|item| item.number).collect())
+        let order = self.order.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = items.iter().filter(|item| !begun.items.contains(&item.number));
+        let (keys, indexes): (Vec<_>, Vec<_>) = left.partition(|item| item.of.0 == CONSTRAINT);
+        let numbers = |items: Vec<&Item>| {
+            in_order(items.into_iter(), &order).into_iter().map(|(number, _)| number).collect()
+        };
+        Some([numbers(keys), numbers(indexes)])
+    }
+
+    /// All of them, in the order of the archive.
+    pub(super) fn foreign_keys(&self) -> Vec<u32> {
+        let items = self.items.get().into_iter().flatten();
+        items.filter(|item| item.kind == ItemKind::ForeignKey).map(|item| item.number).collect()
+    }
+
+    /// For how many tables indexes are being built.
+    pub(super) fn running(&self) -> usize {
+        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
+        while building.try_join_next().is_some() {}
+        building.len()
     }
 
     /// Waits for all that was begun; all that is in the archive but what is built, `also` included.
     pub(super) async fn rest(&self, also: &[u32]) -> Vec<u32> {
-        let mut built: HashSet<u32> = also.iter().copied().collect();
         let mut building = self.take();
-        while let Some(its) = building.join_next().await {
-            built.extend(its.unwrap_or_default());
-        }
+        while building.join_next().await.is_some() {}
+        let mut built: HashSet<u32> = also.iter().copied().collect();
+        built.extend(self.built.lock().unwrap_or_else(PoisonError::into_inner).iter());
         let items = self.items.get().into_iter().flatten();
         items.map(|item| item.number).filter(|number| !built.contains(number)).collect()
     }
@@ -126,9 +160,22 @@ impl Indexes {
         self.take().shutdown().await;
     }
 
-    fn take(&self) -> JoinSet<Vec<u32>> {
+    fn take(&self) -> JoinSet<()> {
         std::mem::take(&mut *self.building.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// The keys and indexes among these items, each with whether it is in `order`. Those that are not come first: they are of small tables.
+/// Then keys, which foreign keys need; then the rest as in `order`: of a table first those that one process of the server must build alone,
+/// then those for which it can take several, which fill the time until the longest of all is done.
+fn in_order<'a>(items: impl Iterator<Item = &'a Item>, order: &[(u32, u32)]) -> Vec<(u32, bool)> {
+    let places: HashMap<_, _> = order.iter().enumerate().map(|(place, of)| (*of, place)).collect();
+    let mut indexes: Vec<_> = items
+        .filter(|item| item.kind == ItemKind::Index)
+        .map(|item| (places.get(&item.of).map(|place| (item.of.0 != CONSTRAINT, *place)), item.number))
+        .collect();
+    indexes.sort_unstable();
+    indexes.into_iter().map(|(place, number)| (number, place.is_some())).collect()
 }
 
 /// Whether they may be built now.
@@ -160,8 +207,13 @@ fn item(line: &str) -> Option<Item> {
     let mut words = rest.splitn(3, ' ');
     let of = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let what = words.next()?;
-    let is_index = what.starts_with("INDEX ") && !what.starts_with("INDEX ATTACH ");
-    Some(Item { number: number.parse().ok()?, of, is_index: is_index || what.starts_with("CONSTRAINT ") })
+    let kind = match what {
+        _ if what.starts_with("INDEX ATTACH ") => ItemKind::Other,
+        _ if what.starts_with("INDEX ") || what.starts_with("CONSTRAINT ") => ItemKind::Index,
+        _ if what.starts_with("FK CONSTRAINT ") => ItemKind::ForeignKey,
+        _ => ItemKind::Other,
+    };
+    Some(Item { number: number.parse().ok()?, of, kind })
 }
 
 #[cfg(test)]
@@ -169,17 +221,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn keys_come_first_and_what_takes_longest_next() {
+        let item = |number, of, kind| Item { number, of, kind };
+        let items = [
+            item(1, (CLASS, 11), ItemKind::Index),
+            item(2, (CLASS, 12), ItemKind::Index),
+            item(3, (CONSTRAINT, 13), ItemKind::Index),
+            item(4, (CONSTRAINT, 14), ItemKind::ForeignKey),
+            item(5, (CLASS, 15), ItemKind::Index),
+        ];
+        let order = [(CLASS, 12), (CLASS, 11), (CONSTRAINT, 13), (CONSTRAINT, 14)];
+        assert_eq!(in_order(items.iter(), &order), [(5, false), (3, true), (2, true), (1, true)]);
+    }
+
+    #[test]
     fn only_keys_and_indexes_are_taken_for_such() {
-        let found = |line| item(line).map(|item| (item.number, item.of, item.is_index));
+        let found = |line| item(line).map(|item| (item.number, item.of, item.kind));
         let key = "3298; 2606 22413 CONSTRAINT public attachments attachments_pkey postgres";
-        assert_eq!(found(key), Some((3298, (2606, 22413), true)));
-        assert_eq!(found("3284; 1259 22414 INDEX public a b postgres"), Some((3284, (1259, 22414), true)));
-        for other in [
-            "3301; 2606 22431 FK CONSTRAINT public a b postgres",
-            "3301; 0 0 INDEX ATTACH public a postgres",
-            "3302; 2620 22432 TRIGGER public a INDEX postgres",
-        ] {
-            assert!(!found(other).unwrap().2, "{other}");
+        assert_eq!(found(key), Some((3298, (2606, 22413), ItemKind::Index)));
+        let index = "3284; 1259 22414 INDEX public a b postgres";
+        assert_eq!(found(index), Some((3284, (1259, 22414), ItemKind::Index)));
+        let foreign = "3301; 2606 22431 FK CONSTRAINT public a b postgres";
+        assert_eq!(found(foreign), Some((3301, (2606, 22431), ItemKind::ForeignKey)));
+        for other in
+            ["3301; 0 0 INDEX ATTACH public a postgres", "3302; 2620 22432 TRIGGER public a INDEX postgres"]
+        {
+            assert_eq!(found(other).unwrap().2, ItemKind::Other, "{other}");
         }
         assert_eq!(found(";     dbname: race"), None);
         assert_eq!(found("; Selected TOC Entries:"), None);

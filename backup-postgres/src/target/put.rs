@@ -1,6 +1,10 @@
 //! What is done with each entry of a component.
 
-use super::{present, shadow::Shadow};
+use super::{
+    indexes::LARGE,
+    present,
+    shadow::{Shadow, WORK},
+};
 use crate::{
     catalog,
     client::ClientError,
@@ -42,6 +46,7 @@ pub(super) struct Loaded {
     pub(super) of_extension: bool,
     bytes: u64,
     pieces: usize,
+    pub(super) is_analyzed: bool,
 }
 
 impl Shadow {
@@ -133,9 +138,27 @@ impl Shadow {
         let schema = self.received.lock().unwrap_or_else(PoisonError::into_inner).schema.clone();
         // Of a part they are few; of another database they have other numbers.
         let in_time = self.choice.part.is_none() && !self.server.config.data_only;
-        if let Some(schema) = schema.filter(|_| whole && in_time && !of.of_extension) {
-            self.indexes.begin(&of, bytes, schema);
+        if let Some(schema) = schema.filter(|_| whole && in_time && !of.of_extension && bytes >= LARGE) {
+            self.analyze(&of).await?;
+            self.indexes.begin(&of, schema);
         }
+        Ok(())
+    }
+
+    /// Before its indexes are built, for those of expressions would be analyzed with it; and before foreign keys are checked, for which
+    /// the server plans a query. Nor does its autovacuum come then, which would stand in their way.
+    async fn analyze(&self, of: &RowsOf) -> Result<(), Taking> {
+        let sql = catalog::analyze(&of.schema, &of.table);
+        let failed = error::target("gather statistics", &self.server);
+        self.with_session(async |session| {
+            tokio::select! {
+                done = session.query_within(WORK, &sql) => done.map(drop).map_err(failed),
+                () = self.cx.cancel.cancelled() => Err(Error::cancelled()),
+            }
+        })
+        .await?;
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.entry((of.schema.clone(), of.table.clone())).or_default().is_analyzed = true;
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use super::{
     Choice,
     beside::Schemas,
+    foreign_keys::ForeignKeys,
     indexes::Indexes,
     present,
     put::{Loaded, Received},
@@ -363,14 +364,22 @@ impl Shadow {
                 false => self.vendor_restore(archive, &section, Some(&part.after), tasks).await,
             };
         }
-        let Some(keys) = self.indexes.not_begun() else {
+        let Some([keys, indexes]) = self.indexes.not_begun() else {
             return self.vendor_restore(archive, &section, None, tasks).await;
         };
-        // Foreign keys need the keys of other tables: first all of those, beside those that are being built.
+        // No more is done at once than the run has tasks, so that the longest index, for which all wait in the end, is not slowed
+        // down. Foreign keys need the keys of other tables, and no table of which an index is built.
+        let free = || tasks.saturating_sub(self.indexes.running()).max(1);
         if !keys.is_empty() {
-            self.vendor_restore(archive, &section, Some(&keys), tasks).await?;
+            self.vendor_restore(archive, &section, Some(&keys), free()).await?;
         }
-        let rest = self.indexes.rest(&keys).await;
+        let foreign_keys = ForeignKeys::read(self, archive).await;
+        foreign_keys.make_at_once(free()).await;
+        if !indexes.is_empty() {
+            self.vendor_restore(archive, &section, Some(&indexes), free()).await?;
+        }
+        foreign_keys.make_meanwhile(free()).await;
+        let rest = self.indexes.rest(&[keys, indexes, foreign_keys.made()].concat()).await;
         match rest.is_empty() {
             true => Ok(()),
             false => self.vendor_restore(archive, &section, Some(&rest), tasks).await,
@@ -381,9 +390,15 @@ impl Shadow {
     async fn gather_statistics(&self) -> Result<()> {
         let failed = || error::target("gather statistics", &self.server);
         let mut session = self.session().await?;
-        let statements = catalog::analyses(&mut session).await.map_err(failed())?;
+        let analyses = catalog::analyses(&mut session).await.map_err(failed())?;
         session.close().await;
-        let gathering = statements.into_iter().map(|sql| async move {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let is_known = |analysis: &catalog::Analysis| {
+            let table = (analysis.schema.clone(), analysis.table.clone());
+            !analysis.is_extended && loaded.get(&table).is_some_and(|loaded| loaded.is_analyzed)
+        };
+        let statements = analyses.into_iter().filter(|a| !is_known(a)).map(|a| a.statement);
+        let gathering = statements.map(|sql| async move {
             self.with_session(async |session| {
                 tokio::select! {
                     done = session.query_within(WORK, &sql) => done.map(drop).map_err(failed()),

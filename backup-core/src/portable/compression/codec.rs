@@ -14,6 +14,17 @@ pub(in crate::portable) struct Lengths {
     pub(in crate::portable) raw: u32,
 }
 
+/// Why nothing more came out of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::portable) enum Ended {
+    /// It says that it is at its end.
+    Whole,
+    /// There is nothing left to read.
+    Cut,
+    /// What follows cannot be decompressed.
+    Damaged,
+}
+
 /// One way to write frames of a tar, each readable without the others, and behind them a table of them.
 ///
 /// A reader takes nothing that a writer would not have written so: where a format leaves a choice, `read_table` followed by
@@ -37,10 +48,9 @@ pub(in crate::portable) trait Codec: Send + Sync {
     /// Decompresses one frame into `raw`, which is empty. Anything but exactly one frame of exactly these lengths is an error.
     fn decode(&self, packed: &[u8], lengths: Lengths, raw: &mut Vec<u8>) -> Result<()>;
 
-    /// Decompresses the beginning of a frame that has lost its end into `raw`, which is empty: as far as it goes, up to the length of
-    /// the largest frame. `false`: nothing comes out, or nothing is missing, or damage was met. Not all damage is: the checksum was at the
-    /// end.
-    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool;
+    /// Decompresses a frame that may be cut or damaged into `raw`, which is empty: as far as it goes, up to the length of the largest
+    /// frame. What came out may be wrong wherever damage is: no checksum is compared.
+    fn decode_beginning(&self, packed: &[u8], raw: &mut Vec<u8>) -> Ended;
 
     /// How many bytes of the file a frame takes that the table lists with this length.
     fn stored(&self, packed: u32) -> u32 {

@@ -2,7 +2,7 @@
 
 use super::{
     codec::{
-        Codec, Encoder, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
+        Codec, Encoder, Ended, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
         damaged_table, find,
     },
     incompressible::Probe,
@@ -112,22 +112,22 @@ impl Codec for GzipMembers {
         Ok(())
     }
 
-    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
-        let Some(body) = packed.strip_prefix(&HEADER) else { return false };
+    fn decode_beginning(&self, packed: &[u8], raw: &mut Vec<u8>) -> Ended {
+        let Some(body) = packed.strip_prefix(&HEADER) else { return Ended::Damaged };
         let mut inflate = Decompress::new(false);
         while raw.len() < LARGEST_FRAME as usize {
             let before = (inflate.total_in(), inflate.total_out());
             raw.reserve(64 << 10);
             let rest = &body[(before.0 as usize).min(body.len())..];
             match inflate.decompress_vec(rest, raw, FlushDecompress::None) {
-                Ok(Status::StreamEnd) => return false,
+                Ok(Status::StreamEnd) => return Ended::Whole,
                 // What it says where nothing is left to read.
-                Ok(_) if before == (inflate.total_in(), inflate.total_out()) => return !raw.is_empty(),
+                Ok(_) if before == (inflate.total_in(), inflate.total_out()) => return Ended::Cut,
                 Ok(_) => {}
-                Err(_) => return false,
+                Err(_) => return Ended::Damaged,
             }
         }
-        false
+        Ended::Damaged
     }
 
     fn table_length(&self, tail: &[u8]) -> Option<u64> {

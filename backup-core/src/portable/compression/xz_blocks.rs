@@ -3,7 +3,7 @@
 
 use super::{
     codec::{
-        Codec, Encoder, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
+        Codec, Encoder, Ended, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
         damaged_table,
     },
     incompressible::Probe,
@@ -196,23 +196,24 @@ impl Codec for XzBlocks {
         Ok(())
     }
 
-    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
+    fn decode_beginning(&self, packed: &[u8], raw: &mut Vec<u8>) -> Ended {
         // More than the largest dictionary of ours takes.
-        let Ok(mut stream) = Stream::new_stream_decoder(64 << 20, 0) else { return false };
+        let Ok(mut stream) = Stream::new_stream_decoder(64 << 20, 0) else { return Ended::Damaged };
         let input = [&HEAD, packed].concat();
         while raw.len() < LARGEST_FRAME as usize {
             let before = (stream.total_in(), stream.total_out());
             raw.reserve(64 << 10);
             let rest = &input[(before.0 as usize).min(input.len())..];
             match stream.process_vec(rest, raw, Action::Run) {
-                Ok(_) if before == (stream.total_in(), stream.total_out()) => return !raw.is_empty(),
+                Ok(_) if before == (stream.total_in(), stream.total_out()) => return Ended::Cut,
                 Ok(Status::Ok | Status::GetCheck) => {}
-                // It says so where nothing is left to read.
-                Ok(Status::MemNeeded) => return !raw.is_empty(),
-                Ok(Status::StreamEnd) | Err(_) => return false,
+                // It says so where nothing is left to read: behind a whole block, too, for the stream goes on.
+                Ok(Status::MemNeeded) => return Ended::Cut,
+                Ok(Status::StreamEnd) => return Ended::Whole,
+                Err(_) => return Ended::Damaged,
             }
         }
-        false
+        Ended::Damaged
     }
 
     fn stored(&self, packed: u32) -> u32 {

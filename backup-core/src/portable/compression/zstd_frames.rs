@@ -1,8 +1,8 @@
 //! zstd: independent frames, and the standard seek table of zstd's seekable format. zeekstd reads and writes the table.
 
 use super::codec::{
-    Codec, Encoder, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame, damaged_table,
-    find,
+    Codec, Encoder, Ended, Holds, LARGEST_FRAME, Lengths, OTHER_CONTENT, OTHER_LENGTH, damaged_frame,
+    damaged_table, find,
 };
 use crate::{Error, ErrorKind, Result};
 use std::io::{ErrorKind as ErrorOfInput, Read};
@@ -102,11 +102,19 @@ impl Codec for ZstdFrames {
         }
     }
 
-    fn decode_cut(&self, packed: &[u8], raw: &mut Vec<u8>) -> bool {
-        let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(packed) else { return false };
+    fn decode_beginning(&self, packed: &[u8], raw: &mut Vec<u8>) -> Ended {
+        let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(packed) else { return Ended::Damaged };
         let mut decoder = decoder.single_frame().take(LARGEST_FRAME.into());
-        let end = decoder.read_to_end(raw);
-        !raw.is_empty() && end.is_err_and(|e| e.kind() == ErrorOfInput::UnexpectedEof)
+        // A call that meets damage loses what it has decompressed itself: each is asked for little.
+        let mut piece = [0; 512];
+        loop {
+            match decoder.read(&mut piece) {
+                Ok(0) => return Ended::Whole,
+                Ok(n) => raw.extend_from_slice(&piece[..n]),
+                Err(e) if e.kind() == ErrorOfInput::UnexpectedEof => return Ended::Cut,
+                Err(_) => return Ended::Damaged,
+            }
+        }
     }
 
     fn table_length(&self, tail: &[u8]) -> Option<u64> {

@@ -5,7 +5,7 @@ use crate::{
     destination::Blob,
     portable::{
         check::alive,
-        compression::{Codec, FrameAt, LARGEST_FRAME, Lengths},
+        compression::{Codec, Ended, FrameAt, LARGEST_FRAME, Lengths},
     },
 };
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use std::sync::Arc;
 const USUAL: u32 = 4 << 20;
 
 /// The frames of a file from its beginning, up to its end or to where it was cut. Where something cannot be decompressed there is a frame
-/// that cannot be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of what comes after it.
+/// of which only the beginning can be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of what comes after it.
 /// Says, too, whether the last one is the beginning of a frame that was cut.
 pub(super) async fn frames(
     blob: &Arc<dyn Blob>,
@@ -37,14 +37,11 @@ pub(super) async fn frames(
         }
         let content = codec.promised(&bytes).or(usual).unwrap_or(USUAL);
         let Some(next) = next_frame(&mut window, codec, packed + 1, cx).await? else {
-            let rest = (bytes.len() as u64 == blob.bytes() - packed).then_some(bytes);
-            let cut = match rest {
-                Some(rest) => beginning(codec, rest).await?,
-                None => None,
-            };
-            let is_cut = cut.is_some();
-            frames.extend(cut.map(|lengths| FrameAt { packed, raw, lengths }));
-            return Ok((frames, is_cut));
+            let (ended, lengths) = beginning(codec, bytes).await?;
+            if lengths.raw > 0 {
+                frames.push(FrameAt { packed, raw, lengths });
+            }
+            return Ok((frames, ended == Ended::Cut && lengths.raw > 0));
         };
         let length = (next - packed).min(LARGEST_FRAME.into()) as u32;
         frames.push(FrameAt { packed, raw, lengths: Lengths { packed: length, raw: content } });
@@ -92,12 +89,12 @@ async fn whole_frame(codec: &'static dyn Codec, bytes: &Bytes) -> Result<Option<
     tried.await.map_err(panicked)
 }
 
-/// What can be read of a frame that has lost its end.
-async fn beginning(codec: &'static dyn Codec, rest: Bytes) -> Result<Option<Lengths>> {
+/// What can be read of a frame that is cut or damaged.
+async fn beginning(codec: &'static dyn Codec, rest: Bytes) -> Result<(Ended, Lengths)> {
     let tried = tokio::task::spawn_blocking(move || {
         let mut raw = Vec::new();
-        let came = codec.decode_cut(&rest, &mut raw);
-        came.then(|| Lengths { packed: rest.len() as u32, raw: raw.len() as u32 })
+        let ended = codec.decode_beginning(&rest, &mut raw);
+        (ended, Lengths { packed: rest.len() as u32, raw: raw.len() as u32 })
     });
     tried.await.map_err(panicked)
 }
