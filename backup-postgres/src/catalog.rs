@@ -72,6 +72,8 @@ pub(crate) struct Table {
     pub(crate) indexes: Vec<u32>,
     /// What building all of them takes, in bytes read and written, roughly.
     pub(crate) work: u64,
+    /// One of them is over expressions.
+    pub(crate) has_expressions: bool,
     pub(crate) denied: Option<Denied>,
 }
 
@@ -172,6 +174,7 @@ pub(crate) async fn tables(session: &mut Session, sizes: Sizes) -> Result<Vec<Ta
               WHERE k.conrelid = c.oid AND k.conindid = i.indexrelid AND k.contype IN ('p', 'u', 'x'))),
           (SELECT coalesce(sum(greatest(x.relpages, 0) * pg_catalog.current_setting('block_size')::int8
               + CASE WHEN {is_slow} THEN {SLOW_INDEX} * ({bytes}) ELSE 0 END), 0)::int8 {indexes}),
+          EXISTS (SELECT {indexes} AND i.indexprs IS NOT NULL),
           CASE WHEN NOT pg_catalog.has_schema_privilege(n.oid, 'USAGE') THEN 'usage'
             WHEN NOT pg_catalog.has_table_privilege(c.oid, 'SELECT') THEN 'select'
             WHEN c.relrowsecurity AND pg_catalog.row_security_active(c.oid) THEN 'rows' END
@@ -210,6 +213,7 @@ fn table(row: Row) -> Result<Table, ClientError> {
         read.map_err(|e| ClientError::Protocol(format!("the indexes of a table: {e}")))
     };
     let (keys, indexes, work) = (numbers(next())?, numbers(next())?, number(next())?);
+    let has_expressions = next().as_deref() == Some("t");
     let denied = next().map(|why| match &*why {
         "usage" => Denied::Usage,
         "select" => Denied::Select,
@@ -229,6 +233,7 @@ fn table(row: Row) -> Result<Table, ClientError> {
         keys,
         indexes,
         work,
+        has_expressions,
         denied,
     })
 }
@@ -350,8 +355,9 @@ pub(crate) struct Analysis {
     pub(crate) schema: String,
     pub(crate) table: String,
     pub(crate) statement: String,
-    /// There are statistics of several columns together.
-    pub(crate) is_extended: bool,
+    /// What it is about is not there as soon as the rows are: expressions of an index, statistics of several columns together, tables
+    /// that inherit.
+    pub(crate) looks_beyond: bool,
 }
 
 /// Of all tables, the longest first. Where an index is over expressions the columns are named: the server then leaves the expressions,
@@ -362,7 +368,7 @@ pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<Analysis>, Cli
             "SELECT n.nspname, c.relname, CASE WHEN EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indexprs IS NOT NULL)
                THEN (SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
                  WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) END,
-               EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid)
+               c.relhassubclass OR EXISTS (SELECT FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid = c.oid)
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
              WHERE c.relkind IN ('r', 'p', 'm') AND c.relpersistence <> 't' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
              ORDER BY c.relpages DESC, 1, 2",
@@ -370,16 +376,14 @@ pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<Analysis>, Cli
         .await?;
     rows.into_iter()
         .map(|row| {
-            let [Some(schema), Some(table), columns, Some(is_extended)] = row.as_slice() else {
+            let [Some(schema), Some(table), columns, Some(looks_beyond)] = row.as_slice() else {
                 return Err(ClientError::Protocol(format!("a table without a name: {row:?}")));
             };
             let columns: Vec<String> = serde_json::from_str(columns.as_deref().unwrap_or("[]"))
                 .map_err(|e| ClientError::Protocol(format!("the columns of {schema}.{table}: {e}")))?;
-            let columns =
-                if columns.is_empty() { String::new() } else { format!(" ({})", column_list(&columns)) };
             Ok(Analysis {
-                statement: analyze(schema, table) + &columns,
-                is_extended: is_extended == "t",
+                statement: analyze(schema, table, &columns),
+                looks_beyond: looks_beyond == "t" || !columns.is_empty(),
                 schema: schema.clone(),
                 table: table.clone(),
             })
@@ -387,9 +391,10 @@ pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<Analysis>, Cli
         .collect()
 }
 
-/// Gathers the statistics of all columns of a table.
-pub(crate) fn analyze(schema: &str, table: &str) -> String {
-    format!("ANALYZE {}.{}", ident_in_ascii(schema), ident_in_ascii(table))
+/// Gathers the statistics of a table: of these columns, if there are any, and then its autovacuum still comes for the rest; else all.
+pub(crate) fn analyze(schema: &str, table: &str, columns: &[String]) -> String {
+    let columns = if columns.is_empty() { String::new() } else { format!(" ({})", column_list(columns)) };
+    format!("ANALYZE {}.{}{columns}", ident_in_ascii(schema), ident_in_ascii(table))
 }
 
 /// How many large objects there are.
@@ -426,6 +431,7 @@ mod tests {
             keys: vec![],
             indexes: vec![],
             work: 0,
+            has_expressions: false,
             denied: None,
         }
     }

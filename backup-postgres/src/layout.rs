@@ -107,6 +107,9 @@ pub(crate) struct RowsOf {
     pub(crate) keys: Vec<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) indexes: Vec<u32>,
+    /// One of them is over expressions.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) has_expressions: bool,
 }
 
 /// The path of a piece of a table.
@@ -129,6 +132,7 @@ pub(crate) fn rows_entry(table: &Table, piece: usize, pieces: usize) -> Entry {
         pieces,
         keys: table.keys.clone(),
         indexes: table.indexes.clone(),
+        has_expressions: table.has_expressions,
     };
     // A struct of strings.
     let store = serde_json::to_value(of).ok();

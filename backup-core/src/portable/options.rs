@@ -22,7 +22,7 @@ pub struct PortableOptions {
     pub name_template: String,
     /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream of zstd.
     pub(super) frame: usize,
-    /// Bytes of a segment of a stream of unknown length.
+    /// Bytes of a segment of a stream of unknown length; the first ones are half as long. What is shorter goes into the tar as a whole.
     pub(super) segment: usize,
     /// Frames compressed at the same time.
     pub(super) threads: usize,

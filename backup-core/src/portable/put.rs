@@ -394,7 +394,10 @@ impl Sink for ComponentSink {
         }
         let known = entry.stored_size().or(content.in_memory().map(|n| n as u64));
         match known {
-            Some(n) if n <= self.shared.segment as u64 => {
+            // What was longer than a segment where it comes from is cut here, too.
+            Some(n)
+                if n <= self.shared.segment as u64 && !(entry.slow && n > self.shared.segment as u64 / 2) =>
+            {
                 let entry = if entry.size.is_none() { entry.sized(n) } else { entry };
                 self.put_whole(entry, content, n).await
             }

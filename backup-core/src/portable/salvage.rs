@@ -1,8 +1,9 @@
 //! What is intact of a damaged archive, as a backup that can be read: everything is read once, and only what is whole is kept.
 //!
-//! Frames are found by the seek table, or one after another where there is none; of one that is damaged the beginning is read. Lines of the index are taken from the shards that can
-//! be read, and their contents compared with their digests. Members that no line knows (their shard is gone) are taken from their
-//! headers, if they can be read to their end; there is no digest to compare them with. What is missing is noted as lost.
+//! Frames are found by the seek table, or one after another where there is none; of one that is damaged the beginning is read. Lines of
+//! the index are taken from the shards that can be read, and their contents compared with their digests. Members that no line knows
+//! (their shard is gone) are taken from their headers, if they can be read to their end; there is no digest to compare them with. What is
+//! missing is noted as lost.
 
 mod kept;
 mod scan;
@@ -113,7 +114,7 @@ async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<F
         let Some(codec) = compression.codec() else { continue };
         let has_table = codec.table_length(&tail).is_some();
         if has_table && let Ok(frames) = Frames::open(blob.clone()).await {
-            return Ok(frames);
+            return Ok(frames.for_salvage());
         }
         let rest = first.strip_prefix(codec.head());
         if has_table || rest.is_some_and(|rest| codec.find_frame(rest) == Some(0)) {
@@ -190,6 +191,16 @@ enum Part {
     Data,
     Links,
     Complete,
+}
+
+/// Of members of one name, the one that counts.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    header: u64,
+    /// How many there are.
+    times: u32,
+    /// Its header stands in a damaged frame.
+    is_doubtful: bool,
 }
 
 /// About 32 bytes of memory for each path, and 16 for each member.
@@ -362,7 +373,7 @@ impl<'a> Salvage<'a> {
     /// Members that no line knows.
     async fn take_members(&mut self) -> Result<()> {
         let archive = self.archive.clone();
-        let (mut found, mut lasts) = (Keeper::new()?, HashMap::<u64, (u64, u32)>::new());
+        let (mut found, mut lasts) = (Keeper::new()?, HashMap::<u64, Last>::new());
         let is_ours = self.is_ours();
         let mut walk = Walk::new(archive.frames.clone(), &is_ours);
         while let Some(next) = walk.next(self.cx).await? {
@@ -375,9 +386,13 @@ impl<'a> Salvage<'a> {
                 }
                 Found::Member(member, place) if !self.known.contains(&place.header) => {
                     let Some(line) = self.line_of(&member, place) else { continue };
-                    // Of two of one name the later wins, as it does when tar unpacks.
+                    // Of two of one name the later wins, as it does when tar unpacks; but a name out of damage may be a wrong one.
+                    let is_doubtful = archive.frames.met_damage(place.header, place.data);
                     let last = lasts.entry(self.hash(line.component, &line.entry.path)).or_default();
-                    *last = (place.header, last.1 + 1);
+                    last.times += 1;
+                    if last.times == 1 || !is_doubtful || last.is_doubtful {
+                        (last.header, last.is_doubtful) = (place.header, is_doubtful);
+                    }
                     found.push(&line)?;
                 }
                 Found::Member(..) => {}
@@ -389,9 +404,9 @@ impl<'a> Salvage<'a> {
             alive(self.cx)?;
             let mut line = line?;
             let hash = self.hash(line.component, &line.entry.path);
-            let (last, times) = lasts.get(&hash).copied().unwrap_or_default();
+            let Last { header, times, .. } = lasts.get(&hash).copied().unwrap_or_default();
             // A try that failed, and what stands for it; or the index knows better.
-            if line.places.first().is_none_or(|p| p.header != last) || self.paths.contains(&hash) {
+            if line.places.first().is_none_or(|p| p.header != header) || self.paths.contains(&hash) {
                 continue;
             }
             let is_closed = line.entry.posix.as_ref().is_some_and(|p| p.mode == 0);

@@ -156,8 +156,9 @@ impl PostgresView {
         watch: &Watch,
     ) -> Result<()> {
         let (mut pieces, mut scripts, mut large) = (Vec::new(), Vec::new(), Vec::new());
+        let all = list.iter().flat_map(|(_, known)| &known.kept).map(|table| table.bytes).sum();
         for (database, known) in &list {
-            let its = rows::pieces(known.kept.clone(), self.major);
+            let its = rows::pieces(known.kept.clone(), rows::piece_of(all), self.major);
             scripts.push(rows::load_script(&its, &known.properties.encoding));
             pieces.extend(its.into_iter().map(|piece| (database.clone(), piece)));
             if known.large_objects > 0 {

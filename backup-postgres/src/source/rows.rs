@@ -21,8 +21,8 @@ use std::{
 /// A table above this is cut into pieces of this, which flow side by side. Most are no longer than a segment of the archive: one that
 /// is longer is hashed twice, by segments and as a whole (1 GB: 5.5 and 4.8 s of this process's time).
 const PIECE: u64 = 3 << 20;
-/// Each piece has a line in the index and a count in the manifest: of a table that would have more they are longer.
-const MOST_PIECES: u64 = 4096;
+/// About so many pieces are of one component, and else they are longer: each has a line in the index and a count in the manifest.
+const MOST_PIECES: u64 = 20_000;
 /// Before this version a range of row positions is no quick way into a table.
 const RANGES_SINCE: u32 = 14;
 
@@ -52,6 +52,16 @@ pub(super) async fn pour(
     let rows = stream::iter(pieces).then(|(database, piece)| {
         let (counted, contended) = (counted.clone(), contended.clone());
         async move {
+            let is_contended = |(other, seen): &(Arc<Database>, Piece)| {
+                (other.number, seen.table.oid) == (database.number, piece.table.oid)
+            };
+            {
+                let mut contended = contended.lock().unwrap_or_else(PoisonError::into_inner);
+                if contended.iter().any(is_contended) {
+                    contended.push((database, piece));
+                    return Ok(None);
+                }
+            }
             let failed = error::source("read the table", &database.server);
             let mut taken = pool.take(database.number).await.map_err(failed)?;
             match lock_at_once(&mut taken, &piece.table).await {
@@ -161,9 +171,12 @@ async fn copy(
 
 /// First the tables whose indexes take longest to build: a restore begins with them. Then the largest, so that none is left alone at
 /// the end. Neighbours are of different tables where that can be: rows that two sessions load into one table lie in no order.
-pub(super) fn pieces(mut tables: Vec<Table>, major: u32) -> Vec<Piece> {
+///
+/// A piece has about so many bytes.
+pub(super) fn pieces(mut tables: Vec<Table>, piece: u64, major: u32) -> Vec<Piece> {
     tables.sort_by_key(|table| std::cmp::Reverse((table.work, table.bytes)));
-    let mut queues: VecDeque<_> = tables.into_iter().map(|table| pieces_of(Arc::new(table), major)).collect();
+    let queues = tables.into_iter().map(|table| pieces_of(Arc::new(table), piece, major));
+    let mut queues: VecDeque<_> = queues.collect();
     let mut out = Vec::new();
     while let Some(mut first) = queues.pop_front() {
         out.extend(first.pop_front());
@@ -181,11 +194,14 @@ pub(super) fn pieces(mut tables: Vec<Table>, major: u32) -> Vec<Piece> {
     out
 }
 
-fn pieces_of(table: Arc<Table>, major: u32) -> VecDeque<Piece> {
-    let count = match major < RANGES_SINCE {
-        true => 1,
-        false => table.bytes.div_ceil(PIECE).min(MOST_PIECES).clamp(1, table.pages.max(1)),
-    };
+/// How long a piece is of tables that have so many bytes together.
+pub(super) fn piece_of(all: u64) -> u64 {
+    PIECE.max(all / MOST_PIECES)
+}
+
+fn pieces_of(table: Arc<Table>, piece: u64, major: u32) -> VecDeque<Piece> {
+    let count =
+        if major < RANGES_SINCE { 1 } else { table.bytes.div_ceil(piece).clamp(1, table.pages.max(1)) };
     let step = table.pages.div_ceil(count).max(1);
     let mut out: VecDeque<_> = (0..count)
         .map(|number| (number as usize, number * step))
@@ -239,6 +255,7 @@ mod tests {
             keys: vec![],
             indexes: vec![],
             work: 0,
+            has_expressions: false,
             denied: None,
         }
     }
@@ -246,7 +263,7 @@ mod tests {
     #[test]
     fn pieces_cover_every_page_once_and_the_last_has_no_end() {
         for (bytes, pages) in [(0, 0), (8192, 1), (PIECE, 8192), (PIECE * 3 + 1, 24577), (PIECE * 50, 3)] {
-            let pieces = pieces(vec![table(bytes, pages)], 17);
+            let pieces = pieces(vec![table(bytes, pages)], PIECE, 17);
             if pieces.len() == 1 {
                 assert_eq!(pieces[0].pages, None);
                 continue;
@@ -257,13 +274,22 @@ mod tests {
             assert!(ranges.windows(2).all(|w| w[0].1 == Some(w[1].0)), "{ranges:?}");
             assert!(pieces.iter().all(|p| p.of == pieces.len()));
         }
-        assert_eq!(pieces(vec![table(PIECE * 3, 100_000)], 13).len(), 1);
+        assert_eq!(pieces(vec![table(PIECE * 3, 100_000)], PIECE, 13).len(), 1);
+    }
+
+    #[test]
+    fn a_large_database_has_no_more_pieces_than_a_manifest_holds() {
+        assert_eq!(piece_of(1 << 30), PIECE);
+        let tables: Vec<_> = (0..300).map(|i| table((4 << 30) + i, 4 << 17)).collect();
+        let all: u64 = tables.iter().map(|t| t.bytes).sum();
+        let count = pieces(tables, piece_of(all), 17).len() as u64;
+        assert!((MOST_PIECES / 2..=MOST_PIECES + 300).contains(&count), "{count}");
     }
 
     #[test]
     fn what_takes_longest_to_restore_comes_first_and_neighbours_are_of_different_tables() {
         let indexed = Table { work: 1, ..table(1, 1) };
-        let all = pieces(vec![table(PIECE * 2, 100), table(8, 1), indexed, table(PIECE * 3, 100)], 17);
+        let all = pieces(vec![table(PIECE * 2, 100), table(8, 1), indexed, table(PIECE * 3, 100)], PIECE, 17);
         let names: Vec<_> = all.iter().map(|p| (p.table.bytes, p.number)).collect();
         let (three, two) = (PIECE * 3, PIECE * 2);
         assert_eq!(names, [(1, 0), (three, 0), (two, 0), (three, 1), (two, 1), (three, 2), (8, 0)]);

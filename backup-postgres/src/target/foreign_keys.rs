@@ -1,6 +1,7 @@
 //! Foreign keys, checked while the last indexes of other tables are still built.
 //!
-//! It is an optimization only: whatever cannot be made here, for whatever reason, is made with all the rest, by pg_restore.
+//! It is an optimization only: what the server refuses here is made with all the rest, by pg_restore. (Where a connection breaks, the
+//! server may have made it, and pg_restore then says that it is there already.)
 
 use super::shadow::{Shadow, WORK};
 use std::{
@@ -13,8 +14,9 @@ use std::{
     time::Duration,
 };
 
-/// A lock was not to be had; the table has no such key yet.
-const MAY_COME: [&str; 2] = ["55P03", "42830"];
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+/// The other table has no such key, or not yet.
+const NO_SUCH_KEY: &str = "42830";
 /// At first none waits for a table of which an index is built: another one may need no such table.
 const AT_ONCE: &str = "SET lock_timeout = '50ms'";
 /// Longer than `deadlock_timeout`, after which the server ends an autovacuum that stands in the way.
@@ -64,12 +66,12 @@ impl<'a> ForeignKeys<'a> {
     pub(super) async fn make_at_once(&self, sessions: usize) {
         let tries = AtomicUsize::new(self.wanted.lock().unwrap_or_else(PoisonError::into_inner).len());
         let is_left = || tries.fetch_update(Relaxed, Relaxed, |n| n.checked_sub(1)).is_ok();
-        self.make(sessions, AT_ONCE, is_left).await;
+        self.make(sessions, AT_ONCE, &[LOCK_NOT_AVAILABLE, NO_SUCH_KEY], is_left).await;
     }
 
     /// The same, waiting for tables as long as indexes are built.
     pub(super) async fn make_meanwhile(&self, sessions: usize) {
-        self.make(sessions, PATIENTLY, || self.shadow.indexes.running() > 0).await;
+        self.make(sessions, PATIENTLY, &[LOCK_NOT_AVAILABLE], || self.shadow.indexes.running() > 0).await;
     }
 
     /// Which were made.
@@ -77,13 +79,14 @@ impl<'a> ForeignKeys<'a> {
         self.made.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn make(&self, sessions: usize, wait: &str, goes_on: impl Fn() -> bool) {
+    /// What fails with one of these codes is wanted further.
+    async fn make(&self, sessions: usize, wait: &str, passing: &[&str], goes_on: impl Fn() -> bool) {
         if self.wanted.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
             return;
         }
         let working = (0..sessions).map(|_| async {
             tokio::select! {
-                () = self.make_some(wait, &goes_on) => {}
+                () = self.make_some(wait, passing, &goes_on) => {}
                 // Dropped sessions end what they have begun.
                 () = self.shadow.cx.cancel.cancelled() => {}
             }
@@ -91,7 +94,7 @@ impl<'a> ForeignKeys<'a> {
         futures::future::join_all(working).await;
     }
 
-    async fn make_some(&self, wait: &str, goes_on: &impl Fn() -> bool) {
+    async fn make_some(&self, wait: &str, passing: &[&str], goes_on: &impl Fn() -> bool) {
         let Ok(mut session) = self.shadow.session().await else { return };
         if session.query(wait).await.is_ok() {
             while goes_on() {
@@ -99,7 +102,7 @@ impl<'a> ForeignKeys<'a> {
                 let Some(next) = next else { break };
                 match session.query_within(WORK, &next.statement).await {
                     Ok(_) => self.made.lock().unwrap_or_else(PoisonError::into_inner).push(next.number),
-                    Err(e) if MAY_COME.contains(&e.code().unwrap_or_default()) => {
+                    Err(e) if passing.contains(&e.code().unwrap_or_default()) => {
                         self.wanted.lock().unwrap_or_else(PoisonError::into_inner).push_back(next);
                         tokio::time::sleep(PAUSE).await;
                     }

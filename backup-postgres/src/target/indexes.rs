@@ -9,7 +9,10 @@ use backup_core::{Context, Error, ErrorKind, Result};
 use std::{
     collections::{HashMap, HashSet},
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 use tokio::{
     sync::{OnceCell, Semaphore},
@@ -51,6 +54,8 @@ pub(super) struct Indexes {
     building: Mutex<JoinSet<()>>,
     begun: Arc<Mutex<Begun>>,
     built: Arc<Mutex<HashSet<u32>>>,
+    /// So many tables have an index that is being built.
+    running: Arc<AtomicUsize>,
     /// Of tables that are loaded: in this order they are best built.
     order: Mutex<Vec<(u32, u32)>>,
 }
@@ -74,6 +79,7 @@ impl Indexes {
             building: Mutex::default(),
             begun: Arc::default(),
             built: Arc::default(),
+            running: Arc::default(),
             order: Mutex::default(),
         }
     }
@@ -88,7 +94,7 @@ impl Indexes {
         self.order.lock().unwrap_or_else(PoisonError::into_inner).extend(&wanted);
         let (tools, database, cx) = (self.tools.clone(), self.database.clone(), self.cx.clone());
         let (items, at_once, begun) = (self.items.clone(), self.at_once.clone(), self.begun.clone());
-        let (built, no_owner) = (self.built.clone(), self.no_owner);
+        let (built, running, no_owner) = (self.built.clone(), self.running.clone(), self.no_owner);
         let building = async move {
             // It is never closed.
             let Ok(_permit) = at_once.acquire().await else { return };
@@ -100,6 +106,7 @@ impl Indexes {
             if !claim(&begun, &its) {
                 return;
             }
+            let _running = Running::new(running);
             // All of them or none: what fails is tried again with the rest, and told then.
             let mut arguments = vec!["--section=post-data", "--single-transaction"];
             if no_owner {
@@ -140,9 +147,7 @@ impl Indexes {
 
     /// For how many tables indexes are being built.
     pub(super) fn running(&self) -> usize {
-        let mut building = self.building.lock().unwrap_or_else(PoisonError::into_inner);
-        while building.try_join_next().is_some() {}
-        building.len()
+        self.running.load(Relaxed)
     }
 
     /// Waits for all that was begun; all that is in the archive but what is built, `also` included.
@@ -176,6 +181,22 @@ fn in_order<'a>(items: impl Iterator<Item = &'a Item>, order: &[(u32, u32)]) -> 
         .collect();
     indexes.sort_unstable();
     indexes.into_iter().map(|(place, number)| (number, place.is_some())).collect()
+}
+
+/// One table's, until it is dropped.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(running: Arc<AtomicUsize>) -> Self {
+        running.fetch_add(1, Relaxed);
+        Running(running)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Whether they may be built now.

@@ -145,10 +145,11 @@ impl Shadow {
         Ok(())
     }
 
-    /// Before its indexes are built, for those of expressions would be analyzed with it; and before foreign keys are checked, for which
-    /// the server plans a query. Nor does its autovacuum come then, which would stand in their way.
+    /// Before its foreign keys are checked, for which the server plans a query; and then its autovacuum seldom comes, which would stand in
+    /// the way of indexes and keys. It shall come for expressions of indexes, which can take longer than all columns.
     async fn analyze(&self, of: &RowsOf) -> Result<(), Taking> {
-        let sql = catalog::analyze(&of.schema, &of.table);
+        let columns = if of.has_expressions { &*of.columns } else { &[] };
+        let sql = catalog::analyze(&of.schema, &of.table, columns);
         let failed = error::target("gather statistics", &self.server);
         self.with_session(async |session| {
             tokio::select! {

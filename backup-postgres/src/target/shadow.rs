@@ -369,7 +369,7 @@ impl Shadow {
         };
         // No more is done at once than the run has tasks, so that the longest index, for which all wait in the end, is not slowed
         // down. Foreign keys need the keys of other tables, and no table of which an index is built.
-        let free = || tasks.saturating_sub(self.indexes.running()).max(1);
+        let free = || (tasks - self.indexes.running().min(tasks / 2)).max(1);
         if !keys.is_empty() {
             self.vendor_restore(archive, &section, Some(&keys), free()).await?;
         }
@@ -395,7 +395,7 @@ impl Shadow {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let is_known = |analysis: &catalog::Analysis| {
             let table = (analysis.schema.clone(), analysis.table.clone());
-            !analysis.is_extended && loaded.get(&table).is_some_and(|loaded| loaded.is_analyzed)
+            !analysis.looks_beyond && loaded.get(&table).is_some_and(|loaded| loaded.is_analyzed)
         };
         let statements = analyses.into_iter().filter(|a| !is_known(a)).map(|a| a.statement);
         let gathering = statements.map(|sql| async move {

@@ -15,8 +15,8 @@ use std::sync::Arc;
 const USUAL: u32 = 4 << 20;
 
 /// The frames of a file from its beginning, up to its end or to where it was cut. Where something cannot be decompressed there is a frame
-/// of which only the beginning can be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of what comes after it.
-/// Says, too, whether the last one is the beginning of a frame that was cut.
+/// of which only the beginning can be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of
+/// what comes after it. Says, too, whether the last one is the beginning of a frame that was cut.
 pub(super) async fn frames(
     blob: &Arc<dyn Blob>,
     codec: &'static dyn Codec,

@@ -45,7 +45,8 @@ impl<'a> Walk<'a> {
                 self.at = place.end();
                 Ok(Some(Found::Member(member, place)))
             }
-            Here::End => Ok(None),
+            // Zeros that come out of damage are no end.
+            Here::End if !self.frames.met_damage(self.at, self.at + 2 * tar::BLOCK as u64) => Ok(None),
             here => {
                 let from = self.at;
                 let next = if matches!(here, Here::Unreadable) {
