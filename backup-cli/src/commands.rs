@@ -29,6 +29,10 @@ use crate::{
 use backup_kit::{CoreError, Error, ErrorKind};
 use serde_json::json;
 use session::Session;
+use std::time::Duration;
+
+/// For what a run leaves open to end.
+const END_LIMIT: Duration = Duration::from_secs(2);
 
 /// Runs a command to its exit code.
 pub(crate) fn run(args: Args) -> u8 {
@@ -104,8 +108,9 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         session.progress.finish();
         interrupted(result, &session, &args.command)
     });
-    // A read that hangs in a file system must not hold the program.
-    runtime.shutdown_background();
+    // What is dropped now ends what it has begun, as the connections of SFTP; a read that hangs in a file system must not hold the
+    // program.
+    runtime.shutdown_timeout(END_LIMIT);
     result
 }
 

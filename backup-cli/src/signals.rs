@@ -43,7 +43,7 @@ pub(crate) fn listen(
             let again =
                 tokio::time::timeout(CLEAN_UP_LIMIT.saturating_sub(first.elapsed()), signals.next()).await;
             if again.is_err() || first.elapsed() > SAME_WISH {
-                output.warning("ended before it was cleaned up: run `backup heal`");
+                output.warning("ended before it was cleaned up: run `backup heal`, with `--from ARCHIVE` for one that is in no configuration");
                 std::process::exit(unfinished.into());
             }
         }

@@ -320,8 +320,13 @@ fn a_server_with_sftp_keeps_backups_from_the_first_to_the_last() {
         Ok(server) => server,
         Err(why) => return could_not_run("sshd", &why),
     };
-    let client = Client::new(vec![("PATH", server.path())]);
+    let state = Place::new();
+    let folder = state.path("").into_os_string();
+    let client = Client::new(vec![("PATH", server.path()), ("XDG_STATE_HOME", folder)]);
     a_life(&client, &server.url("backups"));
+    // No connection outlives the program that has made it.
+    let left: Vec<_> = fs::read_dir(state.path("")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().contains("ssh")), "{left:?}");
     let ran = Client::new(vec![]).expect(4, &["create", "tree", "--to", &server.url("backups")]);
     assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
 }

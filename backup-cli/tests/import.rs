@@ -59,6 +59,26 @@ fn a_tar_of_another_program_is_imported_listed_and_restored_and_is_never_the_lat
 }
 
 #[test]
+fn an_encrypted_unproven_backup_is_known_without_its_key() {
+    let place = Place::new();
+    place.write("dump.sql", "SELECT 1;");
+    place.expect(0, &["import", "dump.sql", "--to", "plain", "-m", "old"]);
+    place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key.txt"]);
+    let text = place.read("key.txt");
+    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned();
+    for _ in 0..2 {
+        place.expect(0, &["copy", "--all", "--from", "plain", "--to", "b", "--recipient", &recipient]);
+        let list = place.json(0, &["list", "--from", "b", "-m", "old"]);
+        assert_eq!(list["backups"][0]["encrypted"], true, "{list}");
+        assert_eq!(unproven(&place), list["backups"][0]["id"].as_str().unwrap());
+    }
+    place.expect(0, &["verify", "--from", "b"]);
+    let id = unproven(&place);
+    place.expect(0, &["restore", &id, "--from", "b", "--identity", "key.txt", "--to", "out"]);
+    place.expect(0, &["remove", &id, "--from", "b"]);
+}
+
+#[test]
 fn a_dump_is_kept_byte_for_byte() {
     let place = Place::new();
     place.write("dify-db.sql", "CREATE TABLE t (x int);\n");

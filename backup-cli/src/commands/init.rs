@@ -66,9 +66,18 @@ pub(super) async fn run(args: &Init, session: &Session) -> Result<u8> {
     Ok(exit::COMPLETE)
 }
 
+/// As a word that can be pasted into a shell.
+fn for_a_shell(word: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=".contains(c);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
 /// The recovery sheet: what whoever restores needs, on paper.
 fn sheet(args: &Init, place: &str, recipients: &[String], new: Option<&NewIdentity>) -> String {
-    let archive = without_secrets(&args.archive);
+    let archive = for_a_shell(&without_secrets(&args.archive));
     let mut out = format!("# Recovery sheet of the backups in {place}\n\n");
     let secret = match (new, &args.identity_file) {
         (Some(new), None) => {

@@ -340,7 +340,14 @@ impl<'a> Salvage<'a> {
         match drain(&mut content, self.cx).await? {
             Ok(()) => self.keep(&line),
             Err(e) => {
-                self.lose(line.component, &line.entry.path, e.message());
+                // One text for all that one frame takes with it: they are told three times and then counted.
+                let damaged = line.places.iter().any(|p| self.archive.frames.met_damage(p.header, p.end()));
+                match damaged {
+                    true => {
+                        self.lose(line.component, &line.entry.path, "it stands in a part that is damaged")
+                    }
+                    false => self.lose(line.component, &line.entry.path, e.message()),
+                }
                 Ok(())
             }
         }

@@ -148,8 +148,8 @@ pub(super) async fn read_outside(
 ) -> Option<Outside> {
     let stored = destination.read_small(&name::manifest_sidecar(archive), LARGEST_STATE).await.ok()??;
     let outside: Outside = serde_json::from_slice(&stored).ok()?;
-    let complete = matches!(outside.state, State::Complete | State::Partial);
-    (complete && bytes.is_none_or(|bytes| outside.archive_bytes == bytes)).then_some(outside)
+    (outside.state.is_readable() && bytes.is_none_or(|bytes| outside.archive_bytes == bytes))
+        .then_some(outside)
 }
 
 /// Whether a file that is named like one of these is one: users have files called so, too.
