@@ -23,6 +23,11 @@ const OPENED_AT_ONCE: usize = 40;
 const TRIES: usize = 4;
 /// A lock that is had by then was no wait to speak of.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
+/// So long the global read lock is waited for at a stretch. What waits behind it meanwhile may hold rows that who holds it up waits for,
+/// and neither the server nor the engine sees such a circle.
+const STRETCH: u32 = 2;
+/// Then writers go on for so long.
+const BREATH: Duration = Duration::from_millis(300);
 /// Between two looks at who holds the lock up.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often snapshots are begun again until they stand for one place in the binary log.
@@ -177,11 +182,40 @@ fn said(way: Way, sessions: usize, held: Duration) -> String {
     }
 }
 
-/// Takes the global read lock. While it is waited for, `beside` looks who holds it up.
+/// Takes the global read lock, for which it waits so many seconds in all. Meanwhile `beside` looks who holds it up.
 async fn lock(
     control: &mut Session,
     beside: &mut Session,
     seconds: u32,
+    cx: &Context,
+) -> Result<(), ClientError> {
+    let (until, mut told) = (Instant::now() + Duration::from_secs(seconds.into()), None);
+    let mut stretch = STRETCH.min(seconds);
+    loop {
+        control.run(&format!("SET SESSION lock_wait_timeout = {stretch}")).await?;
+        match lock_within(stretch, control, beside, &mut told, cx).await {
+            Err(e) if e.code() == Some(LOCK_WAIT) && !cx.cancel.is_cancelled() => {
+                tokio::time::sleep(BREATH).await;
+                let left = until.saturating_duration_since(Instant::now()).as_secs();
+                if left == 0 {
+                    return Err(e);
+                }
+                stretch = u32::try_from(left).unwrap_or(STRETCH).min(STRETCH);
+            }
+            Err(e) => return Err(e),
+            Ok(()) => {
+                return control.run(&format!("SET SESSION lock_wait_timeout = {seconds}")).await.map(drop);
+            }
+        }
+    }
+}
+
+/// One stretch of it. `told`: the session that was named last.
+async fn lock_within(
+    seconds: u32,
+    control: &mut Session,
+    beside: &mut Session,
+    told: &mut Option<String>,
     cx: &Context,
 ) -> Result<(), ClientError> {
     // The limit of the server is per table that is waited for; ours is for all.
@@ -193,16 +227,16 @@ async fn lock(
         locked.map(drop)
     };
     let telling = async {
-        let (mut pause, mut told) = (FIRST_LOOK, None);
+        let mut pause = FIRST_LOOK;
         // Each question is awaited to its end: a session that is left in the middle of one is of no use for the snapshot.
         while tokio::time::timeout(pause, ended.cancelled()).await.is_err() {
             let by = match holder(beside, waiter).await? {
                 Some((id, who)) if told.as_ref() != Some(&id) => {
-                    told = Some(id);
+                    *told = Some(id);
                     who
                 }
                 None if told.is_none() => {
-                    told = Some(String::new());
+                    *told = Some(String::new());
                     "no statement runs: an idle session holds tables (LOCK TABLES)".to_owned()
                 }
                 _ => continue,
@@ -212,8 +246,8 @@ async fn lock(
         }
         Ok(())
     };
-    let (locked, told) = tokio::join!(locking, telling);
-    locked.and(told)
+    let (locked, looked) = tokio::join!(locking, telling);
+    locked.and(looked)
 }
 
 /// The session with the longest statement: its number, and what it does.

@@ -600,6 +600,41 @@ fn a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked() {
 }
 
 #[test]
+fn writers_that_wait_for_the_lock_and_for_each_other_do_not_make_the_backup_fail() {
+    in_time("writers_that_wait_for_the_lock_and_for_each_other_do_not_make_the_backup_fail", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(
+                &mut c,
+                "circle",
+                "CREATE TABLE a (id int PRIMARY KEY, m int);; CREATE TABLE b (id int PRIMARY KEY, m int);; \
+                 INSERT INTO a VALUES (1, 0);; INSERT INTO b VALUES (1, 0)",
+            )
+            .await;
+            let (mut first, mut second) = (conn(&server).await, conn(&server).await);
+            run(&mut first, &format!("START TRANSACTION;; UPDATE `{name}`.a SET m = 1")).await;
+            // It waits for the row of the first, and the global lock waits for its statement.
+            let sql = format!("UPDATE `{name}`.a SET m = m + 1");
+            let waiting = tokio::spawn(async move { second.query_drop(sql).await });
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            let seen = Arc::new(Mutex::new(String::new()));
+            let cx = watching(&seen);
+            let ready = source(&config(&server, &name)).connect(&cx).await.must("connect");
+            let fixing = tokio::spawn(async move { ready.fix(&cx).await.map(drop) });
+            while seen.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            // Behind the global lock: the circle is closed.
+            let sql = format!("UPDATE `{name}`.b SET m = 1;; COMMIT");
+            let going_on = async { run(&mut first, &sql).await };
+            tokio::time::timeout(Duration::from_secs(8), going_on).await.must("the application goes on");
+            waiting.await.unwrap().must("the second goes on");
+            fixing.await.unwrap().must("fix");
+        }
+    });
+}
+
+#[test]
 fn a_server_that_dies_in_the_middle_of_a_table_is_never_a_success() {
     in_time("a_server_that_dies_in_the_middle_of_a_table_is_never_a_success", async {
         for flavor in [Flavor::Mariadb118, Flavor::Mysql9] {
