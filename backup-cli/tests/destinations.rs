@@ -431,6 +431,40 @@ fn killed_uploads(server: &dyn ObjectServer) {
 }
 
 #[test]
+fn an_upload_that_is_interrupted_while_only_its_last_bytes_are_sent_is_no_backup() {
+    // Of its own: no other test's uploads are looked at.
+    let minio = &match Minio::start() {
+        Ok(minio) => minio,
+        Err(why) => return could_not_run("minio", &why),
+    };
+    let sshd = Sshd::start().map_err(|why| could_not_run("sshd", &why)).ok();
+    for megabytes in [3, 30] {
+        let mut all = vec![(Client::of(minio), minio.url("interrupted"))];
+        all.extend(sshd.iter().map(|server| {
+            (Client::new(vec![("PATH", server.path())]), server.url(&format!("interrupted-{megabytes}")))
+        }));
+        for (client, to) in all {
+            client.expect(0, &["create", "tree", "--to", &to]);
+            let first = client.list(&to);
+            fs::write(client.place.path("tree/large"), noise(megabytes << 20)).unwrap();
+            // All of it is read at once, and would take longer to send than a clean-up may.
+            let mut run = client.command(&["create", "tree", "--to", &to, "--limit-rate", "40K"]);
+            let run = run.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_secs(4));
+            let pid = rustix::process::Pid::from_child(&run);
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+            let ran: Ran = run.wait_with_output().unwrap().into();
+            assert_eq!(ran.code, 130, "{to}, {megabytes} MB: {}", ran.stderr);
+            assert!(!ran.stderr.contains("ended before it was cleaned up"), "{to}: {}", ran.stderr);
+            assert_eq!(client.list(&to), first, "{to}, {megabytes} MB");
+            if to.starts_with("s3") {
+                assert_eq!(minio.uploads(), [""; 0], "{megabytes} MB");
+            }
+        }
+    }
+}
+
+#[test]
 fn several_places_get_one_backup_and_one_that_fails_fails_only_itself() {
     let Some(minio) = minio() else { return };
     let client = Client::of(minio);

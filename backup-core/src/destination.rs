@@ -88,8 +88,12 @@ pub trait Upload: Send {
     /// Appends. When it returns, at most a small fixed number of bytes is still on its way.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
+    /// Hands over what is still held here, so that little is left for `commit` to do. Called once, behind the last `write`. Nothing is
+    /// visible yet: its future may be dropped, as those of `write`, and then `abort` is all that comes.
+    async fn finish(&mut self) -> Result<()>;
+
     /// Makes it durable and visible under the first of its names that is free, and says which; none free is an error of
-    /// kind `Refused`.
+    /// kind `Refused`. Comes behind `finish`.
     async fn commit(self: Box<Self>) -> Result<String>;
 
     /// Gives it up: nothing stays behind.

@@ -5,7 +5,7 @@ use super::{Blob, Destination, Pulse, Stored, Upload};
 use crate::{Context, Error, ErrorKind, Result, Severity};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::future::join_all;
+use futures::future::{BoxFuture, join_all};
 use std::{
     fmt,
     pin::pin,
@@ -234,20 +234,24 @@ struct Tee {
     given_up: JoinSet<()>,
 }
 
-#[async_trait]
-impl Upload for Tee {
-    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+impl Tee {
+    /// The same call of all. One that fails is given up; an error is that none is left.
+    async fn each(
+        &mut self,
+        patience: u32,
+        call: impl for<'a> Fn(&'a mut dyn Upload) -> BoxFuture<'a, Result<()>>,
+    ) -> Result<()> {
         let first = watch::Sender::new(None);
-        let writes = self
+        let calls = self
             .lanes
             .iter_mut()
-            .map(|lane| in_time(lane.upload.write(bytes.clone()), &lane.place, &lane.pulse, 1, &first));
-        let written = join_all(writes).await;
-        if written.iter().all(Result::is_ok) {
+            .map(|lane| in_time(call(&mut *lane.upload), &lane.place, &lane.pulse, patience, &first));
+        let done = join_all(calls).await;
+        if done.iter().all(Result::is_ok) {
             return Ok(());
         }
-        for (lane, written) in std::mem::take(&mut self.lanes).into_iter().zip(written) {
-            match written {
+        for (lane, done) in std::mem::take(&mut self.lanes).into_iter().zip(done) {
+            match done {
                 Ok(()) => self.lanes.push(lane),
                 Err(e) => {
                     self.outcomes.fail(lane.number, &lane.place, e);
@@ -263,6 +267,17 @@ impl Upload for Tee {
             }
             false => Ok(()),
         }
+    }
+}
+
+#[async_trait]
+impl Upload for Tee {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.each(1, |upload| upload.write(bytes.clone())).await
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.each(AT_THE_END, |upload| upload.finish()).await
     }
 
     fn keeps_bytes(&self) -> bool {
@@ -320,6 +335,10 @@ mod tests {
             Ok(())
         }
 
+        async fn finish(&mut self) -> Result<()> {
+            Ok(())
+        }
+
         async fn commit(self: Box<Self>) -> Result<String> {
             Ok("stalled".into())
         }
@@ -362,6 +381,7 @@ mod tests {
         assert!(begin.elapsed() < Duration::from_secs(10), "the other was held up");
         // It is not waited for to clear up behind it, either: that has a limit of its own.
         tee.given_up.abort_all();
+        tee.finish().await.unwrap();
         assert_eq!(tee.commit().await.unwrap(), "a");
         assert_eq!(std::fs::read(dir.path().join("a")).unwrap(), b"bytesbytesbytes");
         let said = outcomes.all();

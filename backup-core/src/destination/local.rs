@@ -394,6 +394,10 @@ impl Upload for LocalUpload {
         .await
     }
 
+    async fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     async fn commit(mut self: Box<Self>) -> Result<String> {
         let Some(file) = self.file.clone() else {
             return Err(Error::contract("a commit after the end").on(&self.name));
@@ -517,6 +521,7 @@ mod tests {
         let names: Vec<_> = names.iter().map(|n| (*n).to_owned()).collect();
         let mut up = folder.create(provisional, &names).await?;
         up.write("bytes".into()).await?;
+        up.finish().await?;
         up.commit().await
     }
 

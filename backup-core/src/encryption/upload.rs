@@ -135,11 +135,16 @@ impl Upload for EncryptedUpload {
         self.pass(bytes, false).await
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<String> {
-        if let Err(e) = self.pass(Bytes::new(), true).await {
+    async fn finish(&mut self) -> Result<()> {
+        self.pass(Bytes::new(), true).await?;
+        self.inner.finish().await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<String> {
+        if self.encryption.is_some() {
             // The failure is what is told.
             let _ = self.inner.abort().await;
-            return Err(e);
+            return Err(Error::contract("a commit before the end is encrypted").on("an encrypted archive"));
         }
         let name = self.inner.commit().await?;
         // It is set once: here.

@@ -8,6 +8,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::JoinHandle,
 };
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// A piece of the tar that becomes one frame.
 pub(super) struct Frame {
@@ -28,14 +29,19 @@ pub(super) struct Output {
     sender: mpsc::UnboundedSender<Message>,
     failed: Arc<OnceLock<Error>>,
     compressors: Arc<Compressors>,
+    stop: CancellationToken,
+    /// An archive that nobody waits for any more is given up.
+    _stopped_when_dropped: DropGuard,
 }
 
 impl Output {
+    /// Whatever goes on when `stop` is cancelled is left, unless the archive is being made visible already.
     pub(super) fn start(
         upload: Box<dyn Upload>,
         compression: Compression,
         level: i32,
         threads: usize,
+        stop: CancellationToken,
     ) -> Self {
         let (sender, receiver) = mpsc::unbounded_channel();
         let failed = Arc::new(OnceLock::new());
@@ -54,9 +60,11 @@ impl Output {
             failed: failed.clone(),
             table: TableOfFrames::default(),
             written: 0,
+            stop: stop.clone(),
         };
         tokio::spawn(Worker { compressing, writing, most }.run(receiver));
-        Output { sender, failed, compressors }
+        let _stopped_when_dropped = stop.clone().drop_guard();
+        Output { sender, failed, compressors, stop, _stopped_when_dropped }
     }
 
     /// The first failure; everything after it is dropped.
@@ -91,6 +99,7 @@ impl Output {
     pub(super) async fn abort(&self) -> Result<()> {
         let (reply, answer) = oneshot::channel();
         self.poison(Error::cancelled());
+        self.stop.cancel();
         if self.sender.send(Message::Abort { reply }).is_err() {
             return Ok(()); // it has ended already
         }
@@ -132,6 +141,7 @@ struct Writing {
     failed: Arc<OnceLock<Error>>,
     table: TableOfFrames,
     written: u64,
+    stop: CancellationToken,
 }
 
 impl Worker {
@@ -210,13 +220,13 @@ impl Writing {
             let head = codec.head();
             if self.written == 0 && !head.is_empty() {
                 self.written = head.len() as u64;
-                upload.write(Bytes::from_static(head)).await?;
+                until(&self.stop, upload.write(Bytes::from_static(head))).await?;
             }
             self.table.push(listed, raw_length)?;
         }
         self.written += bytes.len() as u64;
         let kept = upload.keeps_bytes();
-        upload.write(self.compressors.lend(bytes, kept)).await?;
+        until(&self.stop, upload.write(self.compressors.lend(bytes, kept))).await?;
         drop(holds);
         Ok(())
     }
@@ -235,20 +245,29 @@ impl Writing {
             return Err(e);
         }
         let Some(mut upload) = self.upload.take() else { return Err(gone()) };
-        if let Some(codec) = self.compression.codec() {
-            let written = match std::mem::take(&mut self.table).into_bytes(codec) {
-                Ok(table) => {
-                    self.written += table.len() as u64;
-                    upload.write(table.into()).await
-                }
-                Err(e) => Err(e),
-            };
-            if let Err(e) = written {
-                // The failure is what is told.
-                let _ = upload.abort().await;
-                return Err(e);
+        let (table, stop) = (std::mem::take(&mut self.table), self.stop.clone());
+        let finished = until(&stop, async {
+            if let Some(codec) = self.compression.codec() {
+                let table = table.into_bytes(codec)?;
+                self.written += table.len() as u64;
+                upload.write(table.into()).await?;
             }
+            upload.finish().await
+        });
+        if let Err(e) = finished.await {
+            // The failure is what is told.
+            let _ = upload.abort().await;
+            return Err(e);
         }
         Ok((upload.commit().await?, self.written))
+    }
+}
+
+/// What it comes to, unless it is stopped before.
+async fn until(stop: &CancellationToken, doing: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => Err(Error::cancelled()),
+        done = doing => done,
     }
 }

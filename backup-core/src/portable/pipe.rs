@@ -207,8 +207,11 @@ impl Upload for PipeUpload {
         self.call(move |writer| writer.write_all(&bytes)).await
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<String> {
-        self.call(|writer| writer.flush()).await?;
+    async fn finish(&mut self) -> Result<()> {
+        self.call(|writer| writer.flush()).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<String> {
         Ok("-".to_owned())
     }
 

@@ -343,7 +343,8 @@ impl PortableWriter {
             }
         };
         let level = options.level.unwrap_or(options.compression.default_level());
-        let output = Output::start(upload, options.compression, level, options.threads);
+        let stop = cx.cancel.child_token();
+        let output = Output::start(upload, options.compression, level, options.threads, stop);
         let shared = Arc::new(Shared {
             state: Mutex::new(TarState {
                 what: Holds::Data,

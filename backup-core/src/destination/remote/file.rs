@@ -92,7 +92,6 @@ impl FileUpload {
     }
 
     async fn name(&mut self) -> Result<String> {
-        self.close().await?;
         let there = self.folder.length_of(&self.provisional).await?;
         if there != Some(self.written) {
             let there = there.map_or("nothing is".to_owned(), |n| format!("{n} bytes are"));
@@ -163,6 +162,10 @@ impl Upload for FileUpload {
 
     fn pulse(&self) -> Option<Pulse> {
         Some(self.pulse.clone())
+    }
+
+    async fn finish(&mut self) -> Result<()> {
+        self.close().await
     }
 
     async fn commit(mut self: Box<Self>) -> Result<String> {

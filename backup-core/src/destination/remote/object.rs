@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 
 /// Parts that are sent at the same time.
 const AT_ONCE: usize = 3;
+/// An object of no more than this is sent in one call, that is, without being cancelled; others can be until they are complete.
+const ONE_CALL: u64 = 1 << 20;
 const LARGEST_MARKER: u64 = 4096;
 const CLAIMED: &str = ".claim";
 
@@ -189,16 +191,12 @@ impl ObjectUpload {
     }
 
     async fn complete(&mut self) -> Result<()> {
-        let last = self.part.take();
         let done = match self.begun {
-            0 => self.put_whole(last).await,
+            0 => {
+                let all = self.part.take();
+                self.put_whole(all).await
+            }
             _ => {
-                if let Some(part) = last {
-                    self.send(part).await?;
-                }
-                while !self.sending.is_empty() {
-                    self.one_arrives().await?;
-                }
                 self.sent.sort_by_key(|part| part.number);
                 let id = self.id.as_deref().unwrap_or_default();
                 self.uploads.complete(&self.key, id, &self.sent, self.mark()).await
@@ -265,6 +263,22 @@ impl Upload for ObjectUpload {
                 true => self.send(part).await?,
                 false => self.part = Some(part),
             }
+        }
+        Ok(())
+    }
+
+    /// A small object goes in one call, which makes it visible, too.
+    async fn finish(&mut self) -> Result<()> {
+        if let Some(part) = self.part.take_if(|part| part.length() > ONE_CALL) {
+            self.send(part).await?;
+        }
+        if self.begun > 0
+            && let Some(part) = self.part.take()
+        {
+            self.send(part).await?;
+        }
+        while !self.sending.is_empty() {
+            self.one_arrives().await?;
         }
         Ok(())
     }
@@ -336,7 +350,8 @@ mod tests {
         for at in (0..data.len()).step_by(3 << 20) {
             upload.write(data.slice(at..(at + (3 << 20)).min(data.len()))).await.unwrap();
         }
-        assert_eq!(upload.begun, 4);
+        upload.finish().await.unwrap();
+        assert_eq!(upload.begun, 5);
         assert_eq!(Box::new(upload).commit().await.unwrap(), "whole");
         let blob = folder.open("whole").await.unwrap();
         assert!(blob.read_at(0, data.len()).await.unwrap() == data);
@@ -367,6 +382,7 @@ mod tests {
             for bytes in [3, 12 << 20] {
                 let mut upload = begin(&folder, ".provisional", &["name".to_owned()]).await.unwrap();
                 upload.write(noise(bytes, 5).into()).await.unwrap();
+                upload.finish().await.unwrap();
                 folder.write_small("name", b"of somebody else").await.unwrap();
                 let e = Box::new(upload).commit().await.unwrap_err();
                 assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
