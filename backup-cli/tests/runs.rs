@@ -640,19 +640,3 @@ fn every_configured_archive_is_healed_and_one_that_cannot_be_does_not_keep_the_o
     assert!(ran.stderr.contains("could not be healed"), "{}", ran.stderr);
     assert!(!place.path(debris).exists(), "{}{}", ran.stdout, ran.stderr);
 }
-
-#[test]
-fn a_folder_of_backups_that_is_gone_or_empty_is_told_and_so_is_a_source_that_is_empty() {
-    let place = Place::with_tree();
-    place.write("disk/mounted", "");
-    let create = |code| place.expect(code, &["create", "tree", "--to", "disk/b", "--quiet"]).stderr;
-    assert_eq!(create(0), "");
-    assert_eq!(create(0), "");
-    std::fs::rename(place.path("disk/b"), place.path("away")).unwrap();
-    let told = create(0);
-    assert!(told.contains("disk/b has held backups before") && told.contains("mounted"), "{told}");
-    assert_eq!(create(0), "", "it holds one now");
-    std::fs::create_dir(place.path("empty")).unwrap();
-    let ran = place.expect(0, &["create", "empty", "--to", "b", "--quiet"]);
-    assert!(ran.stderr.contains("is empty") && ran.stderr.contains("mounted"), "{}", ran.stderr);
-}

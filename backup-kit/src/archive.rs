@@ -27,6 +27,8 @@ pub struct ArchiveSpec {
     name: Option<String>,
     remote: RemoteSettings,
     limit_rate: Option<u64>,
+    /// Why no backup may be made there now.
+    pub(crate) refused: Option<Error>,
     encryption: Encryption,
 }
 
@@ -107,6 +109,7 @@ impl ArchiveSpec {
             format: Format::default(),
             level: None,
             name: None,
+            refused: None,
             remote: RemoteSettings::default(),
             limit_rate: None,
             encryption: Encryption::default(),
@@ -241,6 +244,7 @@ impl ArchiveSpec {
             Format::Tar => Compression::None,
         };
         options.level = self.level;
+        options.refused.clone_from(&self.refused);
         self.encryption.apply(&mut options).map_err(|e| e.on(self))?;
         if let Some(name) = &self.name {
             options.name_template.clone_from(name);

@@ -2,6 +2,7 @@
 //! and be a complete archive with one backup in it.
 
 use crate::ArchiveSpec;
+use backup_core::{Error, ErrorKind};
 use std::{
     ffi::OsStr,
     fs, io,
@@ -12,22 +13,44 @@ use std::{
 const ARCHIVES: &str = "archives";
 
 impl ArchiveSpec {
-    /// Whether backups were made here before (`remember_filled`), and there is nothing now. Only of folders on this machine. Blocks
-    /// on files.
-    pub fn is_emptied(&self, state_dir: &Path) -> bool {
-        let Some((folder, mark)) = self.mark(state_dir) else { return false };
-        mark.exists() && fs::read_dir(folder).map_or(true, |mut names| names.next().is_none())
+    /// Backups were made here before (`remember_filled`), and there is nothing now: a warning. If the folder is in another file system
+    /// than it was, making a backup here is an error instead, until there is something or `forget_filled` is called. Only of folders on
+    /// this machine. Blocks on files.
+    pub fn expect_filled(&mut self, state_dir: &Path) -> Option<String> {
+        let (folder, mark) = self.mark(state_dir)?;
+        let then = fs::read_to_string(mark).ok()?;
+        if fs::read_dir(&folder).is_ok_and(|mut names| names.next().is_some()) {
+            return None;
+        }
+        let moved = file_system(&folder).is_some_and(|now| !then.is_empty() && now != then);
+        if !moved {
+            return Some(format!(
+                "{self} has held backups before, and nothing is there now: is its disk mounted?"
+            ));
+        }
+        let text = "it has held backups before, on another disk, and nothing is there now";
+        let hint = format!("mount its disk; `backup init {self}` if backups are to begin anew there");
+        let refused = Error::new(ErrorKind::Destination, "use the destination", text);
+        self.refused = Some(refused.on(&self).hint(hint));
+        None
     }
 
-    /// Keeps in mind that backups were made here. What cannot be written is not known later: no more than a warning hangs on it.
-    /// Blocks on files.
+    /// Keeps in mind that backups were made here. What cannot be written is not known later. Blocks on files.
     pub fn remember_filled(&self, state_dir: &Path) {
-        if let Some((_, mark)) = self.mark(state_dir)
-            && !mark.exists()
-            && let Some(folder) = mark.parent()
-            && make_private(folder).is_ok()
+        let Some((folder, mark)) = self.mark(state_dir) else { return };
+        let now = file_system(&folder).unwrap_or_default();
+        if fs::read_to_string(&mark).ok().is_none_or(|then| then != now)
+            && let Some(above) = mark.parent()
+            && make_private(above).is_ok()
         {
-            let _ = fs::File::create(mark);
+            let _ = fs::write(mark, now);
+        }
+    }
+
+    /// It begins anew. Blocks on files.
+    pub fn forget_filled(&self, state_dir: &Path) {
+        if let Some((_, mark)) = self.mark(state_dir) {
+            let _ = fs::remove_file(mark);
         }
     }
 
@@ -37,6 +60,21 @@ impl ArchiveSpec {
         let name = escaped(folder.as_os_str());
         // Names have at most 255 bytes.
         (name.len() <= 255).then(|| (folder, state_dir.join(ARCHIVES).join(name)))
+    }
+}
+
+/// That of the folder, or of what there is above it; `None` where the system does not tell them apart.
+fn file_system(folder: &Path) -> Option<String> {
+    #[cfg(unix)]
+    {
+        let there = folder.ancestors().find(|path| path.exists())?;
+        let id = rustix::fs::statvfs(there).ok()?.f_fsid;
+        (id != 0).then(|| format!("{id:016x}"))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = folder;
+        None
     }
 }
 
@@ -66,16 +104,23 @@ mod tests {
     fn a_folder_that_held_backups_and_is_gone_or_empty_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let (state, disk) = (dir.path().join("state"), dir.path().join("disk"));
-        let archive = crate::archive::at(disk.join("backups").to_str().unwrap());
-        assert!(!archive.is_emptied(&state), "nothing is known of it");
+        let mut archive = crate::archive::at(disk.join("backups").to_str().unwrap());
+        assert!(archive.expect_filled(&state).is_none(), "nothing is known of it");
         fs::create_dir_all(disk.join("backups")).unwrap();
         fs::write(disk.join("backups/x"), "").unwrap();
         archive.remember_filled(&state);
-        assert!(!archive.is_emptied(&state));
+        assert!(archive.expect_filled(&state).is_none());
         fs::rename(disk.join("backups/x"), disk.join("x")).unwrap();
-        assert!(archive.is_emptied(&state));
+        assert!(archive.expect_filled(&state).is_some());
         fs::remove_dir(disk.join("backups")).unwrap();
-        assert!(archive.is_emptied(&state));
+        assert!(archive.expect_filled(&state).is_some() && archive.refused.is_none());
+        // As if it had been on a disk that is not mounted now.
+        let (_, mark) = archive.mark(&state).unwrap();
+        fs::write(&mark, "0123").unwrap();
+        assert!(archive.expect_filled(&state).is_none() && archive.refused.is_some());
+        archive.forget_filled(&state);
+        assert!(!mark.exists());
+        archive.remember_filled(&state);
         let remote = crate::archive::at("s3://bucket/prefix");
         remote.remember_filled(&state);
         assert_eq!(fs::read_dir(state.join(ARCHIVES)).unwrap().count(), 1);

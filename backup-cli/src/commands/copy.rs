@@ -7,7 +7,7 @@ use crate::{
     failure::{Failure, Result},
     render::{human, printable::Rows},
 };
-use backup_kit::{CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State};
+use backup_kit::{CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State, state_dir};
 use serde_json::json;
 
 pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
@@ -32,6 +32,10 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
         ([], None) => to,
         (recipients, None) => to.recipients(recipients),
     };
+    let (mut to, state_dir) = (to, state_dir()?);
+    if let Some(warning) = to.expect_filled(&state_dir) {
+        output.warning(warning);
+    }
     let progress = session.progress.clone();
     let mut copy = backup_kit::copy(from.clone(), to.clone())
         .cancel(session.cancel.clone())
@@ -62,6 +66,7 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     }
     for outcome in &report.backups {
         if let CopyResult::Copied { .. } = outcome.result {
+            to.remember_filled(&state_dir);
             output.success(format!("{}: the backup {} is copied", outcome.backup.module, outcome.backup.id));
         }
         say_warnings(outcome, session);

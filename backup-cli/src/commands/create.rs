@@ -14,7 +14,11 @@ use serde_json::{Value, json};
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     let modules = modules(args, session).await?;
-    let archives = archives(args, session)?;
+    let mut archives = archives(args, session)?;
+    let state_dir = state_dir()?;
+    for warning in archives.iter_mut().filter_map(|archive| archive.expect_filled(&state_dir)) {
+        session.settings.output.warning(warning);
+    }
     if modules.len() > 1 && archives.iter().any(ArchiveSpec::is_pipe) {
         return Err(Failure::usage(
             "write the archive to stdout",
@@ -35,12 +39,6 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         return Err(
             Failure::from(gone).state("no backup is made this time; the next one takes what is there then")
         );
-    }
-    let state_dir = state_dir()?;
-    for archive in archives.iter().filter(|archive| archive.is_emptied(&state_dir)) {
-        session.settings.output.warning(format!(
-            "{archive} has held backups before, and nothing is there now: is its disk mounted?"
-        ));
     }
     let (mut code, mut results) = (exit::COMPLETE, Vec::new());
     let last = modules.len() - 1;

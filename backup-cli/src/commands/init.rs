@@ -6,7 +6,7 @@ use crate::{
     exit,
     failure::{Failure, Result},
 };
-use backup_kit::{NewIdentity, without_secrets};
+use backup_kit::{NewIdentity, state_dir, without_secrets};
 use serde_json::json;
 use std::fmt::Write;
 
@@ -48,6 +48,7 @@ pub(super) async fn run(args: &Init, session: &Session) -> Result<u8> {
         new.keep(file)?;
     }
     let warnings = spec.init(&session.context()).await?;
+    spec.forget_filled(&state_dir()?);
     for warning in warnings {
         settings.output.warning(warning);
     }

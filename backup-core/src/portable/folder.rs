@@ -420,6 +420,9 @@ fn unknown_id(stored: &Stored) -> BackupId {
 #[async_trait]
 impl Archive for PortableArchive {
     async fn preflight(&self, estimate: Option<u64>, cx: &Context) -> Result<Vec<String>> {
+        if let Some(e) = &self.options().refused {
+            return Err(e.clone());
+        }
         self.check_recipients().await?;
         self.destination.prepare().await?;
         self.refuse_plain().await?;

@@ -2,7 +2,7 @@
 
 use super::{Compression, name};
 use crate::{
-    Result,
+    Error, Result,
     encryption::{Identities, Recipients},
 };
 
@@ -18,6 +18,8 @@ pub struct PortableOptions {
     pub recipients: Recipients,
     /// With what encrypted backups are read.
     pub identities: Identities,
+    /// Why no backup may be made here now, known to whoever opens it.
+    pub refused: Option<Error>,
     /// Of file names in a folder: `{module}`, `{date}`, `{time}` (UTC), `{id}`.
     pub name_template: String,
     /// Bytes of a frame before compression. 4 MiB cost 1.2 % of size against one stream of zstd.
@@ -35,6 +37,7 @@ impl Default for PortableOptions {
             level: None,
             recipients: Recipients::default(),
             identities: Identities::default(),
+            refused: None,
             name_template: name::DEFAULT_TEMPLATE.to_owned(),
             frame: 4 << 20,
             segment: 8 << 20,
