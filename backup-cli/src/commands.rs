@@ -32,7 +32,7 @@ use session::Session;
 use std::time::Duration;
 
 /// For what a run leaves open to end.
-const END_LIMIT: Duration = Duration::from_secs(2);
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Runs a command to its exit code.
 pub(crate) fn run(args: Args) -> u8 {

@@ -18,10 +18,8 @@ fn no_text_of_an_archive_drives_the_terminal_or_forges_a_line() {
     let exclude = "y\x1b*.log";
     place.expect(0, &["create", "tree", "--to", "b", "--note", EVIL, "--tag", EVIL, "--exclude", exclude]);
     // What stands beside an encrypted backup anybody can write who can write there.
-    place.expect(0, &["init", "c", "--encrypt", "--identity-file", "key"]);
-    let key = place.read("key");
-    let public = key.lines().find_map(|l| l.split_once("public key: ")).unwrap().1;
-    place.expect(0, &["create", "tree", "--to", "c", "--recipient", public]);
+    let recipient = place.keys("c");
+    place.expect(0, &["create", "tree", "--to", "c", "--recipient", &recipient]);
     let beside = names_in(&place.path("c")).into_iter().find(|n| n.ends_with(".manifest.json")).unwrap();
     let mut outside: serde_json::Value = serde_json::from_str(&place.read(&format!("c/{beside}"))).unwrap();
     outside["module"] = EVIL.into();
@@ -35,7 +33,7 @@ fn no_text_of_an_archive_drives_the_terminal_or_forges_a_line() {
         &["restore", "latest", "--from", "b", "--to", "out", "--dry-run"],
         &["list", "--from", "c"],
         &["verify", "--from", "c"],
-        &["restore", "latest", "--from", "c", "--identity", "key", "--to", "out", "--dry-run"],
+        &["restore", "latest", "--from", "c", "--identity", "key.txt", "--to", "out", "--dry-run"],
     ];
     for line in lines {
         for more in [&[][..], &["--json"], &["-v", "--progress", "json"]] {

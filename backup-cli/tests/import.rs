@@ -63,9 +63,7 @@ fn an_encrypted_unproven_backup_is_known_without_its_key() {
     let place = Place::new();
     place.write("dump.sql", "SELECT 1;");
     place.expect(0, &["import", "dump.sql", "--to", "plain", "-m", "old"]);
-    place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key.txt"]);
-    let text = place.read("key.txt");
-    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned();
+    let recipient = place.keys("b");
     for _ in 0..2 {
         place.expect(0, &["copy", "--all", "--from", "plain", "--to", "b", "--recipient", &recipient]);
         let list = place.json(0, &["list", "--from", "b", "-m", "old"]);

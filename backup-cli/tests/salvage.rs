@@ -225,9 +225,7 @@ fn of_an_archive_that_is_one_frame_and_was_damaged_everything_before_the_damage_
 fn of_an_encrypted_archive_that_is_one_frame_everything_before_a_damaged_chunk_is_restored() {
     let place = Place::new();
     let all = small_tree(&place);
-    place.expect(0, &["init", "keys", "--encrypt", "--identity-file", "key.txt"]);
-    let text = place.read("key.txt");
-    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned();
+    let recipient = place.keys("keys");
     place.expect(0, &["create", "tree", "--to", "x.tar.zst.age", "--recipient", &recipient]);
     let mut archive = fs::read(place.path("x.tar.zst.age")).unwrap();
     let at = archive.len() * 6 / 10;
@@ -266,9 +264,7 @@ fn a_cut_archive_in_a_folder_is_known_by_the_copy_of_its_manifest() {
 fn of_an_encrypted_archive_that_was_cut_everything_before_the_cut_is_restored() {
     let place = Place::new();
     let all = tree(&place);
-    place.expect(0, &["init", "keys", "--encrypt", "--identity-file", "key.txt"]);
-    let text = place.read("key.txt");
-    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned();
+    let recipient = place.keys("keys");
     place.expect(0, &["create", "tree", "--to", "x.tar.zst.age", "--recipient", &recipient]);
     let whole = fs::read(place.path("x.tar.zst.age")).unwrap();
     // In the middle of a chunk, and where one ends: the header is as long as it is.

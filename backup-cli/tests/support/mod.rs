@@ -61,6 +61,13 @@ impl Place {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
+    /// Makes `archive` a place for encrypted backups, with the secret key in `key.txt`; returns the public one.
+    pub(crate) fn keys(&self, archive: &str) -> String {
+        self.expect(0, &["init", archive, "--encrypt", "--identity-file", "key.txt"]);
+        let text = self.read("key.txt");
+        text.lines().find_map(|line| line.strip_prefix("# public key: ")).unwrap().to_owned()
+    }
+
     pub(crate) fn command(&self, line: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_backup"));
         command.args(line).current_dir(self.path("")).stdin(Stdio::null()).env_clear();

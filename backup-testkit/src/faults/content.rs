@@ -1,5 +1,6 @@
 //! Contents that go wrong.
 
+use super::panic_as_told;
 use backup_core::{Content, Error, ErrorKind, Facts, Part, Result};
 use bytes::Bytes;
 use futures::stream;
@@ -32,7 +33,7 @@ impl ContentFault {
                 while let Some(Part::Bytes(bytes)) = from.step().await? {
                     feed.send(bytes).await?;
                 }
-                panic!("this producer panics as it was told to")
+                panic_as_told("this producer")
             }),
             ContentFault::CutAfter(at)
             | ContentFault::FlipAt(at)

@@ -1,6 +1,6 @@
 //! Sources that fail at a step.
 
-use super::ContentFault;
+use super::{ContentFault, panic_as_told};
 use async_trait::async_trait;
 use backup_core::{
     Content, Context, Entry, Error, ErrorKind, Facts, Moment, Proof, Put, Ready, Result, Sink, Source,
@@ -130,7 +130,7 @@ impl Sink for Between {
         let before = self.puts.fetch_add(1, SeqCst);
         let content = match &self.fault {
             SourceFault::PourAfter(n) if before >= *n => return Err(failed()),
-            SourceFault::PanicAfter(n) if before >= *n => panic!("this source panics as it was told to"),
+            SourceFault::PanicAfter(n) if before >= *n => panic_as_told("this source"),
             SourceFault::Content { path, fault } if *path == entry.path => fault.of(content),
             _ => content,
         };
