@@ -58,8 +58,10 @@ mariadb() {
 
 for wanted; do
   case $wanted in
+    postgres:13) postgres 13 bullseye ;;
     postgres:15) postgres 15 bookworm ;;
     postgres:17) postgres 17 trixie ;;
+    postgres:18) postgres 18 sid ;;
     mysql:9) mysql 9 sid ;;
     mariadb:10.11) mariadb 10.11 bookworm ;;
     mariadb:11.8) mariadb 11.8 trixie ;;

@@ -22,7 +22,8 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   (umask 077 && printf '%s\n' "${POSTGRES_PASSWORD:-}" >/run/postgresql/password)
   chown postgres: /run/postgresql/password
   # shellcheck disable=SC2086 # several arguments in one variable, as in the official image
-  as initdb --no-sync -E UTF8 --locale=C.UTF-8 -U "$user" ${POSTGRES_PASSWORD:+--pwfile=/run/postgresql/password} ${POSTGRES_INITDB_ARGS:-}
+  # Before 14 it would keep the password as MD5, which the line below does not take.
+  as initdb --no-sync -E UTF8 --locale=C.UTF-8 --auth-host=scram-sha-256 -U "$user" ${POSTGRES_PASSWORD:+--pwfile=/run/postgresql/password} ${POSTGRES_INITDB_ARGS:-}
   rm /run/postgresql/password
   echo "host all all all ${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >>"$PGDATA/pg_hba.conf"
   [ "$database" = postgres ] || echo "CREATE DATABASE \"$database\"" | as postgres --single -D "$PGDATA" postgres >/dev/null
