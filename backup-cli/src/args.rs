@@ -160,15 +160,22 @@ pub(crate) struct Create {
     /// Level of compression: zstd 1 to 19, gzip 1 to 9, xz 0 to 9
     #[arg(long, value_name = "N")]
     pub(crate) level: Option<i32>,
+    #[command(flatten)]
+    pub(crate) readers: Readers,
+    /// A file with the secret key: with it an encrypted backup is read back, if that is configured
+    #[arg(long, value_name = "FILE")]
+    pub(crate) identity: Vec<PathBuf>,
+}
+
+/// Who can read what is written.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Readers {
     /// Encrypts to this public key (age1…, ssh-ed25519 …), or to those that a file lists
     #[arg(long, value_name = "RECIPIENT", conflicts_with = "passphrase_file")]
     pub(crate) recipient: Vec<String>,
     /// Encrypts with the passphrase in the first line of this file
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
-    /// A file with the secret key: with it an encrypted backup is read back, if that is configured
-    #[arg(long, value_name = "FILE")]
-    pub(crate) identity: Vec<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -352,6 +359,8 @@ pub(crate) struct Import {
     /// A folder of backups, exactly one file, or the name of a configured archive
     #[arg(long, value_name = "ARCHIVE")]
     pub(crate) to: Option<String>,
+    #[command(flatten)]
+    pub(crate) readers: Readers,
     /// A label
     #[arg(long, value_name = "TAG")]
     pub(crate) tag: Vec<String>,

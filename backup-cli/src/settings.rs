@@ -169,6 +169,19 @@ impl Settings {
     }
 }
 
+/// The archive, encrypted to those whom flags name; to whom it is configured if they name nobody.
+pub(crate) fn encrypted(
+    archive: ArchiveSpec,
+    recipients: &[String],
+    passphrase_file: Option<&Path>,
+) -> ArchiveSpec {
+    match (recipients, passphrase_file) {
+        (_, Some(file)) => archive.passphrase_file(file),
+        ([], None) => archive,
+        (recipients, None) => archive.recipients(recipients),
+    }
+}
+
 /// Whether a flag or `BACKUP_ARCHIVE` names an archive.
 pub(crate) fn is_named(flag: Option<&str>) -> bool {
     flag.is_some() || env::var_os("BACKUP_ARCHIVE").is_some_and(|t| !t.is_empty())

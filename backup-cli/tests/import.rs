@@ -77,6 +77,26 @@ fn an_encrypted_unproven_backup_is_known_without_its_key() {
 }
 
 #[test]
+fn an_import_is_encrypted_to_whom_the_line_names() {
+    let place = Place::new();
+    place.write("dump.sql", "SELECT 1;");
+    place.write("pass", "correct horse\n");
+    place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key.txt"]);
+    let text = place.read("key.txt");
+    let recipient = text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap();
+    let ran = place.expect(2, &["import", "dump.sql", "--to", "b"]);
+    assert!(ran.stderr.contains(&format!("--recipient '{recipient}'")), "{}", ran.stderr);
+    place.expect(2, &["import", "dump.sql", "--to", "b", "--recipient", "x", "--passphrase-file", "pass"]);
+    place.expect(0, &["import", "dump.sql", "--to", "b", "--recipient", recipient]);
+    let id = unproven(&place);
+    place.expect(2, &["restore", &id, "--from", "b", "--to", "out"]);
+    place.expect(0, &["restore", &id, "--from", "b", "--identity", "key.txt", "--to", "out"]);
+    place.expect(0, &["import", "dump.sql", "--to", "x.tar.zst.age", "--passphrase-file", "pass"]);
+    place.expect(0, &["restore", "x.tar.zst.age", "--passphrase-file", "pass", "--to", "out-x"]);
+    sh(&place, "cmp dump.sql out && cmp dump.sql out-x");
+}
+
+#[test]
 fn a_dump_is_kept_byte_for_byte() {
     let place = Place::new();
     place.write("dify-db.sql", "CREATE TABLE t (x int);\n");

@@ -6,6 +6,7 @@ use crate::{
     exit,
     failure::{Failure, Result},
     render::{human, printable::Rows},
+    settings::encrypted,
 };
 use backup_kit::{CopyOutcome, CopyReport, CopyResult, Error, ErrorKind, State, state_dir};
 use serde_json::json;
@@ -27,12 +28,8 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     let by_itself = itself.is_some();
     let from = itself.map_or_else(|| session.archive(&args.among), Ok)?;
     let to = settings.archive(Some(&args.to), "--to")?;
-    let to = match (&args.recipient[..], &args.to_passphrase_file) {
-        (_, Some(file)) => to.passphrase_file(file),
-        ([], None) => to,
-        (recipients, None) => to.recipients(recipients),
-    };
-    let (mut to, state_dir) = (to, state_dir()?);
+    let mut to = encrypted(to, &args.recipient, args.to_passphrase_file.as_deref());
+    let state_dir = state_dir()?;
     if let Some(warning) = to.expect_filled(&state_dir) {
         output.warning(warning);
     }

@@ -6,6 +6,7 @@ use crate::{
     exit,
     failure::{Failure, Result},
     render::{human, json},
+    settings::encrypted,
 };
 use backup_kit::{
     ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, only_of, state_dir,
@@ -105,12 +106,9 @@ fn archives(args: &Create, session: &Session) -> Result<Vec<ArchiveSpec>> {
     };
     let mut archives = Vec::with_capacity(named.len());
     for name in named {
-        let mut archive = session.settings.archive(name, "--to")?;
-        archive = match (&args.recipient[..], &args.passphrase_file) {
-            (_, Some(file)) => archive.passphrase_file(file),
-            ([], None) => archive,
-            (recipients, None) => archive.recipients(recipients),
-        };
+        let archive = session.settings.archive(name, "--to")?;
+        let mut archive =
+            encrypted(archive, &args.readers.recipient, args.readers.passphrase_file.as_deref());
         for file in &args.identity {
             archive = archive.identity(file);
         }

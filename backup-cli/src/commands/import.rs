@@ -6,6 +6,7 @@ use crate::{
     exit,
     failure::{Failure, Result},
     render::{human, json},
+    settings::encrypted,
 };
 use backup_kit::Error;
 use serde_json::json;
@@ -14,6 +15,7 @@ use serde_json::json;
 pub(super) async fn run(args: &Import, session: &Session) -> Result<u8> {
     let output = session.settings.output;
     let to = session.settings.archive(args.to.as_deref(), "--to")?;
+    let to = encrypted(to, &args.readers.recipient, args.readers.passphrase_file.as_deref());
     if args.files.len() > 1 && to.open()?.holds_one() {
         let text = format!("{to} holds one backup, and several files are to be imported");
         return Err(Failure::usage("import", text, "import into a folder, or one file"));

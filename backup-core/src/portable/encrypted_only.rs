@@ -86,7 +86,7 @@ impl PortableArchive {
         };
         let text = "only encrypted backups are kept there, and nobody is named to whom this one is encrypted";
         Err(Error::new(ErrorKind::Usage, "write the archive", text).on(self).hint(format!(
-            "--recipient {key}{compare}, or (also for `import`) `encrypt` of the archive in backup.toml; backups that are not encrypted go to another place"
+            "--recipient {key}{compare}, or `encrypt` of the archive in backup.toml; backups that are not encrypted go to another place"
         )))
     }
 
