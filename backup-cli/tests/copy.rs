@@ -81,6 +81,72 @@ fn only_what_is_missing_is_copied_and_said() {
     place.expect(4, &["copy", "--all", "--from", "a", "--to", "no/such/folder"]);
 }
 
+/// What copying all into `to` comes to, oldest first, and the archives that are there then.
+fn copied(place: &Place, code: i32, to: &str, keys: &[&str]) -> (Vec<String>, usize) {
+    let ran = place.json(code, &[&["copy", "--all", "--from", "a", "--to", to], keys].concat());
+    let backups = ran["report"]["backups"].as_array().unwrap();
+    let results = backups.iter().map(|b| b["result"].as_str().unwrap().to_owned()).collect();
+    let archives = names_in(&place.path(to)).iter().filter(|n| n.ends_with(".age")).count();
+    (results, archives)
+}
+
+fn public_key(place: &Place, file: &str) -> String {
+    let text = place.read(file);
+    text.lines().find_map(|l| l.strip_prefix("# public key: ")).unwrap().to_owned()
+}
+
+#[test]
+fn an_encrypted_backup_that_lost_what_stands_beside_it_is_not_copied_twice() {
+    let place = Place::with_tree();
+    place.write("other/x", "x");
+    for (archive, key) in [("a", "key.txt"), ("b", "key-b.txt")] {
+        place.expect(0, &["init", archive, "--encrypt", "--identity-file", key]);
+    }
+    let (key, key_b) = (public_key(&place, "key.txt"), public_key(&place, "key-b.txt"));
+    for source in ["tree", "other"] {
+        place.expect(0, &["create", source, "--to", "a", "--recipient", &key]);
+    }
+    let lose = |archive: &str| {
+        let all = names_in(&place.path(archive)).into_iter().filter(|n| n.ends_with(".manifest.json"));
+        all.for_each(|n| fs::remove_file(place.path(archive).join(n)).unwrap());
+    };
+    let there = (vec!["already-there".to_owned(); 2], 2);
+    let keys = ["--recipient", &key, "--identity", "key.txt"];
+    assert_eq!(copied(&place, 0, "c", &keys).0, ["copied", "copied"]);
+    // Lost at both sides, one after the other.
+    for archive in ["c", "a"] {
+        lose(archive);
+        assert_eq!(copied(&place, 0, "c", &keys), there, "lost in {archive}");
+    }
+    // Without the key nothing is known of it, and nothing is written.
+    assert_eq!(copied(&place, 2, "c", &["--recipient", &key]), (vec!["failed".to_owned(); 2], 2));
+
+    // Encrypted to another key, what is there cannot be known: it is said, each time, and another that lacks is copied.
+    let keys = ["--recipient", &key_b, "--identity", "key.txt"];
+    assert_eq!(copied(&place, 0, "b", &keys).0, ["copied", "copied"]);
+    lose("b");
+    let gone = names_in(&place.path("b")).into_iter().find(|n| n.starts_with("other")).unwrap();
+    fs::rename(place.path("b").join(&gone), place.path("kept")).unwrap();
+    for results in [["failed", "copied"], ["failed", "already-there"]] {
+        let (found, archives) = copied(&place, 6, "b", &keys);
+        assert_eq!((found.as_slice(), archives), (&results.map(str::to_owned)[..], 2));
+    }
+    let ran =
+        place.expect(6, &[&["copy", "--all", "--from", "a", "--to", "b", "--dry-run"][..], &keys].concat());
+    assert!(
+        ran.stderr.contains("may be there already") && ran.stderr.contains("--identity FILE"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(copied(&place, 0, "b", &[&keys[..], &["--identity", "key-b.txt"]].concat()), there);
+
+    // A file of that name that opens and is another backup is not taken for it.
+    let tree = names_in(&place.path("b")).into_iter().find(|n| n.starts_with("tree")).unwrap();
+    fs::rename(place.path("kept"), place.path("b").join(tree)).unwrap();
+    let (found, archives) = copied(&place, 0, "b", &[&keys[..], &["--identity", "key-b.txt"]].concat());
+    assert_eq!((found[0].as_str(), archives), ("copied", 3));
+}
+
 #[test]
 fn a_partial_backup_stays_partial() {
     let place = Place::with_tree();

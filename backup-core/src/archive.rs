@@ -60,6 +60,12 @@ pub trait Archive: fmt::Display + Send + Sync {
         Ok(false)
     }
 
+    /// Whether what stands here as `location` may be this backup, where nothing can be known of it: it is encrypted, and what says whose
+    /// it is was lost.
+    fn may_be(&self, _location: &str, _backup: &BackupSummary) -> bool {
+        false
+    }
+
     /// Whether it was given anything to read encrypted backups with. Without it only `compare_stored` says something of them.
     fn has_identities(&self) -> bool {
         true

@@ -232,7 +232,8 @@ impl Copy {
         let cx = self.run.context();
         let (from, to) = (self.from.open()?, self.to.open()?);
         let all = from.list(&cx).await?;
-        let there = match to.list(&cx).await {
+        // A copy of which nothing is known without a key is perhaps encrypted to the one that the original is read with.
+        let there = match self.to.clone().also_read_with(&self.from).open()?.list(&cx).await {
             Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
             there => there?,
         };
@@ -243,7 +244,13 @@ impl Copy {
             let result = match there.iter().find(whole) {
                 Some(copy) => CopyResult::AlreadyThere { copy: Box::new(copy.clone()) },
                 None if backup.state == State::Incomplete => CopyResult::Incomplete,
-                None => CopyResult::Missing,
+                None => {
+                    let unknown = |b: &&BackupSummary| b.state == State::Unknown && b.encrypted;
+                    match there.iter().filter(unknown).find(|b| to.may_be(&b.location, &backup)) {
+                        Some(doubtful) => CopyResult::Failed { error: may_be_there(&backup, doubtful, &*to) },
+                        None => CopyResult::Missing,
+                    }
+                }
             };
             CopyOutcome { backup, result }
         };
@@ -303,6 +310,15 @@ struct Look {
     from: Arc<dyn Archive>,
     to: Arc<dyn Archive>,
     report: CopyReport,
+}
+
+/// Neither said to be there nor written once more, each time that copies are made.
+fn may_be_there(backup: &BackupSummary, doubtful: &BackupSummary, to: &dyn Archive) -> backup_core::Error {
+    let text = "it may be there already: a file that is called like it is encrypted, what stood beside that file is lost, and no key \
+                that is given opens it";
+    backup_core::Error::new(ErrorKind::Refused, "copy the backup", text)
+        .on(format!("{}: {to}/{}", backup.id, doubtful.location))
+        .hint("--identity FILE with its key (or `identity` of the archive) says what it is; or bring its .manifest.json back, or move it away")
 }
 
 fn usage(message: impl std::fmt::Display) -> backup_core::Error {

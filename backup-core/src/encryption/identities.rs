@@ -47,6 +47,15 @@ impl Identities {
         self
     }
 
+    /// Also these; of two passphrases the first stays.
+    #[must_use]
+    pub fn and(mut self, others: Identities) -> Self {
+        self.files.extend(others.files);
+        self.keys.extend(others.keys);
+        self.passphrase = self.passphrase.or(others.passphrase);
+        self
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.files.is_empty() && self.keys.is_empty() && self.passphrase.is_none()

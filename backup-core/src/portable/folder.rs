@@ -617,6 +617,11 @@ impl Archive for PortableArchive {
         }
     }
 
+    fn may_be(&self, location: &str, backup: &BackupSummary) -> bool {
+        let stem = name::stem(&self.options.name_template, &backup.module, backup.created, &backup.id);
+        self.exact.is_none() && name::is_encrypted_with(location, &stem)
+    }
+
     fn has_identities(&self) -> bool {
         !self.options.identities.is_empty()
     }

@@ -62,6 +62,15 @@ pub(super) fn is_encrypted(name: &str) -> bool {
     provisional.unwrap_or(name).ends_with(ENCRYPTED)
 }
 
+/// Whether an encrypted backup of this stem may have this name, whatever its compression, and also beside others of the same stem.
+pub(super) fn is_encrypted_with(name: &str, stem: &str) -> bool {
+    let Some(rest) = name.strip_prefix(stem).filter(|_| is_encrypted(name)) else { return false };
+    match rest.strip_prefix('-').and_then(|rest| rest.split_once('.')) {
+        Some((number, _)) => number.parse::<u8>().is_ok(),
+        None => rest.starts_with('.'),
+    }
+}
+
 /// The run lock of a series.
 pub(super) fn lock(series: &Series) -> String {
     format!(".backup-lock-{}", series.short())
@@ -89,6 +98,16 @@ mod tests {
         assert_eq!(stem, "dify-backup-20250811-091628");
         for bad in ["a/b-{id}", "{module}", "{nope}{id}", ".{id}", "{date}"] {
             assert!(check_template(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_encrypted_backup_is_called_so_in_every_compression_and_with_a_number() {
+        for name in ["a-1.tar.zst.age", "a-1-2.tar.age", "a-1-99.tar.xz.age"] {
+            assert!(is_encrypted_with(name, "a-1"), "{name}");
+        }
+        for name in ["a-1.tar.zst", "a-11.tar.age", "a-1-x.tar.age", "a-1-2-3.tar.age", "b.tar.age"] {
+            assert!(!is_encrypted_with(name, "a-1"), "{name}");
         }
     }
 

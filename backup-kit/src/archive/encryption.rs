@@ -99,6 +99,12 @@ impl ArchiveSpec {
         self
     }
 
+    /// Reads encrypted backups also with the keys of another archive.
+    pub(crate) fn also_read_with(mut self, other: &ArchiveSpec) -> Self {
+        self.encryption.identities = self.encryption.identities.and(other.encryption.identities());
+        self
+    }
+
     /// Reads encrypted backups with these, whatever was said before.
     #[must_use]
     pub fn identities(mut self, identities: Identities) -> Self {
