@@ -465,6 +465,24 @@ fn an_upload_that_is_interrupted_while_only_its_last_bytes_are_sent_is_no_backup
 }
 
 #[test]
+fn where_no_place_can_be_written_each_is_named_with_its_cause() {
+    let place = Place::with_tree();
+    let ran = place.expect(4, &["create", "tree", "--to", "no/such", "--to", "nor/this"]);
+    let told = |text: &str| assert!(ran.stderr.contains(text), "{text}: {}", ran.stderr);
+    told("none of the 2 places has it: no/such: cannot create the destination folder");
+    told("; nor/this: cannot create the destination folder");
+    assert_eq!(ran.stderr.matches("create the folder above it first").count(), 1, "{}", ran.stderr);
+    // Of several kinds it is that the places cannot be written.
+    place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key.txt"]);
+    place.expect(0, &["init", "c", "--encrypt", "--identity-file", "key-c.txt"]);
+    place.expect(2, &["create", "tree", "--to", "b", "--to", "c"]);
+    let ran = place.expect(4, &["create", "tree", "--to", "b", "--to", "no/such"]);
+    let both =
+        ["b: cannot write the archive: only encrypted", "no/such: cannot create", "--recipient", "above it"];
+    assert!(both.iter().all(|text| ran.stderr.contains(text)), "{}", ran.stderr);
+}
+
+#[test]
 fn several_places_get_one_backup_and_one_that_fails_fails_only_itself() {
     let Some(minio) = minio() else { return };
     let client = Client::of(minio);
@@ -488,7 +506,8 @@ fn several_places_get_one_backup_and_one_that_fails_fails_only_itself() {
     assert_eq!(client.list("b").len(), 2);
     client.expect(0, &["verify", "--from", "b"]);
     let ran = client.expect(4, &["create", "tree", "--to", &gone, "--to", "no/such/folder"]);
-    assert!(ran.stderr.contains("nothing is stored"), "{}", ran.stderr);
+    let all = ["nothing is stored", "the bucket does not exist", "no/such/folder: cannot create"];
+    assert!(all.iter().all(|text| ran.stderr.contains(text)), "{}", ran.stderr);
     let ran = client.expect(2, &["create", "tree", "--to", &bucket, "--to", "d.tar"]);
     assert!(ran.stderr.contains("backup copy"), "{}", ran.stderr);
     client.expect(2, &["create", "tree", "--to", "b", "--to", "b"]);

@@ -62,7 +62,7 @@ impl Together {
     /// Makes a backup at all of them. `Ok` if it stands at one at least: see `Report::places`.
     pub async fn create(self, mut request: CreateRequest, cx: &Context) -> Result<Report> {
         let read_back = std::mem::take(&mut request.read_back);
-        let mut report = pipeline::create(request, &self, cx).await?;
+        let mut report = pipeline::create(request, &self, cx).await.map_err(|e| self.nowhere(e))?;
         report.places = self.reports();
         if read_back != ReadBack::None {
             report.read_back = true;
@@ -77,15 +77,36 @@ impl Together {
             }
             report.notes = cx.notes();
         }
-        match report.places.iter().any(|p| p.error.is_none()) {
-            true => Ok(report),
-            false => Err(self.first_failure(&report)),
+        let failed = report.places.iter().map(|p| Some((p.place.clone(), p.error.clone()?)));
+        match failed.collect::<Option<Vec<_>>>() {
+            None => Ok(report),
+            // That a place has it, and it must not be trusted there, comes before what others lack.
+            Some(failed) => {
+                let told = failed.iter().map(|(_, e)| e).find(|e| e.kind() == ErrorKind::Damaged);
+                let told = told.cloned().unwrap_or_else(|| failed[0].1.clone());
+                Err(of_all(&failed, &told).with_kind(told.kind()))
+            }
         }
     }
 
-    fn first_failure(&self, report: &Report) -> Error {
-        let first = report.places.iter().find_map(|p| p.error.clone());
-        first.unwrap_or_else(|| Error::contract("no place is left"))
+    /// The error that ended the run; if it is that no place is left, each place with what went wrong there.
+    fn nowhere(&self, e: Error) -> Error {
+        let state = self.state();
+        let mut failed = state.failed.clone();
+        if let Some((lanes, outcomes)) = &state.lanes {
+            let of = |(place, outcome): (&usize, Outcome)| match outcome {
+                Outcome::Failed(e) => Some((*place, e)),
+                Outcome::Going | Outcome::Stored(_) => None,
+            };
+            failed.extend(lanes.iter().zip(outcomes.all()).filter_map(of));
+        }
+        failed.sort_by_key(|(place, _)| *place);
+        if failed.len() < self.places.len() || e.kind() == ErrorKind::Cancelled {
+            return e;
+        }
+        let failed: Vec<_> =
+            failed.into_iter().map(|(place, e)| (self.places[place].to_string(), e)).collect();
+        of_all(&failed, &e)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -98,7 +119,7 @@ impl Together {
         (0..self.places.len()).filter(|i| !state.failed.iter().any(|(failed, _)| failed == i)).collect()
     }
 
-    /// Remembers failures; when no place is left, the first is an error of all.
+    /// Remembers failures; when no place is left, they are an error of all.
     fn keep<T>(&self, results: Vec<(usize, Result<T>)>, cx: &Context) -> Result<Vec<(usize, T)>> {
         let mut good = Vec::new();
         for (i, result) in results {
@@ -117,10 +138,11 @@ impl Together {
                 }
             }
         }
-        match good.is_empty() {
-            true => Err(self.state().failed.first().map_or_else(Error::cut, |(_, e)| e.clone())),
-            false => Ok(good),
+        if good.is_empty() {
+            let first = self.state().failed.first().map_or_else(Error::cut, |(_, e)| e.clone());
+            return Err(self.nowhere(first));
         }
+        Ok(good)
     }
 
     fn reports(&self) -> Vec<PlaceReport> {
@@ -142,6 +164,26 @@ impl Together {
         };
         self.places.iter().enumerate().map(report).collect()
     }
+}
+
+/// One error of all places. What is of several kinds is of none of them: the places could not be written.
+fn of_all(failed: &[(String, Error)], told: &Error) -> Error {
+    if let [_] = failed {
+        return told.clone();
+    }
+    let kind = match failed.iter().all(|(_, e)| e.kind() == told.kind()) {
+        true => told.kind(),
+        false => ErrorKind::Destination,
+    };
+    let each = |(place, e): &(String, Error)| e.clone().within(place).to_string();
+    let causes: Vec<_> = failed.iter().map(each).collect();
+    let text = format!("none of the {} places has it: {}", failed.len(), causes.join("; "));
+    let error =
+        Error::new(kind, told.operation().to_owned(), text).retry(failed.iter().all(|(_, e)| e.may_retry()));
+    let mut hints: Vec<_> = failed.iter().filter_map(|(_, e)| e.hint_text()).collect();
+    let mut seen = HashSet::new();
+    hints.retain(|hint| seen.insert(*hint));
+    if hints.is_empty() { error } else { error.hint(hints.join("; ")) }
 }
 
 impl PortableOptions {
@@ -246,5 +288,53 @@ impl PortableArchive {
             None => writer::names(&stem, extension),
         };
         Lane { destination: self.destination(), provisional, names, beside: exact.is_none() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn places_that_fail_at_different_steps_are_all_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let place =
+            |path: &str| PortableArchive::folder(dir.path().join(path), PortableOptions::default()).unwrap();
+        let together = Together::new(vec![place("no/such"), place("gone"), place("gone-too")]).unwrap();
+        let cx = Context::default();
+        together.preflight(None, &cx).await.unwrap();
+        for path in ["gone", "gone-too"] {
+            std::fs::remove_dir(dir.path().join(path)).unwrap();
+        }
+        let header = BackupHeader {
+            id: BackupId::generate(),
+            module: "m".into(),
+            series: Series("s".into()),
+            created: Timestamp::now(),
+            host: "h".into(),
+            components: Vec::new(),
+            metadata: Default::default(),
+            tags: Vec::new(),
+            note: None,
+        };
+        let Err(first) = together.begin(header, &cx).await else { panic!("it has begun") };
+        let e = together.nowhere(first);
+        assert_eq!(e.kind(), ErrorKind::Destination);
+        for path in ["no/such: cannot create", "gone/.m-backup", "gone-too/.m-backup"] {
+            let named = format!("{}/{path}", dir.path().display());
+            assert!(e.message().contains(&named), "{path}: {e}");
+        }
+    }
+
+    #[test]
+    fn of_several_kinds_of_failures_it_is_that_the_places_cannot_be_written() {
+        let of = |kinds: [ErrorKind; 2]| {
+            let e = |kind| Error::new(kind, "write", "no").hint("try again");
+            let failed = kinds.map(|kind| ("place".to_owned(), e(kind)));
+            of_all(&failed, &failed[0].1)
+        };
+        assert_eq!(of([ErrorKind::Refused, ErrorKind::Refused]).kind(), ErrorKind::Refused);
+        assert_eq!(of([ErrorKind::Refused, ErrorKind::Usage]).kind(), ErrorKind::Destination);
+        assert_eq!(of([ErrorKind::Usage; 2]).hint_text(), Some("try again"));
     }
 }
