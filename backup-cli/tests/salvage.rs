@@ -8,7 +8,7 @@ mod support;
 use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path};
 use support::{
     Place, noise,
-    trial::{Fingerprint, fingerprint},
+    trial::{Fingerprint, fingerprint, names_in},
 };
 
 /// Forty files of half a megabyte, small ones, links, a hole: five frames and more.
@@ -281,6 +281,36 @@ fn of_an_encrypted_archive_that_was_cut_everything_before_the_cut_is_restored() 
         assert!(files(&there) > 15, "only {} files", files(&there));
         assert!(ran["report"]["notes"].to_string().contains("lost its end"), "{ran}");
     }
+}
+
+#[test]
+fn an_encrypted_archive_is_said_to_be_damaged_or_cut_by_the_length_it_had() {
+    let place = Place::with_tree();
+    fs::write(place.path("tree/noise"), support::noise(300_000)).unwrap();
+    place.write("pass", "correct horse\n");
+    place.expect(0, &["create", "tree", "--to", "b", "--passphrase-file", "pass"]);
+    let id = place.json(0, &["list", "--from", "b"])["backups"][0]["id"].as_str().unwrap().to_owned();
+    let names = names_in(&place.path("b"));
+    let archive = place.path("b").join(names.iter().find(|n| n.ends_with(".age")).unwrap());
+    let whole = fs::read(&archive).unwrap();
+    let mut damaged = whole.clone();
+    damaged[whole.len() - 9] ^= 1;
+    let told = |from: &[&str], bytes: &[u8], to: &str| {
+        fs::write(&archive, bytes).unwrap();
+        let line = [from, &["--salvage", "--passphrase-file", "pass", "--to", to]].concat();
+        place.json(7, &line)["report"]["notes"].to_string()
+    };
+    let of_folder = ["restore", &id, "--from", "b"];
+    let notes = told(&of_folder, &damaged, "out-1");
+    assert!(
+        notes.contains("the end of the encrypted file is damaged") && !notes.contains("lost its end"),
+        "{notes}"
+    );
+    let notes = told(&of_folder, &whole[..whole.len() - 9], "out-2");
+    assert!(notes.contains("has lost its end, and what was in it"), "{notes}");
+    // Of a single file nobody knows how long it was.
+    let notes = told(&["restore", archive.to_str().unwrap()], &damaged, "out-3");
+    assert!(notes.contains("has lost its end, or is damaged there"), "{notes}");
 }
 
 #[test]

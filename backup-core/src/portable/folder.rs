@@ -3,6 +3,7 @@
 use super::{
     Compression, PortableOptions, lock, missing, name,
     reader::PortableReader,
+    salvage::Beside,
     sidecar::{self, Later, Outside},
     writer::PortableWriter,
     written::Written,
@@ -277,9 +278,14 @@ impl PortableArchive {
             None => sidecar::read_manifest(&*self.destination, name, None).await,
             Some(_) => None,
         };
+        let outside = match self.exact {
+            None if name::is_encrypted(name) => sidecar::read_outside(&*self.destination, name, None).await,
+            _ => None,
+        };
+        let beside = Beside { manifest: copy, bytes: outside.map(|outside| outside.archive_bytes()) };
         let blob = self.destination.open(name).await?;
         let place = format!("{}/{name}", self.destination);
-        super::salvage::open(blob, place, &self.options.identities, copy, cx).await
+        super::salvage::open(blob, place, &self.options.identities, beside, cx).await
     }
 
     async fn find(&self, id: &BackupId) -> Result<BackupSummary> {

@@ -1,6 +1,9 @@
 //! One portable archive through a pipe: written as it comes, read by way of a temporary file without a name.
 
-use super::{PortableOptions, folder, reader::PortableReader, writer::PortableWriter, written::Written};
+use super::{
+    PortableOptions, folder, reader::PortableReader, salvage::Beside, writer::PortableWriter,
+    written::Written,
+};
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
     Event, Result, RunLock, Series,
@@ -386,7 +389,8 @@ impl Archive for PipeIn {
     async fn salvage(&self, _id: &BackupId, cx: &Context) -> Result<Arc<dyn BackupReader>> {
         let blob = self.spooled.get_or_try_init(|| self.spool(cx)).await?;
         let identities = self.identities.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Ok(Arc::new(super::salvage::open(blob.clone(), "-".to_owned(), &identities, None, cx).await?))
+        let beside = Beside::default();
+        Ok(Arc::new(super::salvage::open(blob.clone(), "-".to_owned(), &identities, beside, cx).await?))
     }
 
     async fn remove(&self, _ids: &[BackupId], _cx: &Context) -> Result<()> {

@@ -46,13 +46,22 @@ use walk::{Found, Walk};
 /// Bytes of metadata.json that are believed.
 const LARGEST_METADATA: u64 = 16 << 20;
 
-/// Opens what is intact. `copy` is a manifest that is kept beside the archive. What is lost is noted in `cx`, and in the manifest of
+/// What is kept beside the archive.
+#[derive(Default)]
+pub(super) struct Beside {
+    /// A copy of its manifest.
+    pub(super) manifest: Option<Manifest>,
+    /// Of an encrypted one: how long it was when it was written.
+    pub(super) bytes: Option<u64>,
+}
+
+/// Opens what is intact. What is lost is noted in `cx`, and in the manifest of
 /// what comes back, which is partial then. Nothing lost: the backup as it is.
 pub(super) async fn open(
     blob: Arc<dyn Blob>,
     place: String,
     identities: &Identities,
-    copy: Option<Manifest>,
+    beside: Beside,
     cx: &Context,
 ) -> Result<PortableReader> {
     cx.emit(&Event::Phase { phase: Phase::ReadBack });
@@ -60,13 +69,9 @@ pub(super) async fn open(
     let blob: Arc<dyn Blob> = match encrypted {
         true => Arc::new(match EncryptedBlob::open(blob.clone(), identities).await {
             Err(e) if e.kind() == ErrorKind::Damaged => {
+                let text = what_is_lost(blob.bytes(), beside.bytes);
                 let cut = EncryptedBlob::open_cut(blob, identities).await.map_err(|e| e.on(&place))?;
-                cx.note(
-                    Severity::Lost,
-                    "",
-                    &place,
-                    "the encrypted file has lost its end, and what was in it",
-                );
+                cx.note(Severity::Lost, "", &place, text);
                 cut
             }
             opened => opened.map_err(|e| e.on(&place))?,
@@ -81,7 +86,7 @@ pub(super) async fn open(
     let manifest_is_whole = whole.is_some();
     let (frames, manifest) = match whole {
         Some(reader) => (Arc::new(reader.0.frames.for_salvage()), Some(reader.0.manifest.clone())),
-        None => (Arc::new(find_frames(blob, &place, cx).await?), copy),
+        None => (Arc::new(find_frames(blob, &place, cx).await?), beside.manifest),
     };
     let manifest = match manifest {
         Some(manifest) => manifest,
@@ -103,6 +108,17 @@ pub(super) async fn open(
         salvage.take_members().await?;
     }
     salvage.finish(manifest_is_whole && !missing).await
+}
+
+/// What is wrong with an encrypted file whose end is not its end: the encryption itself cannot tell a cut from other damage.
+fn what_is_lost(there: u64, written: Option<u64>) -> &'static str {
+    match written {
+        Some(written) if there < written => "the encrypted file has lost its end, and what was in it",
+        Some(written) if there == written => {
+            "the end of the encrypted file is damaged: what was in it is lost"
+        }
+        _ => "the encrypted file has lost its end, or is damaged there: what was in it is lost",
+    }
 }
 
 /// The frames of an archive that has no end. What it begins with tells its compression, or what is left of its table.

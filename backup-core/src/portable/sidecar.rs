@@ -55,6 +55,11 @@ impl Outside {
         }
     }
 
+    /// Length of the encrypted file when it was written.
+    pub(super) fn archive_bytes(&self) -> u64 {
+        self.archive_bytes
+    }
+
     pub(super) fn sha256(&self) -> Option<Sha> {
         hex::decode(&self.archive_sha256).ok()?.try_into().ok()
     }
