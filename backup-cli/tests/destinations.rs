@@ -7,6 +7,7 @@ mod support;
 use backup_testkit::servers::{Azurite, Minio, ObjectServer, Sshd, Webdav};
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     process::{Command, Stdio},
     sync::OnceLock,
     time::{Duration, Instant},
@@ -269,6 +270,9 @@ fn a_certificate_that_is_the_servers_own_is_trusted_if_its_file_is_named_and_not
         let ran = client.expect(4, &["create", "tree", "--to", "own"]);
         assert!(ran.stderr.contains("not valid for"), "{}", ran.stderr);
     }
+    let plain = minio.url_at(&format!("http://{}", minio.address()), "tls");
+    let ran = client.expect(4, &["list", "--from", &plain, "--config", "/dev/null"]);
+    assert!(ran.stderr.contains("no plain HTTP is spoken there: is it https://"), "{}", ran.stderr);
     archive(&minio.address(), "ca_file = \"backup.toml\"\n");
     let ran = client.expect(2, &["list", "--from", "own"]);
     assert!(ran.stderr.contains("ca_file"), "{}", ran.stderr);
@@ -329,6 +333,55 @@ fn a_server_with_sftp_keeps_backups_from_the_first_to_the_last() {
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("ssh")), "{left:?}");
     let ran = Client::new(vec![]).expect(4, &["create", "tree", "--to", &server.url("backups")]);
     assert!(ran.stderr.contains("hint:"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_ssh_refuses_is_said_with_its_way_out() {
+    let server = match Sshd::start() {
+        Ok(server) => server,
+        Err(why) => return could_not_run("sshd", &why),
+    };
+    let to = server.url("backups");
+    let client = Client::new(vec![]);
+    let make = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-f", "other"])
+        .current_dir(client.place.path(""))
+        .status();
+    assert!(make.unwrap().success());
+    let host = to.split('/').nth(2).unwrap().replace("127.0.0.1", "[127.0.0.1]");
+    client.place.write("known", &format!("{host} {}", client.place.read("other.pub")));
+    let known = client.place.path("known");
+    for (option, cause, hint) in [
+        (
+            format!("UserKnownHostsFile={}", known.display()),
+            "another host key than known_hosts says: the ED25519",
+            "ssh-keygen -R",
+        ),
+        ("UserKnownHostsFile=/dev/null".to_owned(), "is not in known_hosts", "ssh-keyscan"),
+        ("PubkeyAuthentication=no".to_owned(), "none of the keys", "ssh -v USER@HOST"),
+    ] {
+        let script = format!("#!/bin/sh\nPATH='{}' exec ssh -o {option} \"$@\"\n", server.path().display());
+        client.place.write("bin/ssh", &script);
+        fs::set_permissions(client.place.path("bin/ssh"), fs::Permissions::from_mode(0o700)).unwrap();
+        let path = format!("{}:{}", client.place.path("bin").display(), server.path().display());
+        let ran: Ran = client.command(&["list", "--from", &to]).env("PATH", path).output().unwrap().into();
+        assert_eq!(ran.code, 4, "{}", ran.stderr);
+        assert!(ran.stderr.contains(cause) && ran.stderr.contains(hint), "{option}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("@@@") && !ran.stderr.contains("check the address"), "{}", ran.stderr);
+    }
+    let ran: Ran = client.command(&["list", "--from", &to]).env("PATH", "/nowhere").output().unwrap().into();
+    assert!(ran.stderr.contains("the program `ssh` is not there"), "{}", ran.stderr);
+}
+
+#[test]
+fn tls_where_there_is_none_is_named_at_once() {
+    let Some(minio) = minio() else { return };
+    let client = Client::of(minio);
+    let begun = Instant::now();
+    let from = minio.url("tls").replace("=http:", "=https:");
+    let ran = client.expect(4, &["list", "--from", &from]);
+    assert!(ran.stderr.contains("no TLS is spoken there: is it http://"), "{}", ran.stderr);
+    assert!(begun.elapsed() < Duration::from_secs(5), "it was tried again and again");
 }
 
 #[test]

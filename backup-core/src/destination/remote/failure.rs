@@ -149,17 +149,77 @@ fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
         let message = "the server does not accept user and password".to_owned();
         return (message, Some("give the user in the URL and the password as BACKUP_<NAME>_PASSWORD"));
     }
+    if let Some(said) = text.strip_prefix("ssh error: ")
+        && let Some((message, hint)) = of_ssh(said)
+    {
+        return (message, Some(hint));
+    }
     let hint = match e.kind() {
         _ if text.contains("invalid peer certificate") => Some(
             "if the server's certificate is right, name a file of it, or of what vouches for it: `ca_file` of the archive in backup.toml",
         ),
+        _ if text.contains("InvalidContentType") => Some(
+            "no TLS is spoken there: is it http:// (webdav://), which nothing protects on its way, or another port?",
+        ),
+        _ if PLAIN_TO_TLS.iter().any(|said| text.contains(said)) => {
+            Some("no plain HTTP is spoken there: is it https:// (webdavs://), or another port?")
+        }
         Remote::PermissionDenied => Some("check the credentials, and what they allow"),
+        // So do some servers that expect TLS; and servers that end.
+        _ if text.contains("connection closed before message completed") => Some(
+            "check the address, also whether it is https:// (webdavs://) or http:// (webdav://), and whether the server is up",
+        ),
         _ if text.contains("onnection refused") || text.contains("dns") || text.contains("connect") => {
             Some("check the address, and whether the server is up")
         }
         _ => None,
     };
     (text, hint)
+}
+
+/// What servers that expect TLS answer to plain HTTP: Go's, nginx, Apache; alerts of TLS and greetings of others are no HTTP.
+const PLAIN_TO_TLS: [&str; 4] = [
+    "HTTP request to an HTTPS server",
+    "plain HTTP request was sent to HTTPS port",
+    "speaking plain HTTP to an SSL-enabled server port",
+    "invalid HTTP version parsed",
+];
+
+/// Why `ssh` did not connect, if there is another way out than to look at the address.
+fn of_ssh(said: &str) -> Option<(String, &'static str)> {
+    let plain = |why: &str| format!("{why} ({said})");
+    if said.contains("HOST IDENTIFICATION HAS CHANGED") {
+        // The rest of it is a banner of many lines.
+        let key = between(said, "The fingerprint for the ", ". Please").map(|key| format!(": the {key}"));
+        let known = between(said, "Offending ", " remove with").map(|key| format!("; known is the {key}"));
+        let (key, known) = (key.unwrap_or_default(), known.unwrap_or_default());
+        return Some((
+            format!("the server has another host key than known_hosts says{key}{known}"),
+            "somebody may be in between: ask who runs the server for the fingerprint of its key. If it is right: `ssh-keygen -R HOST` \
+             (`[HOST]:PORT` for a port of its own), and connect once by hand with `ssh`",
+        ));
+    }
+    if said.contains("Host key verification failed") {
+        return Some((
+            plain("the server's host key is not in known_hosts"),
+            "as the user that runs this, connect once by hand with `ssh` and compare the fingerprint; or add to ~/.ssh/known_hosts what \
+             `ssh-keyscan -p PORT HOST` prints, once it is compared",
+        ));
+    }
+    if said.contains("Permission denied (") || said.contains("Too many authentication failures") {
+        return Some((
+            plain("the server accepts none of the keys that `ssh` offers"),
+            "the user is that of the URL (sftp://USER@host/path), the keys are those of `ssh`, which asks for no passphrase here: \
+             `ssh-add FILE`, or IdentityFile in ~/.ssh/config; `ssh -v USER@HOST` shows which are offered",
+        ));
+    }
+    if said.contains("failed to connect to the remote host: No such file or directory") {
+        return Some((
+            plain("the program `ssh` is not there"),
+            "install OpenSSH's client, or add it to PATH",
+        ));
+    }
+    None
 }
 
 /// The message and all that is under it, each said once, on one line.

@@ -11,6 +11,7 @@ use futures::{FutureExt, Stream, TryStreamExt, ready};
 use http::{Method, Request, Response, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use opendal::{Buffer, HttpBody, HttpTransport};
+use rustls::InvalidMessage;
 use std::{
     fs::File,
     io,
@@ -162,20 +163,24 @@ fn stalled(patience: Duration) -> opendal::Error {
 
 fn failed(what: &'static str, e: reqwest::Error) -> opendal::Error {
     let of_the_way = e.is_request() || e.is_body() || e.is_decode() || e.is_connect();
-    let temporary = of_the_way && !is_of_a_certificate(&e);
+    let temporary = of_the_way && !is_of_the_server(&e);
     opendal::Error::new(opendal::ErrorKind::Unexpected, what)
         .with_temporary(temporary)
         .set_source(e.without_url())
 }
 
-/// A certificate that is not trusted is not trusted a moment later either.
-fn is_of_a_certificate(e: &(dyn std::error::Error + 'static)) -> bool {
+/// A certificate that is not trusted is not trusted a moment later either, and a server without TLS has none then.
+fn is_of_the_server(e: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(e) = e.downcast_ref::<rustls::Error>() {
-        return matches!(e, rustls::Error::InvalidCertificate(_));
+        return matches!(
+            e,
+            rustls::Error::InvalidCertificate(_)
+                | rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)
+        );
     }
     // What an error of a connection holds is not its source.
     let held = e.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
-    held.is_some_and(|held| is_of_a_certificate(held)) || e.source().is_some_and(is_of_a_certificate)
+    held.is_some_and(|held| is_of_the_server(held)) || e.source().is_some_and(is_of_the_server)
 }
 
 /// When the connection last took something.
