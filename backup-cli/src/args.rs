@@ -109,6 +109,23 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+impl Command {
+    /// The keys that backups are to be read with.
+    pub(crate) fn keys(&self) -> Option<&Keys> {
+        let among = match self {
+            Command::Copy(c) => &c.among,
+            Command::List(c) => &c.among,
+            Command::Ls(c) => &c.among,
+            Command::Show(c) => &c.among,
+            Command::Dump(c) => &c.among,
+            Command::Verify(c) => &c.among,
+            Command::Restore(c) => &c.among,
+            _ => return None,
+        };
+        Some(&among.keys)
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Create {
     /// Folders or files, `name=` before one names its component [default: the configured modules]

@@ -76,6 +76,9 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         _ => {}
     }
     let settings = Settings::resolve(&args.global, output)?;
+    if let Some(keys) = args.command.keys() {
+        session::identities(keys).check()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -31,6 +31,52 @@ fn restored(place: &Place, folder: &str) {
 }
 
 #[test]
+fn a_key_that_cannot_be_read_is_an_error_before_anything_else_even_where_none_is_needed() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.write("empty", "");
+    let lines: [&[&str]; 7] = [
+        &["list"],
+        &["ls", "latest"],
+        &["show", "latest"],
+        &["dump", "latest", "a.txt"],
+        &["verify"],
+        &["restore", "latest", "--to", "out"],
+        &["copy", "--all", "--to", "c"],
+    ];
+    for line in lines {
+        for option in ["--identity", "--passphrase-file"] {
+            for file in ["missing", "empty", "tree"] {
+                let ran = place.expect(2, &[line, &["--from", "b", option, file]].concat());
+                assert!(ran.stderr.contains(&format!("{file}: cannot ")), "{line:?}: {}", ran.stderr);
+            }
+        }
+    }
+    assert!(!place.path("out").exists() && !place.path("c").exists());
+    // A pipe can be read once only.
+    let recipient = with_keys(&place);
+    place.expect(0, &["create", "tree", "--to", "x.tar.age", "--recipient", &recipient]);
+    let backup = env!("CARGO_BIN_EXE_backup");
+    let listed = shell(&place, &format!("'{backup}' list --from x.tar.age --identity <(cat key.txt)"));
+    assert!(listed.contains("complete, encrypted"), "{listed}");
+}
+
+#[test]
+fn latest_of_what_is_encrypted_asks_for_the_key() {
+    let place = Place::with_tree();
+    let recipient = with_keys(&place);
+    place.expect(0, &["create", "tree", "--to", "x.tar.age", "--recipient", &recipient]);
+    for line in
+        [&["show", "latest"][..], &["verify", "latest"], &["show", "2020-01-01"], &["restore", "latest"]]
+    {
+        let ran = place.expect(2, &[line, &["--from", "x.tar.age"]].concat());
+        let says = ["x.tar.age: cannot", "it is encrypted", "--identity FILE"];
+        assert!(says.iter().all(|part| ran.stderr.contains(part)), "{line:?}: {}", ran.stderr);
+    }
+    place.expect(0, &["show", "latest", "--from", "x.tar.age", "--identity", "key.txt"]);
+}
+
+#[test]
 fn who_has_only_the_public_key_makes_lists_and_removes_and_who_has_the_secret_one_reads() {
     let place = Place::with_tree();
     let recipient = with_keys(&place);

@@ -26,6 +26,7 @@ const STORED_CHUNK: u64 = CHUNK + 16;
 const MAGIC: &[u8] = b"age-encryption.org/v1\n";
 /// A file with keys that is larger is none.
 const LARGEST_KEY_FILE: u64 = 1 << 20;
+const READ_PASSPHRASE: &str = "read the passphrase";
 
 /// Where a passphrase is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,12 +41,12 @@ impl Passphrase {
     fn read(&self) -> Result<SecretString> {
         let text = match self {
             Passphrase::Given(secret) => secret.clone(),
-            Passphrase::File(path) => read_key_file(path, "read the passphrase")?,
+            Passphrase::File(path) => read_key_file(path, READ_PASSPHRASE)?,
         };
         match text.expose().lines().next().filter(|line| !line.is_empty()) {
             Some(line) => Ok(line.to_owned().into()),
             None => {
-                let e = Error::new(ErrorKind::Usage, "read the passphrase", "its first line is empty");
+                let e = Error::new(ErrorKind::Usage, READ_PASSPHRASE, "its first line is empty");
                 Err(match self {
                     Passphrase::Given(_) => e,
                     Passphrase::File(path) => e.on(path.display()),

@@ -111,7 +111,7 @@ fn look<'b, 's>(
         Which::Latest(back) => {
             let meant = match Meant::of(&of_module, scope) {
                 Err(e) if e.kind() == ErrorKind::NotFound => {
-                    return Err(only_lost_ones(&of_module).unwrap_or(e));
+                    return Err(only_lost_ones(&of_module).unwrap_or_else(|| or_locked(e, backups)));
                 }
                 meant => meant?,
             };
@@ -127,7 +127,7 @@ fn look<'b, 's>(
         }
         Which::Before(date) => {
             let end = end_of(*date, zone)?;
-            let meant = Meant::of(&of_module, scope)?;
+            let meant = Meant::of(&of_module, scope).map_err(|e| or_locked(e, backups))?;
             let chosen = meant.complete(&of_module).into_iter().rfind(|b| b.created < end);
             let chosen = chosen.ok_or_else(|| {
                 let until = backups.iter().filter(|b| b.created < end);
@@ -233,6 +233,21 @@ fn only_lost_ones(backups: &[&BackupSummary]) -> Option<Error> {
     };
     let message = format!("there is no other complete one than this, and {what}");
     Some(Error::damaged("choose the latest backup", message).on(&newest.location).hint(hint))
+}
+
+/// That there is none to choose is a matter of the key, if nothing else is known of what there is.
+fn or_locked(e: Error, backups: &[BackupSummary]) -> Error {
+    let mut locked = backups.iter().filter(|b| b.encrypted && b.state == State::Unknown);
+    match locked.next() {
+        Some(one) if e.kind() == ErrorKind::NotFound => usage(
+            "it is encrypted, and what it is cannot be known without its key",
+        )
+        .on(&one.location)
+        .hint(
+            "--identity FILE with the secret key (or --passphrase-file FILE), or `identity` of the archive",
+        ),
+        _ => e,
+    }
 }
 
 fn by_name<'a>(backups: &[&'a BackupSummary], name: &str) -> Result<&'a BackupSummary> {

@@ -161,18 +161,21 @@ pub(super) fn outcome(healed: &Healed) -> String {
 
 /// What is given on the command line counts instead of what is configured.
 pub(super) fn read_with(spec: ArchiveSpec, keys: &Keys) -> ArchiveSpec {
-    if keys.identity.is_empty() && keys.passphrase_file.is_none() {
-        return spec;
-    }
+    let identities = identities(keys);
+    if identities.is_empty() { spec } else { spec.identities(identities) }
+}
+
+/// The keys that were given on the command line.
+pub(super) fn identities(keys: &Keys) -> Identities {
     let identities = keys.identity.iter().fold(Identities::default(), |all, file| all.file(file));
-    spec.identities(match &keys.passphrase_file {
+    match &keys.passphrase_file {
         Some(file) => identities.passphrase_file(file),
         None => identities,
-    })
+    }
 }
 
 /// A path of a file that is there, and that is written like a path or like a backup file.
-fn is_file(text: &str) -> bool {
+pub(super) fn is_file(text: &str) -> bool {
     let is_backup = |ending: &&str| text.ends_with(ending) || text.contains(&format!("{ending}."));
     let named = text.contains('/') || [".tar", ".tgz", ".txz"].iter().any(is_backup);
     named && Path::new(text).is_file()

@@ -1,6 +1,6 @@
 //! Who can read an encrypted backup.
 
-use super::{Passphrase, read_key_file};
+use super::{Passphrase, READ_PASSPHRASE, read_key_file};
 use crate::{Error, ErrorKind, Result, Secret};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +12,8 @@ pub struct Identities {
     keys: Vec<Secret>,
     passphrase: Option<Passphrase>,
 }
+
+const READ_IDENTITY: &str = "read the identity";
 
 type Keys = Vec<Box<dyn age::Identity + Send + Sync>>;
 
@@ -61,11 +63,32 @@ impl Identities {
         self.files.is_empty() && self.keys.is_empty() && self.passphrase.is_none()
     }
 
+    /// Looks at the files now, which are else looked at when an encrypted backup is opened: one that is named and cannot be used is
+    /// a mistake even where no key is needed. A pipe can be read only once, and is left for then. Blocks the thread.
+    pub fn check(&self) -> Result<()> {
+        let is_there = |path: &Path, operation| match std::fs::metadata(path) {
+            Ok(found) => Ok(found.is_file() || found.is_dir()),
+            Err(e) => Err(Error::io(ErrorKind::Usage, operation, e).on(path.display())),
+        };
+        let mut now = Identities::default();
+        for path in &self.files {
+            if is_there(path, READ_IDENTITY)? {
+                now = now.file(path);
+            }
+        }
+        if let Some(Passphrase::File(path)) = &self.passphrase
+            && is_there(path, READ_PASSPHRASE)?
+        {
+            now = now.passphrase_file(path);
+        }
+        now.read().map(drop)
+    }
+
     /// Blocks the thread.
     pub(super) fn read(&self) -> Result<Keys> {
         let mut all = Keys::new();
         for path in &self.files {
-            let text = read_key_file(path, "read the identity")?;
+            let text = read_key_file(path, READ_IDENTITY)?;
             all.extend(parse(&text, path).map_err(|e| e.on(path.display()))?);
         }
         for key in &self.keys {
