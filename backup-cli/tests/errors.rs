@@ -90,6 +90,26 @@ fn a_variable_that_is_not_set_names_its_line() {
 }
 
 #[test]
+fn a_variable_that_is_not_set_is_in_the_way_of_what_needs_it_only() {
+    let place = Place::with_tree();
+    let configured = "[modules.m.sources.tree]\nkind = \"files\"\npath = \"tree\"\n[archives.here]\nurl = \"b\"\n\
+                      [archives.nas]\nurl = \"${NAS}/b\"\n";
+    place.write("backup.toml", configured);
+    place.expect(0, &["create", "--to", "here"]);
+    place.expect(0, &["list", "--from", "here"]);
+    for line in [&["create", "--to", "nas"][..], &["list", "--from", "nas"], &["config", "check"]] {
+        let ran = place.expect(2, line);
+        assert!(
+            ran.stderr.contains("backup.toml:7") && ran.stderr.contains("NAS is not set"),
+            "{}",
+            ran.stderr
+        );
+    }
+    place.write("backup.toml", &format!("{configured}levl = 1\n"));
+    place.expect(2, &["list", "--from", "here"]);
+}
+
+#[test]
 fn an_env_file_fills_variables() {
     let place = Place::new();
     place.write("backup.toml", "[archives.nas]\nurl = \"${NAS}/b\"\n");

@@ -16,7 +16,7 @@ use backup_core::{
     Error, ErrorKind, Result, Secret, encryption::Recipients, is_component_name, portable::PortableArchive,
 };
 use jiff::SignedDuration;
-use mistakes::Mistakes;
+use mistakes::{Mistakes, NotSet, one_of_all};
 use place::{Text, nearest};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -36,6 +36,7 @@ pub struct Config {
     file: PathBuf,
     modules: BTreeMap<String, Module>,
     archives: BTreeMap<String, ArchiveConfig>,
+    not_set: NotSet,
 }
 
 /// The file as it is written.
@@ -173,7 +174,8 @@ pub enum Format {
 }
 
 impl Config {
-    /// Reads and checks the file: keys, kinds, variables. `var` gives the environment variables for `${…}`.
+    /// Reads and checks the file: keys, kinds, values. `var` gives the environment variables for `${…}`. One that is not set is an error
+    /// of `module` or `archive`, if that is what needs it, and of `check`.
     pub fn load(file: &Path, registry: &Registry, var: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
         let text = std::fs::read_to_string(file)
             .map_err(|e| Error::io(ErrorKind::Usage, "read the configuration", e).on(file.display()))?;
@@ -209,10 +211,19 @@ impl Config {
                 mistakes.push(e);
             }
         }
-        if let Some(e) = mistakes.into_error(file) {
-            return Err(e);
-        }
-        Ok(Config { file: file.to_owned(), modules, archives })
+        let not_set = mistakes.conclude(file)?;
+        Ok(Config { file: file.to_owned(), modules, archives, not_set })
+    }
+
+    /// Whether all variables are set, also of what is not used.
+    pub fn check(&self) -> Result<()> {
+        self.is_set(&[])
+    }
+
+    /// Whether the variables at and below this path are.
+    fn is_set(&self, path: &[&str]) -> Result<()> {
+        let here = self.not_set.iter().filter(|(at, _)| at.iter().zip(path).all(|(a, b)| a == b));
+        one_of_all(here.map(|(_, e)| e.clone()).collect(), &self.file).map_or(Ok(()), Err)
     }
 
     /// The file that was read.
@@ -232,17 +243,21 @@ impl Config {
 
     /// A module as it is configured, with the stores that the configuration was read with.
     pub fn module(&self, name: &str) -> Result<Module> {
+        self.is_set(&["modules", name])?;
         self.modules.get(name).cloned().ok_or_else(|| self.unknown("module", name, self.modules.keys()))
     }
 
     /// An archive as it is configured. Its `password_command` is run and waited for.
     pub fn archive(&self, name: &str) -> Result<ArchiveSpec> {
+        self.is_set(&["archives", name])?;
         let archive =
             self.archives.get(name).ok_or_else(|| self.unknown("archive", name, self.archives.keys()))?;
         let asked =
             archive.asked().map_err(|e| e.on(format!("{}: [archives.{name}]", self.file.display())))?;
         let chosen = crate::archive::configured(&asked);
         if chosen.remote_place()?.is_some_and(|place| !place.has_own_credentials()) {
+            // Which servers are in play must be known.
+            self.is_set(&["archives"])?;
             let all = self.archives.values().map(crate::archive::configured);
             let of_its_kind: Vec<_> =
                 all.filter(|spec| spec.kind_of_store() == chosen.kind_of_store()).collect();

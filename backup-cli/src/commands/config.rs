@@ -22,6 +22,7 @@ pub(super) fn run(args: &Args, global: &Global, output: Output) -> Result<u8> {
         ConfigCommand::Check => {
             let settings = Settings::resolve(global, output)?;
             let found = settings.config()?;
+            found.check()?;
             output.result(&summary(found)?)?;
             let archives: Vec<&str> = found.archives().map(|(name, _)| name).collect();
             let modules: Vec<&str> = found.module_names().collect();

@@ -27,7 +27,8 @@ fn value(
     match item {
         DeValue::String(s) if s.contains('$') => match expand(s, var) {
             Ok(done) => *s = Cow::Owned(done),
-            Err(message) => mistakes.unknown_value(path.to_vec(), span, &message),
+            Err(Unknown::NotSet(message)) => mistakes.not_set(path.to_vec(), span, &message),
+            Err(Unknown::Wrong(message)) => mistakes.unknown_value(path.to_vec(), span, &message),
         },
         DeValue::Array(list) => {
             for inner in list.iter_mut() {
@@ -40,7 +41,16 @@ fn value(
     }
 }
 
-fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+/// Why a text has no value.
+#[derive(Debug, PartialEq, Eq)]
+enum Unknown {
+    /// A variable is not set: it would have one elsewhere.
+    NotSet(String),
+    /// It can have none anywhere.
+    Wrong(String),
+}
+
+fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, Unknown> {
     let mut out = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {
@@ -50,7 +60,8 @@ fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, St
             out.push('$');
             rest = after;
         } else if let Some(after) = rest.strip_prefix('{') {
-            let (inside, after) = after.split_once('}').ok_or("`${` without `}`")?;
+            let (inside, after) =
+                after.split_once('}').ok_or_else(|| Unknown::Wrong("`${` without `}`".into()))?;
             out.push_str(&one(inside, var)?);
             rest = after;
         } else {
@@ -61,26 +72,28 @@ fn expand(text: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, St
     Ok(out)
 }
 
-fn one(inside: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, String> {
+fn one(inside: &str, var: &dyn Fn(&str) -> Option<String>) -> Result<String, Unknown> {
     let end = inside.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inside.len());
     let (name, rest) = inside.split_at(end);
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
-        return Err(format!("`${{{inside}}}` names no variable"));
+        return Err(Unknown::Wrong(format!("`${{{inside}}}` names no variable")));
     }
     let found = var(name);
+    let not_set = |why: &str| Unknown::NotSet(format!("the variable {name} is not set{why}"));
     match rest.split_at_checked(2) {
-        _ if rest.is_empty() => found.ok_or_else(|| format!("the variable {name} is not set")),
+        _ if rest.is_empty() => found.ok_or_else(|| not_set("")),
         Some((":-", default)) => Ok(found.filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())),
-        Some((":?", why)) => {
-            found.filter(|v| !v.is_empty()).ok_or_else(|| format!("the variable {name} is not set: {why}"))
+        Some((":?", why)) => found.filter(|v| !v.is_empty()).ok_or_else(|| not_set(&format!(": {why}"))),
+        _ => {
+            let message = format!("`${{{inside}}}`: after the name only `:-default` and `:?why` are known");
+            Err(Unknown::Wrong(message))
         }
-        _ => Err(format!("`${{{inside}}}`: after the name only `:-default` and `:?why` are known")),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::expand;
+    use super::{Unknown, expand};
 
     fn var(name: &str) -> Option<String> {
         match name {
@@ -100,7 +113,7 @@ mod tests {
             ("${HOME:?needed}", "/home/me"),
             ("${NO:-}", ""),
         ] {
-            assert_eq!(expand(text, &var).as_deref(), Ok(expected), "{text}");
+            assert_eq!(expand(text, &var), Ok(expected.to_owned()), "{text}");
         }
     }
 
@@ -114,7 +127,7 @@ mod tests {
             ("${}", "names no variable"),
             ("${HOME+x}", "only"),
         ] {
-            let e = expand(text, &var).unwrap_err();
+            let (Unknown::NotSet(e) | Unknown::Wrong(e)) = expand(text, &var).unwrap_err();
             assert!(e.contains(part), "{text}: {e}");
         }
     }

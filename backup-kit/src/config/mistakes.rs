@@ -4,7 +4,7 @@ use super::{
     below,
     place::{Text, nearest},
 };
-use backup_core::{Backend, Error, ErrorKind};
+use backup_core::{Backend, Error, ErrorKind, Result};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use std::{ops::Range, path::Path};
@@ -19,11 +19,18 @@ pub(super) struct Mistakes<'t> {
     list: Vec<Error>,
     /// Keys whose values are not known, by their paths.
     unknown: Vec<Vec<String>>,
+    /// Those of them that are only to be set.
+    not_set: NotSet,
+    /// Without them it cannot be told whether everything else is right.
+    not_set_matters: bool,
 }
+
+/// Variables that are not set: the path of the key that needs one, and the complaint.
+pub(super) type NotSet = Vec<(Vec<String>, Error)>;
 
 impl<'t> Mistakes<'t> {
     pub(super) fn new(text: &'t Text<'t>) -> Self {
-        Mistakes { text, list: Vec::new(), unknown: Vec::new() }
+        Mistakes { text, list: Vec::new(), unknown: Vec::new(), not_set: Vec::new(), not_set_matters: false }
     }
 
     pub(super) fn push(&mut self, e: Error) {
@@ -41,6 +48,12 @@ impl<'t> Mistakes<'t> {
         self.unknown.push(path);
     }
 
+    /// The same of one whose variable is not set: a mistake for what needs it.
+    pub(super) fn not_set(&mut self, path: Vec<String>, span: Range<usize>, message: &str) {
+        self.not_set.push((path.clone(), self.text.error_in(span, message)));
+        self.unknown.push(path);
+    }
+
     /// Whether all values at and below this path are known.
     pub(super) fn knows(&self, path: &[&str]) -> bool {
         let is_below = |unknown: &Vec<String>| {
@@ -51,7 +64,9 @@ impl<'t> Mistakes<'t> {
 
     /// Reads the file without the keys and values that cannot be taken: each of them is a mistake.
     pub(super) fn read<T: DeserializeOwned + Default>(&mut self, mut file: Spanned<DeTable<'_>>) -> T {
-        let told: Vec<Option<String>> = self.list.iter().map(|e| e.subject().map(str::to_owned)).collect();
+        let line = |e: &Error| e.subject().map(str::to_owned);
+        let told: Vec<Option<String>> = self.list.iter().map(line).collect();
+        let not_set: Vec<Option<String>> = self.not_set.iter().map(|(_, e)| line(e)).collect();
         let mut left_out: Vec<Vec<String>> = Vec::new();
         loop {
             let e = match T::deserialize(toml::de::Deserializer::from(file.clone())) {
@@ -71,6 +86,9 @@ impl<'t> Mistakes<'t> {
             };
             let follows = missing.is_some_and(|name| left_out.iter().any(|out| is_meant(out, name)))
                 || told.iter().any(|line| line.as_deref() == mistake.subject());
+            let in_doubt = not_set.iter().any(|line| line.as_deref() == mistake.subject());
+            self.not_set_matters |= in_doubt;
+            let follows = follows || in_doubt;
             if !follows {
                 self.list.push(mistake);
             }
@@ -109,22 +127,31 @@ impl<'t> Mistakes<'t> {
         }
     }
 
-    /// One error of all of them, in the order of their lines; what is alone speaks for itself.
-    pub(super) fn into_error(mut self, file: &Path) -> Option<Error> {
-        if self.list.len() < 2 {
-            return self.list.pop();
+    /// One error of all of them; if nothing is wrong but that variables are not set, those.
+    pub(super) fn conclude(mut self, file: &Path) -> Result<NotSet> {
+        if self.list.is_empty() && !self.not_set_matters {
+            return Ok(self.not_set);
         }
-        let line = |e: &Error| -> usize {
-            let number = e.subject().and_then(|subject| subject.rsplit_once(':')?.1.parse().ok());
-            number.unwrap_or(0)
-        };
-        self.list.sort_by_key(line);
-        let told = |e: &Error| format!("{}: {}", e.subject().unwrap_or_default(), e.message());
-        let mut lines: Vec<String> = self.list.iter().map(told).collect();
-        lines.dedup();
-        let message = format!("it has {} mistakes\n{}", lines.len(), lines.join("\n"));
-        Some(Error::new(ErrorKind::Usage, "read the configuration", message).on(file.display()))
+        self.list.extend(self.not_set.into_iter().map(|(_, e)| e));
+        one_of_all(self.list, file).map_or(Ok(NotSet::new()), Err)
     }
+}
+
+/// One error of all, in the order of their lines; what is alone speaks for itself.
+pub(super) fn one_of_all(mut list: Vec<Error>, file: &Path) -> Option<Error> {
+    if list.len() < 2 {
+        return list.pop();
+    }
+    let line = |e: &Error| -> usize {
+        let number = e.subject().and_then(|subject| subject.rsplit_once(':')?.1.parse().ok());
+        number.unwrap_or(0)
+    };
+    list.sort_by_key(line);
+    let told = |e: &Error| format!("{}: {}", e.subject().unwrap_or_default(), e.message());
+    let mut lines: Vec<String> = list.iter().map(told).collect();
+    lines.dedup();
+    let message = format!("it has {} mistakes\n{}", lines.len(), lines.join("\n"));
+    Some(Error::new(ErrorKind::Usage, "read the configuration", message).on(file.display()))
 }
 
 /// Takes the innermost key away whose name or value is there, or holds what is there; its path.

@@ -6,7 +6,7 @@ fn parse(text: &str) -> Result<Config> {
 }
 
 fn complaint(text: &str) -> String {
-    let e = parse(text).unwrap_err();
+    let e = parse(text).and_then(|config| config.check()).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Usage);
     e.to_string()
 }
@@ -115,6 +115,33 @@ fn an_unknown_kind_or_format_is_an_error() {
 fn a_variable_that_is_not_set_names_its_line() {
     let c = complaint("[modules.a.sources.x]\nkind = \"files\"\npath = \"${BASE}/${NOWHERE}\"\n");
     assert_eq!(c, "/etc/b/backup.toml:3: cannot read the configuration: the variable NOWHERE is not set");
+}
+
+#[test]
+fn a_variable_is_needed_only_by_the_module_or_archive_that_it_belongs_to() {
+    let text = "[modules.a.sources.x]\nkind = \"files\"\npath = \"/x\"\n\
+                [modules.b.sources.x]\nkind = \"files\"\npath = \"${ONE}\"\n[archives.c]\nurl = \"/c\"\n\
+                [archives.d]\nurl = \"s3://b/p\"\nsecret_access_key = \"${TWO:?of the cloud}\"\n";
+    let config = parse(text).unwrap();
+    config.module("a").unwrap();
+    config.archive("c").unwrap();
+    let told = |e: Error| e.to_string();
+    let one = "/etc/b/backup.toml:6: cannot read the configuration: the variable ONE is not set";
+    assert_eq!(config.module("b").map_err(told).unwrap_err(), one);
+    assert!(config.archive("d").map_err(told).unwrap_err().contains(":11: "));
+    let c = complaint(text);
+    assert!(
+        c.contains(":6: the variable ONE") && c.contains(":11: the variable TWO is not set: of the cloud"),
+        "{c}"
+    );
+    // With another mistake, or one that may follow from it, all of it is wrong at once.
+    for more in ["levl = 1\n", "level = \"${ONE}\"\n", "name = \"${ONE\"\n", "levl = \"${ONE}\"\n"] {
+        let e = parse(&format!("{text}{more}")).map_err(told).unwrap_err();
+        assert!(e.contains("the variable ONE is not set"), "{more}: {e}");
+    }
+    // Whose credentials those of the environment are is known only when all places are.
+    let several = "[archives.c]\nurl = \"s3://b/p?region=x\"\n[archives.d]\nurl = \"${ONE}\"\n";
+    assert!(parse(several).unwrap().archive("c").map_err(told).unwrap_err().contains("ONE"));
 }
 
 #[test]
