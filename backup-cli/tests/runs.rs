@@ -168,7 +168,17 @@ fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
     assert!(lines.by_ref().map_while(Result::ok).any(|l| l.contains("\"pour\"")), "it never began to pour");
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
     let second = place.run(&["create", "tree", "--to", "b"]);
-    let waiting = place.command(&["create", "tree", "--to", "b", "--wait", "5m", "-q"]).spawn().unwrap();
+    let mut waiting = place
+        .command(&["create", "tree", "--to", "b", "--wait", "5m"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let told = format!("waiting: a run of the same series is going on: process {} on ", first.id());
+    assert!(line.contains(&told), "{line}");
     rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
     std::thread::spawn(move || lines.for_each(drop));
     assert_eq!(second.code, 6, "{}", second.stderr);
@@ -179,7 +189,31 @@ fn two_runs_of_one_series_at_once_are_refused_and_name_the_other() {
         &second.without(&first.id().to_string(), "$PID"),
     );
     assert_eq!(first.wait().unwrap().code(), Some(0));
-    assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0), "--wait takes its turn");
+    std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(0), "--wait takes its turn");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_has_locked_the_folder_is_told_while_it_is_waited_for() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    let folder = std::fs::File::open(place.path("b")).unwrap();
+    folder.lock().unwrap();
+    let mut waiting = place
+        .command(&["create", "tree", "--to", "b"])
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    let mut said = BufReader::new(waiting.stderr.take().unwrap());
+    said.read_line(&mut line).unwrap();
+    let who = format!("waiting: process {} (", std::process::id());
+    assert!(line.contains(&who) && line.contains("has locked the folder b"), "{line}");
+    folder.unlock().unwrap();
+    std::io::copy(&mut said, &mut std::io::sink()).unwrap();
+    assert_eq!(waiting.wait().unwrap().code(), Some(0));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod remote;
 
 pub(crate) use fan::{Fan, Lane, Outcome, Outcomes};
 pub use local::LocalFolder;
-pub(crate) use local::{is_temporary_name, local_blob};
+pub(crate) use local::{holder, is_temporary_name, local_blob};
 pub use pulse::Pulse;
 pub(crate) use remote::RemoteFolder;
 pub use remote::{RemotePlace, RemoteSettings};

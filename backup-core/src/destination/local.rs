@@ -48,6 +48,12 @@ impl LocalFolder {
         if full { error.hint("free some space there, or choose another destination") } else { error }
     }
 
+    fn lock_error(&self, name: &str, e: io::Error) -> Error {
+        let held = e.kind() == io::ErrorKind::TimedOut;
+        let error = self.error("lock the folder", name, e);
+        if held { error.hint("wait until it has ended: runs hold it for an instant only") } else { error }
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let temporary = self.path.join(temporary_name(name));
         let written = create_private(&temporary).and_then(|mut f| {
@@ -161,7 +167,35 @@ fn lock_folder(path: &Path) -> io::Result<Option<File>> {
             Err(std::fs::TryLockError::Error(_)) => return Ok(None),
         }
     }
-    Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds it for more than ten seconds"))
+    let who = holder(path).unwrap_or_else(|| "another process".to_owned());
+    Err(io::Error::new(io::ErrorKind::TimedOut, format!("{who} holds its lock for more than ten seconds")))
+}
+
+/// Who has locked the folder, if somebody has.
+pub(crate) fn holder(path: &Path) -> Option<String> {
+    let folder = File::open(path).ok()?;
+    let Err(std::fs::TryLockError::WouldBlock) = folder.try_lock() else { return None };
+    Some(process_of_lock(&folder).unwrap_or_else(|| "another process".to_owned()))
+}
+
+/// As far as the system tells: its id and the name of its program.
+fn process_of_lock(folder: &File) -> Option<String> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let inode = format!(":{}", folder.metadata().ok()?.ino());
+        let locks = std::fs::read_to_string("/proc/locks").ok()?;
+        let mut fields = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let held = |f: &Vec<&str>| matches!(f[..], [_, "FLOCK", _, _, _, file, ..] if file.ends_with(&inode));
+        let pid: u32 = fields.find(held)?[4].parse().ok().filter(|pid| *pid > 0)?;
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        Some(format!("process {pid} ({})", name.trim()))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = folder;
+        None
+    }
 }
 
 /// Makes names in a folder durable. Windows has no such call and needs none.
@@ -217,7 +251,7 @@ impl Destination for LocalFolder {
                 }
                 Err(e) => return Err(me.error("use the destination", "", e)),
             }
-            let guard = lock_folder(&me.path).map_err(|e| me.error("lock the folder", "", e))?;
+            let guard = lock_folder(&me.path).map_err(|e| me.lock_error("", e))?;
             if guard.is_some() {
                 me.clear_small().map_err(|e| me.error("remove what a killed run has left", "", e))?;
             }
@@ -306,7 +340,7 @@ impl Destination for LocalFolder {
     async fn write_small(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (name, bytes) = (name.to_owned(), bytes.to_owned());
         self.blocking(move |me| {
-            let _guard = lock_folder(&me.path).map_err(|e| me.error("lock the folder", &name, e))?;
+            let _guard = lock_folder(&me.path).map_err(|e| me.lock_error(&name, e))?;
             me.replace(&name, &bytes)
         })
         .await
@@ -315,8 +349,7 @@ impl Destination for LocalFolder {
     async fn swap_small(&self, name: &str, expected: Option<&[u8]>, new: Option<&[u8]>) -> Result<bool> {
         let (name, expected, new) = (name.to_owned(), expected.map(<[u8]>::to_vec), new.map(<[u8]>::to_vec));
         self.blocking(move |me| {
-            let fail = |e| me.error("lock the folder", &name, e);
-            let _guard = lock_folder(&me.path).map_err(fail)?;
+            let _guard = lock_folder(&me.path).map_err(|e| me.lock_error(&name, e))?;
             let read = || {
                 let Some((mut file, _)) = open_if_there(&me.path.join(&name))? else { return Ok(None) };
                 let mut found = Vec::new();

@@ -430,7 +430,7 @@ impl Archive for PortableArchive {
             return Err(e.clone());
         }
         self.check_recipients().await?;
-        self.destination.prepare().await?;
+        lock::telling(&*self.destination, cx, self.destination.prepare()).await?;
         self.refuse_plain().await?;
         if let Some(text) = self.not_for_its_keys().await? {
             cx.note(Severity::Warning, "", "", text);

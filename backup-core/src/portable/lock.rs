@@ -2,13 +2,14 @@
 
 use super::name;
 use crate::{
-    Context, Error, ErrorKind, Event, ProcessStamp, Result, RunLock, Series, destination::Destination,
+    Context, Error, ErrorKind, Event, ProcessStamp, Result, RunLock, Series,
+    destination::{self, Destination},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -16,6 +17,8 @@ use tokio_util::task::AbortOnDropHandle;
 const STALE: Duration = Duration::from_secs(600);
 const RENEWED_EVERY: Duration = Duration::from_secs(60);
 const LARGEST: u64 = 64 << 10;
+/// What waits for less is not told.
+const TELL_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -87,6 +90,28 @@ pub(super) async fn clear_stale(destination: &dyn Destination, names: &[String])
     Ok(cleared)
 }
 
+/// Says who has locked the folder if this waits for that for a second: no run of ours holds it for so long.
+pub(super) async fn telling<T>(
+    destination: &dyn Destination,
+    cx: &Context,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        biased;
+        done = &mut work => return done,
+        () = tokio::time::sleep(TELL_AFTER) => {}
+    }
+    if let Some(folder) = destination.local_path().map(Path::to_owned) {
+        let asked = folder.clone();
+        let holder = tokio::task::spawn_blocking(move || destination::holder(&asked)).await;
+        if let Ok(Some(who)) = holder {
+            cx.emit(&Event::Waiting { reason: format!("{who} has locked the folder {}", folder.display()) });
+        }
+    }
+    work.await
+}
+
 /// Takes the lock, waiting at most `wait` for another run.
 pub(super) async fn take(
     destination: Arc<dyn Destination>,
@@ -105,14 +130,15 @@ pub(super) async fn take(
         let found = read(&*destination, &name).await?;
         let other = match found {
             None => {
-                if destination.swap_small(&name, None, Some(&bytes)).await? {
+                if telling(&*destination, cx, destination.swap_small(&name, None, Some(&bytes))).await? {
                     break bytes;
                 }
                 continue;
             }
             Some((other, theirs)) if other.is_stale() => {
                 // Of several that find the same dead lock, one takes it over.
-                if destination.swap_small(&name, Some(&theirs), Some(&bytes)).await? {
+                let swap = destination.swap_small(&name, Some(&theirs), Some(&bytes));
+                if telling(&*destination, cx, swap).await? {
                     break bytes;
                 }
                 continue;
