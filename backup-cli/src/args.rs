@@ -397,7 +397,7 @@ pub(crate) struct Settle {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Remove {
-    /// Ids or their beginnings, or file names
+    /// Ids or their beginnings, or file names; or the path of a file
     #[arg(value_name = "ID", required = true)]
     pub(crate) ids: Vec<String>,
     #[command(flatten)]

@@ -334,6 +334,39 @@ fn the_last_complete_backup_is_removed_only_with_yes() {
 }
 
 #[test]
+fn a_file_is_removed_by_its_path_with_yes_and_with_what_is_beside_it() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "x.tar.zst"]);
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    place.golden("remove_file", &["remove", "x.tar.zst"]);
+    place.expect(0, &["remove", "x.tar.zst", "--yes"]);
+    assert!(!place.path("x.tar.zst").exists());
+    let list = place.json(0, &["list", "--from", "b"]);
+    let file = format!("b/{}", list["backups"][0]["location"].as_str().unwrap());
+    let ran = place.expect(6, &["remove", &file]);
+    assert!(ran.stderr.contains("--from b` looks at the others"), "{}", ran.stderr);
+    place.expect(0, &["remove", &file, &file, "--yes"]);
+    assert_eq!(std::fs::read_dir(place.path("b")).unwrap().count(), 0);
+    // A bare name is that of a backup where there is an archive, not of what happens to lie here.
+    place.expect(0, &["create", "tree", "--to", "x.tar"]);
+    place.write("backup.toml", "[archives.a]\nurl = \"b\"\n");
+    place.expect(3, &["remove", "x.tar", "--yes"]);
+    assert!(place.path("x.tar").exists());
+    place.expect(0, &["remove", "./x.tar", "--yes"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_nothing_may_be_written_a_restore_names_its_way_out() {
+    let place = Place::with_tree();
+    place.expect(0, &["create", "tree", "--to", "b"]);
+    // Nobody makes folders there, whoever this is.
+    let line = ["restore", "latest", "--from", "b", "--to", "/sys/x", "--accept", "too-little-space"];
+    let ran = place.run(&line);
+    assert!(ran.code != 0 && ran.stderr.contains("or elsewhere: --to FOLDER"), "{}", ran.stderr);
+}
+
+#[test]
 fn wrong_arguments_are_told_to_programs_too() {
     let place = Place::new();
     let ran = place.json(2, &["create", "--no-such-flag"]);

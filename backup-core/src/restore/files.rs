@@ -15,6 +15,18 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |e| Error::io(ErrorKind::Target, what, e).on(path.display())
 }
 
+/// The way out where nothing may be written beside the target.
+pub(super) fn with_way_out(e: Error) -> Error {
+    let refused =
+        std::error::Error::source(&e).and_then(|e| e.downcast_ref::<io::Error>()).is_some_and(|e| {
+            matches!(e.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        });
+    match refused && e.hint_text().is_none() {
+        true => e.hint("restore as a user who may write there (only root gives files their owners), or elsewhere: --to FOLDER"),
+        false => e,
+    }
+}
+
 /// Name under which a file is written before it takes its place.
 pub(super) fn temporary(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
@@ -134,14 +146,14 @@ pub(super) fn make_private_dir(path: &Path) -> Result<()> {
     builder()
         .create(path)
         .and_then(|()| sync_parent(path))
-        .map_err(failed("make the folder of a restore", path))
+        .map_err(|e| with_way_out(failed("make the folder of a restore", path)(e)))
 }
 
 /// A folder like any other, in one that is there.
 pub(super) fn make_dir(path: &Path) -> Result<()> {
     fs::create_dir(path)
         .and_then(|()| sync_parent(path))
-        .map_err(failed("make the folder above the target", path))
+        .map_err(|e| with_way_out(failed("make the folder above the target", path)(e)))
 }
 
 /// A folder with those above it, as far as they are missing.
