@@ -25,7 +25,7 @@ pub enum Part {
 /// Bytes that come to an explicit end. A stream that merely stops (a dropped sender, a panicked task, a closed socket) is an
 /// error, and so is another length or digest than was promised.
 ///
-/// A content does nothing until it is polled, reaches its end without any other put progressing, and holds at most one
+/// A content does nothing until it is polled (or was `begun`), reaches its end without any other put progressing, and holds at most one
 /// chunk ahead.
 pub struct Content {
     inner: Inner,
@@ -98,23 +98,23 @@ impl Content {
     {
         let start = async move {
             let (sender, receiver) = tokio::sync::mpsc::channel(2);
-            let task = AbortOnDropHandle::new(tokio::spawn(producer(Feed(sender))));
-            futures::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
-                if let Some(bytes) = receiver.recv().await {
-                    return Some((Ok(Part::Bytes(bytes)), (receiver, task)));
-                }
-                let end = match task?.await {
-                    Ok(Ok(facts)) => Ok(Part::End(facts)),
-                    Ok(Err(e)) => Err(e),
-                    Err(e) if e.is_panic() => {
-                        Err(Error::new(ErrorKind::Panicked, "produce a stream", "the producer panicked"))
-                    }
-                    Err(_) => Err(Error::cancelled()),
-                };
-                Some((end, (receiver, None)))
-            })
+            produced(receiver, AbortOnDropHandle::new(tokio::spawn(producer(Feed(sender)))))
         };
         Self::stream(futures::stream::once(start).flatten())
+    }
+
+    /// The same content, read from now on, by a task of its own: some pieces of it wait until they are asked for.
+    #[must_use]
+    pub fn begun(mut self) -> Self {
+        let (sender, receiver) = tokio::sync::mpsc::channel(2);
+        let reading = async move {
+            let feed = Feed(sender);
+            while let Some(bytes) = self.next().await? {
+                feed.send(bytes).await?;
+            }
+            Ok(self.facts().cloned().unwrap_or_default())
+        };
+        Self::stream(produced(receiver, AbortOnDropHandle::new(tokio::spawn(reading))))
     }
 
     /// Holds the content to its entry: length, cancellation, a running count of bytes, and a digest to ask for at the end.
@@ -297,6 +297,27 @@ impl std::fmt::Debug for Content {
     }
 }
 
+/// What a task sends, and how it ends.
+fn produced(
+    receiver: tokio::sync::mpsc::Receiver<Bytes>,
+    task: AbortOnDropHandle<Result<Facts>>,
+) -> impl Stream<Item = Result<Part>> + Send + 'static {
+    futures::stream::unfold((receiver, Some(task)), |(mut receiver, task)| async move {
+        if let Some(bytes) = receiver.recv().await {
+            return Some((Ok(Part::Bytes(bytes)), (receiver, task)));
+        }
+        let end = match task?.await {
+            Ok(Ok(facts)) => Ok(Part::End(facts)),
+            Ok(Err(e)) => Err(e),
+            Err(e) if e.is_panic() => {
+                Err(Error::new(ErrorKind::Panicked, "produce a stream", "the producer panicked"))
+            }
+            Err(_) => Err(Error::cancelled()),
+        };
+        Some((end, (receiver, None)))
+    })
+}
+
 fn wrong_length(promised: u64, got: u64) -> Error {
     Error::new(ErrorKind::Source, "read the content", format!("it has {got} bytes, {promised} were promised"))
 }
@@ -386,6 +407,36 @@ mod tests {
             out.extend_from_slice(&b);
         }
         Ok(out)
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_reads_before_it_is_asked_for_a_little_and_ends_as_it_would() {
+        let sent = Arc::new(AtomicU64::new(0));
+        let produce = |last: Result<Facts>| {
+            let sent = sent.clone();
+            Content::produce(move |feed| async move {
+                for _ in 0..20 {
+                    feed.send("x").await?;
+                    sent.fetch_add(1, Relaxed);
+                }
+                last
+            })
+        };
+        let mut content = produce(Ok(Facts::new())).begun();
+        while sent.load(Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        assert!(sent.load(Relaxed) < 10);
+        while content.next().await.unwrap().is_some() {}
+        assert_eq!((content.delivered(), sent.load(Relaxed)), (20, 20));
+        let mut broken = produce(Err(Error::damaged("read", "it broke"))).begun();
+        let e = loop {
+            if let Err(e) = broken.next().await {
+                break e;
+            }
+        };
+        assert_eq!((broken.delivered(), e.to_string().contains("it broke")), (20, true));
     }
 
     #[tokio::test]

@@ -161,6 +161,7 @@ fn complain(message: Bytes, said: &mut Said, running: &mut Running) {
 /// The engine may close the streams a moment before it knows the status.
 async fn status(engine: &bollard::Docker, exec: &str) -> Result<i64> {
     let began = tokio::time::Instant::now();
+    let mut pause = Duration::from_millis(1);
     loop {
         let seen = within("ask how the program ended", engine.inspect_exec(exec)).await?;
         match seen.exit_code {
@@ -169,8 +170,9 @@ async fn status(engine: &bollard::Docker, exec: &str) -> Result<i64> {
                 let message = "its output has ended, and it still runs: the streams were cut";
                 return Err(Error::new(ErrorKind::Cut, "ask how the program ended", message));
             }
-            _ => tokio::time::sleep(Duration::from_millis(20)).await,
+            _ => tokio::time::sleep(pause).await,
         }
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 

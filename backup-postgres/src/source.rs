@@ -114,24 +114,28 @@ async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady>
     }
     let settings = catalog::settings(major, config.lock_timeout.unwrap_or(LOCK_TIMEOUT));
     let minor = minor_version(&mut leader).await.map_err(failed())?;
-    if config.reads_globals() && !passwords_are_readable(&mut leader).await.map_err(failed())? {
-        let text =
-            "passwords of roles are not in the backup: it takes a superuser or pg_read_all_data to read them";
-        cx.note(Severity::Warning, component, "", text);
-    }
-    let tools = Tools::find(&first, (major, minor)).await?;
-    let mut databases = vec![opened(first.clone(), folder, leader, &settings).await?];
-    let others = servers.map(|(server, folder)| {
-        let settings = &settings;
-        async move {
-            let leader = server.session().await.map_err(error::source("connect to the database", &server))?;
-            opened(server, folder, leader, settings).await
-        }
-    });
-    databases.extend(futures::future::try_join_all(others).await?);
     let by_dump = config.method == Some(Method::Dump);
     let tasks = if by_dump { 0 } else { cx.tasks };
-    let workers = pool::workers(&first, &settings, tasks).await.map_err(failed())?;
+    let opening = async {
+        if config.reads_globals() && !passwords_are_readable(&mut leader).await.map_err(failed())? {
+            let text = "passwords of roles are not in the backup: it takes a superuser or pg_read_all_data to read them";
+            cx.note(Severity::Warning, component, "", text);
+        }
+        let mut databases = vec![opened(first.clone(), folder, leader, &settings).await?];
+        let others = servers.map(|(server, folder)| {
+            let settings = &settings;
+            async move {
+                let leader =
+                    server.session().await.map_err(error::source("connect to the database", &server))?;
+                opened(server, folder, leader, settings).await
+            }
+        });
+        databases.extend(futures::future::try_join_all(others).await?);
+        let workers = pool::workers(&first, &settings, tasks).await.map_err(failed())?;
+        Ok((databases, workers))
+    };
+    // Looking for the tools takes as long as all the rest, and asks the server for nothing.
+    let (tools, (databases, workers)) = tokio::try_join!(Tools::find(&first, (major, minor)), opening)?;
     let fell_back = match &workers.short {
         None => None,
         Some(why) if workers.workers.is_empty() => {

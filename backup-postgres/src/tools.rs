@@ -13,6 +13,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tokio_util::task::AbortOnDropHandle;
 
 const VERSION_LIMIT: Duration = Duration::from_secs(30);
 /// For listing an archive of definitions, and the longest list: a line for each of some hundred thousand objects.
@@ -42,6 +43,19 @@ impl Tools {
     /// major version the older minor one comes second: servers keep what only their own tools know how to leave out.
     pub(crate) async fn find(server: &Server, (major, minor): (u32, u32)) -> Result<Self> {
         let mut found: Vec<Tools> = Vec::new();
+        let is_enough = |tools: &Tools| tools.major == major && tools.minor >= minor;
+        let of_container = server.inside.as_ref().filter(|_| server.config.tools.is_none());
+        let of_container = of_container.map(|(facts, port)| Tools {
+            runner: server.engine.runner(&facts.id),
+            folder: None,
+            in_container: true,
+            major: 0,
+            minor: 0,
+            environment: environment(server, "127.0.0.1", *port, true),
+        });
+        let ask =
+            || of_container.clone().map(|tools| AbortOnDropHandle::new(tokio::spawn(tools.versioned())));
+        let mut asked = None;
         let folders = match &server.config.tools {
             // Those of this host do not reach the server.
             _ if matches!(server.endpoint.host, Host::Inside(_)) => Vec::new(),
@@ -54,6 +68,8 @@ impl Tools {
             ],
         };
         for folder in folders {
+            // Neither is quick to answer: the second is asked while the first makes up its mind.
+            asked = if folder.is_none() { ask() } else { None };
             let tools = Tools {
                 runner: Arc::new(HostRunner),
                 folder,
@@ -63,23 +79,16 @@ impl Tools {
                 environment: environment(server, &server.endpoint.host.text(), server.endpoint.port, false),
             };
             found.extend(tools.versioned().await?);
-            if found.last().is_some_and(|tools| tools.major == major && tools.minor >= minor) {
+            if found.last().is_some_and(is_enough) {
                 break;
             }
         }
-        if let Some((facts, port)) = &server.inside
-            && !found.iter().any(|tools| tools.major == major && tools.minor >= minor)
-            && server.config.tools.is_none()
+        if !found.iter().any(is_enough)
+            && let Some(asked) = asked.or_else(ask)
         {
-            let tools = Tools {
-                runner: server.engine.runner(&facts.id),
-                folder: None,
-                in_container: true,
-                major: 0,
-                minor: 0,
-                environment: environment(server, "127.0.0.1", *port, true),
-            };
-            found.extend(tools.versioned().await?);
+            found.extend(
+                asked.await.map_err(|e| Error::new(ErrorKind::Panicked, "find pg_dump", e.to_string()))??,
+            );
         }
         let same = found.iter().enumerate().filter(|(_, tools)| tools.major == major);
         let exact = same.max_by_key(|(_, tools)| tools.minor).map(|(at, _)| at);

@@ -41,6 +41,8 @@ pub(crate) struct Session {
     outgoing: BytesMut,
     /// Between two statements; not in the middle of one that was given up.
     clean: bool,
+    /// The process of the server.
+    process: i32,
 }
 
 impl Session {
@@ -58,6 +60,7 @@ impl Session {
             incoming: BytesMut::with_capacity(READ),
             outgoing: BytesMut::new(),
             clean: true,
+            process: 0,
         };
         let parameters = [
             ("user", endpoint.user.as_str()),
@@ -72,6 +75,7 @@ impl Session {
         loop {
             match session.receive().await? {
                 Message::ReadyForQuery(_) => return Ok(session),
+                Message::BackendKeyData(body) => session.process = body.process_id(),
                 Message::ErrorResponse(body) => return Err(ClientError::refusal(body.fields())),
                 _ => {}
             }
@@ -257,6 +261,19 @@ impl Session {
     /// Whether the next statement can be sent: none was given up half-way.
     pub(crate) fn is_clean(&self) -> bool {
         self.clean
+    }
+
+    /// The number of the server's process, as the server has said it.
+    pub(crate) fn process(&self) -> i32 {
+        self.process
+    }
+
+    /// Says goodbye and does not wait: the server gives back its locks at once, and its memory, which can take longer, when it can.
+    pub(crate) async fn leave(&mut self) {
+        self.clean = false;
+        frontend::terminate(&mut self.outgoing);
+        // A server that does not answer loses the connection by the drop.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.flush()).await;
     }
 
     /// Says goodbye and waits, for a moment, until the server has closed.

@@ -64,14 +64,15 @@ impl Database {
 }
 
 impl PostgresView {
-    /// Reads the catalog of a database, and finds out what of it is left out. What goes is said. With its definitions, if they had to be
-    /// looked at for that.
+    /// Reads the catalog of a database, and finds out what of it is left out. What goes is said. With its definitions without that: in
+    /// memory, if they had to be looked at.
     pub(super) async fn known(
         &self,
         database: &Database,
+        schema: Content,
         (tables, rows): (&mut Patterns, &mut Patterns),
         watch: &Watch,
-    ) -> Result<(Known, Option<Content>)> {
+    ) -> Result<(Known, Content)> {
         let (cx, server) = (&watch.cx, &database.server);
         let failed = || error::source("read the catalog", server);
         let (properties, sequences, refreshes, large_objects) = {
@@ -91,7 +92,7 @@ impl PostgresView {
                 catalog::large_objects(&mut leader).await.map_err(failed())?,
             )
         };
-        let (schema, gone) = self.left_out(database, tables, watch).await?;
+        let (schema, gone) = left_out(database, schema, tables).await?;
         let (sequences, refreshes) = (gone.kept(&sequences), gone.kept(&refreshes));
         let unwanted = rows.about(database, |pattern| {
             database.tables.iter().any(|table| exclude::matches(pattern, &table.display()))
@@ -111,26 +112,6 @@ impl PostgresView {
         Ok((known, schema))
     }
 
-    /// What is left out altogether, and the definitions without it; `None`: nothing is asked to be.
-    async fn left_out(
-        &self,
-        database: &Database,
-        patterns: &mut Patterns,
-        watch: &Watch,
-    ) -> Result<(Option<Content>, LeftOut)> {
-        if patterns.are_none() {
-            return Ok((None, LeftOut::default()));
-        }
-        let all = exclude::held(self.vendor(database, &["--schema-only"], watch)).await?;
-        let items = toc::read(&all)?;
-        let named = patterns.about(database, |pattern| exclude::names_any(pattern, &items));
-        if named.is_empty() {
-            return Ok((Some(Content::whole(all)), LeftOut::default()));
-        }
-        let gone = LeftOut::of(&named, &items)?;
-        Ok((Some(Content::whole(gone.filtered(&all)?)), gone))
-    }
-
     /// An archive of pg_dump in the snapshot of the database. Not compressed: the archive it goes into is.
     pub(super) fn vendor(&self, database: &Database, what: &[&str], watch: &Watch) -> Content {
         let snapshot = format!("--snapshot={}", self.pool.snapshot(database.number));
@@ -140,4 +121,23 @@ impl PostgresView {
         let dump = self.tools.dump(&database.server.database, &[&common[..], what].concat());
         vendor::archive(dump, watch.gave_way.clone())
     }
+}
+
+/// What is left out altogether, and the definitions without it; as they are, if nothing is asked to be.
+async fn left_out(
+    database: &Database,
+    schema: Content,
+    patterns: &mut Patterns,
+) -> Result<(Content, LeftOut)> {
+    if patterns.are_none() {
+        return Ok((schema, LeftOut::default()));
+    }
+    let all = exclude::held(schema).await?;
+    let items = toc::read(&all)?;
+    let named = patterns.about(database, |pattern| exclude::names_any(pattern, &items));
+    if named.is_empty() {
+        return Ok((Content::whole(all), LeftOut::default()));
+    }
+    let gone = LeftOut::of(&named, &items)?;
+    Ok((Content::whole(gone.filtered(&all)?), gone))
 }

@@ -21,6 +21,7 @@ pub(super) struct Pool {
     idle: Mutex<Vec<Idle>>,
     /// As many as streams may be open at once: none waits for a session that another one holds.
     permits: Arc<Semaphore>,
+    sessions: usize,
 }
 
 /// A session that nobody uses.
@@ -74,13 +75,19 @@ impl Pool {
         settings: String,
         mut sessions: Vec<Session>,
     ) -> Result<Self, ClientError> {
-        let permits = Arc::new(Semaphore::new(sessions.len().max(1)));
+        let count = sessions.len().max(1);
+        let permits = Arc::new(Semaphore::new(count));
         let snapshot = databases.first().map_or("", |(_, snapshot)| snapshot);
         let joined = sessions.iter_mut().map(|session| join(session, snapshot));
         futures::future::try_join_all(joined).await?;
         let idle = sessions.into_iter().map(|session| Idle { database: 0, session, locked: HashSet::new() });
         let idle = Mutex::new(idle.collect());
-        Ok(Pool { databases, settings, idle, permits })
+        Ok(Pool { databases, settings, idle, permits, sessions: count })
+    }
+
+    /// How many can be in use at once.
+    pub(super) fn sessions(&self) -> usize {
+        self.sessions
     }
 
     /// The snapshot of the database of this number.
@@ -115,11 +122,15 @@ impl Pool {
         Ok(Taken { database, session: Some(session), locked, pool: self.clone(), _permit: permit })
     }
 
-    /// Ends all sessions that are not in use, and lets nobody have one any more.
-    pub(super) async fn close(&self) {
+    /// Leaves all sessions that are not in use, and lets nobody have one any more. The numbers of their processes.
+    pub(super) async fn leave(&self) -> Vec<i32> {
         self.permits.close();
         let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(idle.into_iter().map(|idle| idle.session.close())).await;
+        let leaving = idle.into_iter().map(|mut idle| async move {
+            idle.session.leave().await;
+            idle.session.process()
+        });
+        futures::future::join_all(leaving).await
     }
 }
 

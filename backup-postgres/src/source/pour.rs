@@ -59,17 +59,31 @@ impl PostgresView {
         let mut facts = Facts::new()
             .with("server", "version", Fact::Note(format!("PostgreSQL {}", self.major)))
             .with("server", "reached", Fact::Note(self.server.rung.clone()));
-        self.pour_what_is_common(sink, &mut facts, watch).await?;
         let mut tables = Patterns::new("exclude_tables", &config.exclude_tables);
+        // The tool takes a while to begin.
+        let first = self.databases.first().filter(|_| !self.is_dumped() || !tables.are_none());
+        let mut begun = first.map(|first| self.definitions(first, watch).begun());
+        self.pour_what_is_common(sink, &mut facts, watch).await?;
         let mut rows = Patterns::new("exclude_table_data", &config.exclude_table_data);
         let mut excluded: Vec<String> =
             config.exclude_tables.iter().chain(&config.exclude_table_data).cloned().collect();
-        let mut list = Vec::new();
+        let (mut list, mut definitions) = (Vec::new(), Vec::new());
         for database in &self.databases {
-            let (known, schema) = self.known(database, (&mut tables, &mut rows), watch).await?;
+            let schema = begun.take().unwrap_or_else(|| self.definitions(database, watch));
+            let (known, schema) = self.known(database, schema, (&mut tables, &mut rows), watch).await?;
             excluded.extend(known.gone.also.iter().map(|what| database.server.shown(what)));
             facts.add_missing(layout::facts_in(database.folder.as_deref(), self.facts(database, &known)?));
-            self.pour_definitions(database, (&known, schema), sink, watch).await?;
+            let json = known.properties.to_json()?;
+            let properties = database.placed(whole(layout::PROPERTIES, Stage::Prepare, json));
+            // Those that had to be looked at are in memory.
+            let at_once = self.is_dumped() || schema.in_memory().is_some();
+            let schema = database.placed((Entry::file(layout::SCHEMA, Stage::Prepare), schema));
+            let its =
+                [Some(properties), Some(schema).filter(|_| !self.is_dumped())].into_iter().flatten().map(Ok);
+            match at_once {
+                true => put_stage(sink, &watch.cx, stream::iter(its)).await?,
+                false => definitions.extend(its),
+            }
             list.push((database.clone(), known));
         }
         tables.all_named()?;
@@ -79,7 +93,7 @@ impl PostgresView {
         }
         match self.is_dumped() {
             true => self.pour_dumps(list, sink, &mut facts, watch).await?,
-            false => self.pour_native(list, sink, &mut facts, watch).await?,
+            false => self.pour_native((list, definitions), sink, &mut facts, watch).await?,
         }
         Ok(facts)
     }
@@ -131,26 +145,13 @@ impl PostgresView {
             .with("large objects", "count", Fact::Count(known.large_objects)))
     }
 
-    /// One after another: pg_dump is promised one session.
-    async fn pour_definitions(
-        &self,
-        database: &Database,
-        (known, schema): (&Known, Option<Content>),
-        sink: &Arc<dyn Sink>,
-        watch: &Watch,
-    ) -> Result<()> {
-        let json = known.properties.to_json()?;
-        let mut items = vec![Ok(database.placed(whole(layout::PROPERTIES, Stage::Prepare, json)))];
-        if !self.is_dumped() {
-            let schema = schema.unwrap_or_else(|| self.vendor(database, &["--schema-only"], watch));
-            items.push(Ok(database.placed((Entry::file(layout::SCHEMA, Stage::Prepare), schema))));
-        }
-        put_stage(sink, &watch.cx, stream::iter(items)).await
+    fn definitions(&self, database: &Database, watch: &Watch) -> Content {
+        self.vendor(database, &["--schema-only"], watch)
     }
 
     async fn pour_native(
         &self,
-        list: Vec<(Arc<Database>, Known)>,
+        (list, definitions): (Vec<(Arc<Database>, Known)>, rows::Items),
         sink: &Arc<dyn Sink>,
         facts: &mut Facts,
         watch: &Watch,
@@ -169,7 +170,7 @@ impl PostgresView {
                 large.push(Ok(database.placed((Entry::file(layout::LARGE_OBJECTS, Stage::Data), content))));
             }
         }
-        facts.add_missing(rows::pour(sink, pieces, stream::iter(large), &self.pool, watch).await?);
+        facts.add_missing(rows::pour(sink, (definitions, pieces, large), &self.pool, watch).await?);
         for ((database, known), load) in list.into_iter().zip(scripts) {
             let guide = guide::text(&self.guided(&database), &known.properties, known.large_objects > 0);
             let complete = [
@@ -205,24 +206,27 @@ impl PostgresView {
 
     /// Ends all sessions, those of pg_dump too, should one be left.
     async fn give_back(&self) {
-        self.pool.close().await;
+        let mut leaving = self.pool.leave().await;
         // The first one goes last, and ends what is left of all others.
         let others = self.databases.iter().skip(1).map(|database| async move {
-            database.leader.lock().await.goodbye().await;
+            let mut leader = database.leader.lock().await;
+            leader.leave().await;
+            leader.process()
         });
-        futures::future::join_all(others).await;
+        leaving.extend(futures::future::join_all(others).await);
         let Some(first) = self.databases.first() else { return };
         let name = crate::quote::literal(&self.server.endpoint.application);
         let mut leader = first.leader.lock().await;
         if leader.is_clean() {
             let others = format!(
                 "ROLLBACK; SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
-                 WHERE application_name = {name} AND pid <> pg_catalog.pg_backend_pid()"
+                 WHERE application_name = {name} AND pid <> pg_catalog.pg_backend_pid() AND pid <> ALL ('{{{}}}')",
+                leaving.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
             );
             // A server that is gone holds nothing for us.
             let _ = leader.query(&others).await;
         }
-        leader.goodbye().await;
+        leader.leave().await;
     }
 }
 

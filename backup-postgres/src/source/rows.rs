@@ -11,7 +11,7 @@ use crate::{
     error, layout,
     quote::qualified,
 };
-use backup_core::{Content, Entry, ErrorKind, Fact, Facts, Feed, Result, Sink, put_stage};
+use backup_core::{Content, Context, Entry, Error, ErrorKind, Fact, Facts, Feed, Result, Sink, put_stage};
 use futures::{Stream, StreamExt, stream};
 use std::{
     collections::VecDeque,
@@ -36,12 +36,14 @@ pub(super) struct Piece {
     pages: Option<(u64, Option<u64>)>,
 }
 
-/// Rows of all databases, one database after another, and what else is data: `beside` is put at the same time, one after another. Returns
-/// how many were counted.
+/// What is put.
+pub(super) type Items = Vec<Result<(Entry, Content)>>;
+
+/// Rows of all databases, one database after another, and what else is data: `beside` is put at the same time. What comes `before` is put
+/// while the first rows are read. Both are read by a tool that is promised one session: one after another. Returns how many rows were counted.
 pub(super) async fn pour(
     sink: &Arc<dyn Sink>,
-    pieces: Vec<(Arc<Database>, Piece)>,
-    beside: impl Stream<Item = Result<(Entry, Content)>> + Send,
+    (before, pieces, beside): (Items, Vec<(Arc<Database>, Piece)>, Items),
     pool: &Arc<Pool>,
     watch: &Watch,
 ) -> Result<Facts> {
@@ -79,11 +81,17 @@ pub(super) async fn pour(
             }
         }
     });
-    let rows = rows.filter_map(|item| std::future::ready(item.transpose()));
-    // The tool that reads what is beside has one session.
+    let mut rows = std::pin::pin!(rows.filter_map(|item| std::future::ready(item.transpose())));
     let mut one = cx.clone();
     one.tasks = 1;
-    let (put, put_beside) = tokio::join!(put_stage(sink, cx, rows), put_stage(sink, &one, beside));
+    let first = match before.is_empty() {
+        true => Vec::new(),
+        false => begun(&mut rows, pool.sessions(), cx).await?,
+    };
+    put_stage(sink, &one, stream::iter(before)).await?;
+    let rows = stream::iter(first).chain(rows);
+    let (put, put_beside) =
+        tokio::join!(put_stage(sink, cx, rows), put_stage(sink, &one, stream::iter(beside)));
     put.and(put_beside)?;
     let left = std::mem::take(&mut *contended.lock().unwrap_or_else(PoisonError::into_inner));
     for (database, piece) in left {
@@ -93,6 +101,24 @@ pub(super) async fn pour(
     }
     let counted = std::mem::take(&mut *counted.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(counted)
+}
+
+/// The first pieces, one for each session, each of which is read from now on as far as there is room for it on its way.
+async fn begun(
+    rows: &mut (impl Stream<Item = Result<(Entry, Content)>> + Unpin),
+    sessions: usize,
+    cx: &Context,
+) -> Result<Items> {
+    let mut begun = Vec::new();
+    while begun.len() < sessions {
+        let next = tokio::select! {
+            next = rows.next() => next.transpose()?,
+            () = cx.cancel.cancelled() => return Err(Error::cancelled()),
+        };
+        let Some((entry, content)) = next else { break };
+        begun.push(Ok((entry, content.begun())));
+    }
+    Ok(begun)
 }
 
 /// Its session keeps the lock as long as its transaction lasts.

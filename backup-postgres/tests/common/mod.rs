@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by it")]
 #![allow(dead_code, unreachable_pub, reason = "each test crate uses some")]
 
-mod engine;
+pub mod engine;
 
 use backup_core::{
     Backend, Content, Context, Facts, HostRunner, Ledger, Result, Secret, Sink, Source, Target, ToolCommand,

@@ -1,7 +1,11 @@
 //! One moment: what happens between listing, locking and reading does not tear it.
 
-use crate::common::{Database, backend, pour};
-use backup_core::{Backend, Content, Context, Entry, ErrorKind, Ledger, Proof, Put, Result, Sink, Stage};
+use crate::common::{Database, backend, engine::DockerProgram, pour};
+use backup_core::{
+    Backend, CommandRunner, ContainerEngine, ContainerFacts, Content, Context, Entry, Error, ErrorKind,
+    Ledger, Proof, Put, Result, Sink, Stage, ToolCommand,
+};
+use backup_postgres::PostgresBackend;
 use backup_testkit::{memory::ContentsSink, run};
 use std::sync::{
     Arc,
@@ -142,10 +146,17 @@ fn the_sum_of_a_ledger_under_load_is_that_of_one_moment() {
     });
 }
 
-/// Rows are taken only when they may.
+/// What is of this stage is taken only when it may.
 struct Held {
     inner: ContentsSink,
+    stage: Stage,
     open: tokio::sync::Semaphore,
+}
+
+impl Held {
+    fn new(stage: Stage) -> Arc<Self> {
+        Arc::new(Held { inner: ContentsSink::new(), stage, open: tokio::sync::Semaphore::new(0) })
+    }
 }
 
 impl std::fmt::Display for Held {
@@ -157,8 +168,8 @@ impl std::fmt::Display for Held {
 #[async_trait::async_trait]
 impl Sink for Held {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
-        if entry.stage == Stage::Data {
-            let _open = self.open.acquire().await;
+        if entry.stage == self.stage && self.open.acquire().await.is_err() {
+            return Err(Error::new(ErrorKind::Target, "put an entry", "it is never taken"));
         }
         self.inner.put(entry, content).await
     }
@@ -179,7 +190,7 @@ fn who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to() {
             let cx = Context::default();
             let source = backend().source("c", config.to_value()).unwrap();
             let view = source.connect(&cx).await.unwrap().fix(&cx).await.unwrap();
-            let held = Arc::new(Held { inner: ContentsSink::new(), open: tokio::sync::Semaphore::new(0) });
+            let held = Held::new(Stage::Data);
             let ledger = Ledger::new(held.clone(), "c", &cx);
             let pouring = tokio::spawn({
                 let (ledger, cx) = (ledger.clone(), cx.clone());
@@ -225,7 +236,7 @@ fn a_dump_that_is_dropped_half_way_leaves_no_session_on_the_server() {
         let database = Database::with(17, "CREATE TABLE t AS SELECT 1 i").await;
         let cx = Context::default();
         let view = database.source().connect(&cx).await.unwrap().fix(&cx).await.unwrap();
-        let held = Arc::new(Held { inner: ContentsSink::new(), open: tokio::sync::Semaphore::new(0) });
+        let held = Held::new(Stage::Data);
         let ledger = Ledger::new(held, "c", &cx);
         let pouring = tokio::spawn({
             let cx = cx.clone();
@@ -239,6 +250,112 @@ fn a_dump_that_is_dropped_half_way_leaves_no_session_on_the_server() {
         }
         pouring.abort();
         assert!(pouring.await.unwrap_err().is_cancelled());
+        assert_eq!(database.taken(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn rows_are_read_while_the_definitions_are_put_and_neither_goes_on_without_the_other() {
+    run("rows_are_read_while_the_definitions_are_put_and_neither_goes_on_without_the_other", async {
+        let tables =
+            "CREATE TABLE t AS SELECT i, repeat(md5(i::text), 300) v FROM generate_series(1, 5000) i;
+            ALTER TABLE t ALTER v SET STORAGE EXTERNAL; CREATE TABLE u AS SELECT * FROM t";
+        let database = Database::with(17, tables).await;
+        for is_taken in [true, false] {
+            let mut cx = Context::default();
+            cx.tasks = 2;
+            let view = database.source().connect(&cx).await.unwrap().fix(&cx).await.unwrap();
+            let held = Held::new(Stage::Prepare);
+            let ledger = Ledger::new(held.clone(), "c", &cx);
+            let pouring = tokio::spawn({
+                let (ledger, cx) = (ledger.clone(), cx.clone());
+                async move { view.pour(ledger, &cx).await }
+            });
+            // Each session has as much as there is room for, and waits.
+            let reading = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %' AND query LIKE 'COPY %'
+                AND wait_event = 'ClientWrite' AND datname = current_database()";
+            while database.sql(reading).await != "2" {
+                assert!(!pouring.is_finished(), "{:?}", pouring.await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            assert!(held.inner.contents().is_empty());
+            match is_taken {
+                true => held.open.add_permits(100),
+                false => held.open.close(),
+            }
+            match pouring.await.unwrap() {
+                Ok(facts) => {
+                    let rows: u64 = facts
+                        .iter()
+                        .filter(|(_, what, _)| what.starts_with("rows in"))
+                        .map(|(subject, what, _)| facts.count(subject, what))
+                        .sum();
+                    assert_eq!((is_taken, rows, ledger.losses()), (true, 10_000, vec![]));
+                }
+                Err(e) => assert!(!is_taken && e.to_string().contains("never taken"), "{e}"),
+            }
+            assert_eq!(database.taken(), Vec::<String>::new());
+        }
+    });
+}
+
+/// An engine in whose containers `pg_dump --version` answers only when it may.
+struct SlowToAnswer(Arc<tokio::sync::Semaphore>);
+
+#[async_trait::async_trait]
+impl ContainerEngine for SlowToAnswer {
+    async fn inspect(&self, name: &str) -> Result<ContainerFacts> {
+        DockerProgram.inspect(name).await
+    }
+
+    async fn publishing(&self, port: u16) -> Result<Option<ContainerFacts>> {
+        DockerProgram.publishing(port).await
+    }
+
+    fn runner(&self, id: &str) -> Arc<dyn CommandRunner> {
+        Arc::new(AnswersWhenItMay(DockerProgram.runner(id), self.0.clone()))
+    }
+}
+
+struct AnswersWhenItMay(Arc<dyn CommandRunner>, Arc<tokio::sync::Semaphore>);
+
+impl std::fmt::Display for AnswersWhenItMay {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+impl CommandRunner for AnswersWhenItMay {
+    fn run(&self, command: ToolCommand) -> Content {
+        let asks = command.arguments.iter().any(|word| word == "--version");
+        let (mut content, may) = (self.0.run(command), self.1.clone());
+        Content::produce(move |feed| async move {
+            let _may = if asks { Some(may.acquire().await) } else { None };
+            while let Some(bytes) = content.next().await? {
+                feed.send(bytes).await?;
+            }
+            Ok(content.facts().cloned().unwrap_or_default())
+        })
+    }
+}
+
+#[test]
+fn sessions_are_opened_while_the_tools_are_asked_for_their_version() {
+    run("sessions_are_opened_while_the_tools_are_asked_for_their_version", async {
+        let database = Database::with(17, "CREATE TABLE t AS SELECT 1 i").await;
+        let may = Arc::new(tokio::sync::Semaphore::new(0));
+        let backend = PostgresBackend::new(Arc::new(SlowToAnswer(may.clone())));
+        let source = backend.source("c", database.config().to_value()).unwrap();
+        let mut cx = Context::default();
+        cx.tasks = 2;
+        let connecting = tokio::spawn(async move { source.connect(&cx).await.map(drop) });
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %' AND datname = current_database()";
+        while database.sql(sessions).await != "3" {
+            assert!(!connecting.is_finished(), "this host has a pg_dump of that version");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        may.add_permits(1);
+        connecting.await.unwrap().unwrap();
         assert_eq!(database.taken(), Vec::<String>::new());
     });
 }
