@@ -9,6 +9,7 @@ mod exchange;
 mod foreign_keys;
 mod globals;
 mod indexes;
+mod maintenance;
 mod merging;
 mod part;
 mod present;
@@ -31,6 +32,7 @@ use bound::Surveyed;
 use coming::Coming;
 use databases::Databases;
 use exchange::{Exchange, Published};
+use maintenance::Maintenance;
 use part::Part;
 use publish::Swap;
 use serde::{Deserialize, Serialize};
@@ -326,6 +328,7 @@ impl Target for PostgresTarget {
         let mut session = server.maintenance_session().await.map_err(failed())?;
         let (major, _) = major_version(&mut session).await.map_err(failed())?;
         let minor = minor_version(&mut session).await.map_err(failed())?;
+        let maintenance = Maintenance::ask(&mut session, major).await;
         session.close().await;
         let tools = Tools::find_exactly(&server, (major, minor)).await?;
         let component = &*self.undo.component;
@@ -338,7 +341,8 @@ impl Target for PostgresTarget {
             };
             let among = if planned.folder.is_some() { &*names.live } else { "" };
             let (server, called) = (server.of(&names.live), (&**name, among, component));
-            let shadow = Shadow::new(server, (&tools, major), called, (choice, beside), cx).await?;
+            let shadow =
+                Shadow::new(server, (&tools, major, &maintenance), called, (choice, beside), cx).await?;
             list.push((planned.folder.clone(), Arc::new(shadow)));
         }
         let server = shown(&server, &self.names(&server));

@@ -2,7 +2,7 @@
 
 use super::{
     put::{Taking, drain},
-    shadow::{MAINTENANCE, Shadow},
+    shadow::Shadow,
 };
 use crate::{catalog, error, layout};
 use backup_core::{Content, Error, ErrorKind, Fact, Facts, Part, Result};
@@ -50,8 +50,9 @@ impl Shadow {
         let failure: Arc<Mutex<Option<Error>>> = Arc::default();
         let (sender, receiver) = tokio::sync::mpsc::channel(2);
         let no_owner = self.server.config.no_owner;
+        let settings = self.maintenance.options();
         let restoring =
-            self.tools.restore_stream(&self.name, passed_on(receiver), arguments, no_owner, MAINTENANCE);
+            self.tools.restore_stream(&self.name, passed_on(receiver), arguments, no_owner, &settings);
         let feeding = async {
             loop {
                 match content.next().await {

@@ -3,7 +3,7 @@
 //! An index can take longer than all else and is the work of one process of the server: the sooner it begins, the sooner all is
 //! over. It is an optimization only. What was not built here, for whatever reason, is built with all the rest.
 
-use super::shadow::MAINTENANCE;
+use super::maintenance::Maintenance;
 use crate::{layout::RowsOf, tools::Tools};
 use backup_core::{Context, Error, ErrorKind, Result};
 use std::{
@@ -48,6 +48,7 @@ pub(super) struct Indexes {
     tools: Tools,
     database: String,
     no_owner: bool,
+    settings: String,
     cx: Context,
     items: Arc<OnceCell<Vec<Item>>>,
     at_once: Arc<Semaphore>,
@@ -68,11 +69,17 @@ struct Begun {
 }
 
 impl Indexes {
-    pub(super) fn new(tools: Tools, database: &str, no_owner: bool, cx: &Context) -> Self {
+    pub(super) fn new(
+        tools: Tools,
+        database: &str,
+        (no_owner, maintenance): (bool, &Maintenance),
+        cx: &Context,
+    ) -> Self {
         Indexes {
             tools,
             database: database.to_owned(),
             no_owner,
+            settings: maintenance.options(),
             cx: cx.clone(),
             items: Arc::default(),
             at_once: Arc::new(Semaphore::new((cx.tasks / 2).max(1))),
@@ -95,6 +102,7 @@ impl Indexes {
         let (tools, database, cx) = (self.tools.clone(), self.database.clone(), self.cx.clone());
         let (items, at_once, begun) = (self.items.clone(), self.at_once.clone(), self.begun.clone());
         let (built, running, no_owner) = (self.built.clone(), self.running.clone(), self.no_owner);
+        let settings = self.settings.clone();
         let building = async move {
             // It is never closed.
             let Ok(_permit) = at_once.acquire().await else { return };
@@ -112,7 +120,7 @@ impl Indexes {
             if no_owner {
                 arguments.extend(["--no-owner", "--no-privileges"]);
             }
-            let restoring = tools.restore(&database, schema.path(), &arguments, Some(&its), (1, MAINTENANCE));
+            let restoring = tools.restore(&database, schema.path(), &arguments, Some(&its), (1, &settings));
             let done = tokio::select! {
                 done = restoring => done,
                 () = cx.cancel.cancelled() => Err(Error::cancelled()),

@@ -5,6 +5,7 @@ use super::{
     beside::Schemas,
     foreign_keys::ForeignKeys,
     indexes::Indexes,
+    maintenance::Maintenance,
     present,
     put::{Loaded, Received},
 };
@@ -33,9 +34,6 @@ use tokio::sync::{OnceCell, Semaphore};
 /// Making a database and its definitions, filling views, counting rows: work of the server whose length nobody knows. A
 /// cancellation ends it.
 pub(super) const WORK: Duration = Duration::from_secs(24 * 3600);
-/// For building indexes, in the sessions that do it.
-pub(super) const MAINTENANCE: &str = "-c maintenance_work_mem=256MB -c statement_timeout=0 -c lock_timeout=0 \
-    -c idle_in_transaction_session_timeout=0 -c synchronous_commit=off -c default_transaction_read_only=off";
 
 /// A new database, which is nobody's until it is published.
 pub(super) struct Shadow {
@@ -47,6 +45,7 @@ pub(super) struct Shadow {
     among: String,
     major: u32,
     pub(super) tools: Tools,
+    pub(super) maintenance: Maintenance,
     pub(super) choice: Choice,
     /// It is no database of its own: tables beside others.
     pub(super) beside: Option<Schemas>,
@@ -82,7 +81,7 @@ impl Opened {
 impl Shadow {
     pub(super) async fn new(
         server: Server,
-        (tools, major): (&Tools, u32),
+        (tools, major, maintenance): (&Tools, u32, &Maintenance),
         (name, among, component): (&str, &str, &str),
         (choice, beside): (Choice, Option<Schemas>),
         cx: &Context,
@@ -107,9 +106,10 @@ impl Shadow {
             permits: Arc::new(Semaphore::new(cx.tasks)),
             facts: Mutex::default(),
             loaded: Mutex::default(),
-            indexes: Indexes::new(tools.clone(), name, server.config.no_owner, cx),
+            indexes: Indexes::new(tools.clone(), name, (server.config.no_owner, maintenance), cx),
             dumped: AtomicBool::new(false),
             tools: tools.clone(),
+            maintenance: maintenance.clone(),
             server,
         })
     }
@@ -193,7 +193,8 @@ impl Shadow {
         if self.server.config.no_owner {
             arguments.extend(["--no-owner", "--no-privileges"]);
         }
-        let restoring = self.tools.restore(&self.name, archive, &arguments, items, (jobs, MAINTENANCE));
+        let settings = self.maintenance.options();
+        let restoring = self.tools.restore(&self.name, archive, &arguments, items, (jobs, &settings));
         let restored = tokio::select! {
             restored = restoring => restored,
             () = self.cx.cancel.cancelled() => return Err(Error::cancelled()),
@@ -206,8 +207,7 @@ impl Shadow {
         let failed = || error::target("connect to the new database", &self.server);
         let mut session = Session::connect(&self.server.endpoint, &self.name).await.map_err(failed())?;
         session.query(&catalog::settings(self.major, 0)).await.map_err(failed())?;
-        let quick = "SET synchronous_commit = off; SET maintenance_work_mem = '256MB'";
-        session.query(quick).await.map_err(failed())?;
+        session.query(&self.maintenance.statements()).await.map_err(failed())?;
         Ok(session)
     }
 

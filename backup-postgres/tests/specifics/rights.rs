@@ -160,3 +160,51 @@ fn with_too_few_sessions_fewer_read_and_with_none_to_spare_pg_dump_alone_and_tha
         drop_role(&database).await;
     });
 }
+
+/// What tells, in the sessions of a restore, how long they wait for an autovacuum: one that loads rows, and that of pg_restore which
+/// builds an index.
+const TELLING: &str = "
+CREATE FUNCTION telling(i int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+  IF current_setting('application_name') LIKE 'backup restore %' THEN
+    RAISE EXCEPTION 'it waits for %', current_setting('deadlock_timeout');
+  END IF;
+  RETURN i;
+END $$;
+CREATE TABLE t AS SELECT 1 i;";
+
+#[test]
+fn who_may_does_not_wait_long_for_an_autovacuum_and_who_may_not_restores_nevertheless() {
+    run("who_may_does_not_wait_long_for_an_autovacuum_and_who_may_not_restores_nevertheless", async {
+        let by_rows = "ALTER TABLE t ADD CHECK (public.telling(i) = 1)";
+        let by_index = "CREATE INDEX ON t (public.telling(i))";
+        const ROLE: &str = "ALTER USER ROLE CREATEDB";
+        const GRANTED: &str = "ALTER USER ROLE CREATEDB; GRANT SET ON PARAMETER deadlock_timeout TO ROLE";
+        for (telling, version, by, waits) in [
+            (by_rows, 15, None, "20ms"),
+            (by_rows, 17, Some(ROLE), "1s"),
+            (by_index, 17, None, "20ms"),
+            (by_index, 17, Some(ROLE), "1s"),
+            (by_index, 17, Some(GRANTED), "20ms"),
+        ] {
+            let from = Database::with(version, &format!("{TELLING} {telling}")).await;
+            let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+            let source = crate::common::held(contents, facts);
+            let to = Database::absent(version).await;
+            let (mut config, mut _password) = (to.config(), None);
+            if let Some(grants) = by {
+                let (of_role, file) = as_role(&from, grants).await;
+                let role = format!("r_{}@", from.name);
+                config.url = Some(to.server.url(&to.name).replace("postgres@", &role));
+                (config.password_file, config.no_owner) = (of_role.password_file, true);
+                _password = Some(file);
+            }
+            let e = crate::common::restore_by(source, to.target_by(config)).await.unwrap_err();
+            let told = format!("it waits for {waits}");
+            assert!(e.to_string().contains(&told), "{version}, {by:?}, {telling}: {e}");
+            assert_eq!(to.leftovers_of_this().await, Vec::<String>::new());
+            if by.is_some() {
+                drop_role(&from).await;
+            }
+        }
+    });
+}
