@@ -139,3 +139,63 @@ mod sftp {
 mod webdav {
     backup_testkit::archive_conformance!(super::Remote { kind: super::Kind::Webdav });
 }
+
+/// Processes `ssh` that this one has started and that are not over.
+#[cfg(target_os = "linux")]
+fn connections() -> usize {
+    let all = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = all.filter_map(|process| std::fs::read_to_string(process.path().join("stat")).ok());
+    let is_ours = |stat: &String| {
+        let Some((name, rest)) = stat.rsplit_once(") ") else { return false };
+        let mut words = rest.split(' ');
+        let (state, parent) = (words.next(), words.next());
+        name.ends_with("(ssh") && state != Some("Z") && parent == Some(&std::process::id().to_string())
+    };
+    stats.filter(is_ours).count()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn connections_of_sftp_end_with_the_archive_with_the_runtime_and_with_a_login_that_is_given_up() {
+    use backup_core::{Context, ErrorKind};
+    use std::time::{Duration, Instant};
+
+    let none_is_left = |when: &str| {
+        let begin = Instant::now();
+        while connections() > 0 {
+            assert!(begin.elapsed() < Duration::from_secs(10), "{when}: {} are left", connections());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    backup_testkit::run("connections end", async {
+        let (url, _) = place(Kind::Sftp);
+        let cx = Context::default();
+        let archive = open(&url);
+        assert!(archive.list(&cx).await.unwrap().is_empty());
+        assert!(connections() > 0);
+        drop(archive);
+        none_is_left("the archive was dropped");
+
+        // In the middle of the login, at any time.
+        for millis in [1, 5, 20, 60, 100, 150] {
+            let archive = open(&url);
+            let _ = tokio::time::timeout(Duration::from_millis(millis), archive.list(&cx)).await;
+        }
+        none_is_left("a login was given up");
+
+        let archive = open(&url);
+        let other = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Runtime::new().unwrap();
+            runtime.block_on(archive.list(&Context::default())).unwrap();
+            assert!(connections() > 0);
+            runtime.shutdown_background();
+            archive
+        });
+        let archive = other.join().unwrap();
+        none_is_left("the runtime was dropped");
+        // It works with another one.
+        archive.list(&cx).await.unwrap();
+        let e = open(&format!("{url}/gone")).list(&cx).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::NotFound);
+    });
+}

@@ -149,7 +149,7 @@ fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
         let message = "the server does not accept user and password".to_owned();
         return (message, Some("give the user in the URL and the password as BACKUP_<NAME>_PASSWORD"));
     }
-    if let Some(said) = text.strip_prefix("ssh error: ")
+    if let Some(said) = text.strip_prefix("ssh does not connect: ")
         && let Some((message, hint)) = of_ssh(said)
     {
         return (message, Some(hint));
@@ -158,6 +158,9 @@ fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
         _ if text.contains("invalid peer certificate") => Some(
             "if the server's certificate is right, name a file of it, or of what vouches for it: `ca_file` of the archive in backup.toml",
         ),
+        _ if text.contains("the program ssh cannot be run") => {
+            Some("install OpenSSH's client, or add it to PATH")
+        }
         _ if text.contains("InvalidContentType") => Some(
             "no TLS is spoken there: is it http:// (webdav://), which nothing protects on its way, or another port?",
         ),
@@ -211,12 +214,6 @@ fn of_ssh(said: &str) -> Option<(String, &'static str)> {
             plain("the server accepts none of the keys that `ssh` offers"),
             "the user is that of the URL (sftp://USER@host/path), the keys are those of `ssh`, which asks for no passphrase here: \
              `ssh-add FILE`, or IdentityFile in ~/.ssh/config; `ssh -v USER@HOST` shows which are offered",
-        ));
-    }
-    if said.contains("failed to connect to the remote host: No such file or directory") {
-        return Some((
-            plain("the program `ssh` is not there"),
-            "install OpenSSH's client, or add it to PATH",
         ));
     }
     None

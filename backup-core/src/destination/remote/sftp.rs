@@ -1,22 +1,29 @@
 //! SFTP through the `ssh` program: its configuration, its agent, its known hosts. It asks for nothing.
 
+mod connection;
+mod service;
+
 use super::{failure, place::RemotePlace};
 use crate::Result;
-use opendal::{Operator, layers::TimeoutLayer, services};
+use connection::Login;
+use opendal::{Operator, layers::TimeoutLayer};
+use service::Files;
 
 /// The operator, without retries: what was half written must not be written again from its beginning.
 pub(super) fn open(place: &RemotePlace) -> Result<(Operator, String)> {
-    let port = place.port.map(|port| format!(":{port}")).unwrap_or_default();
-    let builder = services::Sftp::default()
-        .endpoint(&format!("ssh://{}{port}", place.host))
-        .user(place.user.as_deref().unwrap_or_default())
-        .known_hosts_strategy("strict");
-    let (builder, path) = match place.path.strip_prefix('~') {
+    let (root, path) = match place.path.strip_prefix('~') {
         // Without a root paths begin where the server lets the user begin.
-        Some(below) if below.is_empty() || below.starts_with('/') => (builder, below.trim_start_matches('/')),
-        _ => (builder.root("/"), place.path.as_str()),
+        Some(below) if below.is_empty() || below.starts_with('/') => ("", below.trim_start_matches('/')),
+        _ => ("/", place.path.as_str()),
     };
-    let operator = Operator::new(builder).map_err(|e| failure::error("use the archive", place, &e))?;
+    let login = Login {
+        // As `ssh` takes an address of IPv6.
+        host: place.host.trim_start_matches('[').trim_end_matches(']').to_owned(),
+        port: place.port,
+        user: place.user.clone(),
+    };
+    let operator =
+        Operator::new(Files::new(login, root)).map_err(|e| failure::error("use the archive", place, &e))?;
     let limits = TimeoutLayer::new().with_timeout(2 * place.patience()).with_io_timeout(place.patience());
     Ok((operator.layer(limits), path.to_owned()))
 }
