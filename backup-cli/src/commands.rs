@@ -76,8 +76,9 @@ fn dispatch(args: &Args, output: Output) -> Result<u8> {
         _ => {}
     }
     let settings = Settings::resolve(&args.global, output)?;
-    if let Some(keys) = args.command.keys() {
-        session::identities(keys).check()?;
+    match &args.command {
+        Command::Create(c) => session::of_files(&c.identity).check()?,
+        other => other.keys().map_or(Ok(()), |keys| session::identities(keys).check())?,
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -491,10 +491,15 @@ fn an_upload_that_is_interrupted_while_only_its_last_bytes_are_sent_is_no_backup
         Err(why) => return could_not_run("minio", &why),
     };
     let sshd = Sshd::start().map_err(|why| could_not_run("sshd", &why)).ok();
+    let dav = Webdav::start().map_err(|why| could_not_run("webdav", &why)).ok();
     for megabytes in [3, 30] {
         let mut all = vec![(Client::of(minio), minio.url("interrupted"))];
         all.extend(sshd.iter().map(|server| {
             (Client::new(vec![("PATH", server.path())]), server.url(&format!("interrupted-{megabytes}")))
+        }));
+        all.extend(dav.iter().map(|server| {
+            let client = Client::new(vec![("BACKUP_WEBDAV_PASSWORD", Webdav::PASSWORD.into())]);
+            (client, server.url(&format!("interrupted-{megabytes}")))
         }));
         for (client, to) in all {
             client.expect(0, &["create", "tree", "--to", &to]);

@@ -367,6 +367,24 @@ fn where_nothing_may_be_written_a_restore_names_its_way_out() {
 }
 
 #[test]
+fn a_variable_of_one_module_is_not_in_the_way_of_the_backups_of_others() {
+    let place = Place::with_tree();
+    let module = |name: &str, path: &str| {
+        format!("[modules.{name}.sources.files]\nkind = \"files\"\npath = \"{path}\"\n")
+    };
+    let config = module("a", "${NOT_SET_HERE}") + &module("b", "tree") + "[archives.disk]\nurl = \"b\"\n";
+    place.write("backup.toml", &config);
+    let ran = place.expect(2, &["create"]);
+    assert!(
+        ran.stderr.contains("NOT_SET_HERE") && ran.stdout.contains("b: complete"),
+        "{}{}",
+        ran.stdout,
+        ran.stderr
+    );
+    assert_eq!(place.json(0, &["list"])["backups"][0]["module"], "b");
+}
+
+#[test]
 fn wrong_arguments_are_told_to_programs_too() {
     let place = Place::new();
     let ran = place.json(2, &["create", "--no-such-flag"]);

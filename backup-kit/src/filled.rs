@@ -54,9 +54,10 @@ impl ArchiveSpec {
         }
     }
 
-    /// The folder, and the file that says that it held backups.
+    /// The folder, and the file that says that it held backups. Not of exactly one file: its folder may be emptied by others.
     fn mark(&self, state_dir: &Path) -> Option<(PathBuf, PathBuf)> {
-        let folder = std::path::absolute(self.local_folder()?).ok()?;
+        let folder = self.local_folder().filter(|folder| Some(&**folder) == self.local_path())?;
+        let folder = std::path::absolute(folder).ok()?;
         let name = escaped(folder.as_os_str());
         // Names have at most 255 bytes.
         (name.len() <= 255).then(|| (folder, state_dir.join(ARCHIVES).join(name)))
@@ -69,7 +70,8 @@ fn file_system(folder: &Path) -> Option<String> {
     {
         let there = folder.ancestors().find(|path| path.exists())?;
         let id = rustix::fs::statvfs(there).ok()?.f_fsid;
-        (id != 0).then(|| format!("{id:016x}"))
+        // Of network file systems it is 0, which tells them from what is below when they are not mounted.
+        Some(format!("{id:016x}"))
     }
     #[cfg(not(unix))]
     {
@@ -121,8 +123,9 @@ mod tests {
         archive.forget_filled(&state);
         assert!(!mark.exists());
         archive.remember_filled(&state);
-        let remote = crate::archive::at("s3://bucket/prefix");
-        remote.remember_filled(&state);
+        for other in ["s3://bucket/prefix", disk.join("x.tar.zst").to_str().unwrap()] {
+            crate::archive::at(other).remember_filled(&state);
+        }
         assert_eq!(fs::read_dir(state.join(ARCHIVES)).unwrap().count(), 1);
     }
 }

@@ -23,8 +23,9 @@ const OPENED_AT_ONCE: usize = 40;
 const TRIES: usize = 4;
 /// A lock that is had by then was no wait to speak of.
 const FIRST_LOOK: Duration = Duration::from_millis(300);
-/// So long the global read lock is waited for at a stretch. What waits behind it meanwhile may hold rows that who holds it up waits for,
-/// and neither the server nor the engine sees such a circle.
+/// So long the global read lock is waited for at the first stretch; each next one is twice as long, so that statements which are begun
+/// between them, again and again, cannot put it off for ever. What waits behind the lock meanwhile may hold rows that who holds it up
+/// waits for, and neither the server nor the engine sees such a circle.
 const STRETCH: u32 = 2;
 /// Then writers go on for so long.
 const BREATH: Duration = Duration::from_millis(300);
@@ -190,17 +191,21 @@ async fn lock(
     cx: &Context,
 ) -> Result<(), ClientError> {
     let (until, mut told) = (Instant::now() + Duration::from_secs(seconds.into()), None);
+    // The limit of the server is per table that is waited for; ours is for all.
+    let limit = Duration::from_secs(u64::from(seconds) * 2 + 5);
     let mut stretch = STRETCH.min(seconds);
     loop {
         control.run(&format!("SET SESSION lock_wait_timeout = {stretch}")).await?;
-        match lock_within(stretch, control, beside, &mut told, cx).await {
+        match lock_within(limit, control, beside, &mut told, cx).await {
             Err(e) if e.code() == Some(LOCK_WAIT) && !cx.cancel.is_cancelled() => {
+                // MySQL keeps the lock when only the closing of tables took too long.
+                control.run("UNLOCK TABLES").await?;
                 tokio::time::sleep(BREATH).await;
-                let left = until.saturating_duration_since(Instant::now()).as_secs();
-                if left == 0 {
+                let left = until.saturating_duration_since(Instant::now()).as_secs_f64().round();
+                if left < 1.0 {
                     return Err(e);
                 }
-                stretch = u32::try_from(left).unwrap_or(STRETCH).min(STRETCH);
+                stretch = (left as u32).min(2 * stretch);
             }
             Err(e) => return Err(e),
             Ok(()) => {
@@ -212,14 +217,12 @@ async fn lock(
 
 /// One stretch of it. `told`: the session that was named last.
 async fn lock_within(
-    seconds: u32,
+    limit: Duration,
     control: &mut Session,
     beside: &mut Session,
     told: &mut Option<String>,
     cx: &Context,
 ) -> Result<(), ClientError> {
-    // The limit of the server is per table that is waited for; ours is for all.
-    let limit = Duration::from_secs(u64::from(seconds) * 2 + 5);
     let (waiter, ended) = (control.id(), cx.cancel.child_token());
     let locking = async {
         let locked = control.run_within("FLUSH TABLES WITH READ LOCK", limit).await;

@@ -9,9 +9,13 @@ use crate::{
     settings::encrypted,
 };
 use backup_kit::{
-    ArchiveSpec, Backup, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, only_of, state_dir,
+    ArchiveSpec, Backup, CoreError, Error, ErrorKind, Module, Preflight, ReadBack, Report, State, only_of,
+    state_dir,
 };
 use serde_json::{Value, json};
+
+/// A module, or why it cannot be backed up as it is configured.
+type Named = (String, Result<Module, CoreError>);
 
 pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     let modules = modules(args, session).await?;
@@ -36,16 +40,18 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
     }
     // A backup of what is not whole would pass for one of the application.
     let gone = session.heal_first().await?;
-    if let Some((_, gone)) = gone.into_iter().find(|(of, _)| modules.iter().any(|m| m.name() == of)) {
+    if let Some((_, gone)) = gone.into_iter().find(|(of, _)| modules.iter().any(|(name, _)| name == of)) {
         return Err(
             Failure::from(gone).state("no backup is made this time; the next one takes what is there then")
         );
     }
     let (mut code, mut results) = (exit::COMPLETE, Vec::new());
     let last = modules.len() - 1;
-    for (i, module) in modules.into_iter().enumerate() {
-        let name = module.name().to_owned();
-        let made = backup(args, module, &archives, session).run().await;
+    for (i, (name, module)) in modules.into_iter().enumerate() {
+        let made = match module {
+            Ok(module) => backup(args, module, &archives, session).run().await,
+            Err(e) => Err(e.into()),
+        };
         session.progress.finish();
         let (this, object) = match made {
             Ok(report) => {
@@ -91,7 +97,7 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         code = exit::worse(code, this);
         results.push(object);
         if i < last && session.cancel.is_cancelled() {
-            return Err(backup_kit::CoreError::cancelled().into());
+            return Err(CoreError::cancelled().into());
         }
     }
     session.settings.output.object(code, json!({ "results": results }))?;
@@ -150,15 +156,17 @@ fn tell_not_everywhere(report: &Report, archives: &[ArchiveSpec], session: &Sess
     output.beside(&archives[0], &human::report(report, ""))
 }
 
-/// What is to be backed up: the sources given, the module named, or all that are configured.
-async fn modules(args: &Create, session: &Session) -> Result<Vec<Module>> {
+/// What is to be backed up: the sources given, the module named, or all that are configured, also those of which a variable is not set:
+/// they are not in the way of the others.
+async fn modules(args: &Create, session: &Session) -> Result<Vec<Named>> {
     let settings = &session.settings;
     let modules = if !args.sources.is_empty() {
-        vec![Module::from_places(&args.sources, args.module.as_deref(), &settings.registry).await?]
+        let module = Module::from_places(&args.sources, args.module.as_deref(), &settings.registry).await?;
+        vec![(module.name().to_owned(), Ok(module))]
     } else if let Some(name) = &args.module {
-        vec![settings.config()?.module(name)?]
+        vec![(name.clone(), Ok(settings.config()?.module(name)?))]
     } else if let Some(config) = &settings.config {
-        config.module_names().map(|name| config.module(name)).collect::<Result<_, _>>()?
+        config.module_names().map(|name| (name.to_owned(), config.module(name))).collect()
     } else {
         Vec::new()
     };
@@ -169,7 +177,11 @@ async fn modules(args: &Create, session: &Session) -> Result<Vec<Module>> {
             "`backup create ./FOLDER --to ./BACKUPS`, or modules in backup.toml (`backup config example`)",
         ));
     }
-    modules.into_iter().map(|m| with_flags(args, m)).collect()
+    let with_flags = |(name, module): Named| match module {
+        Ok(module) => Ok((name, Ok(with_flags(args, module)?))),
+        Err(e) => Ok((name, Err(e))),
+    };
+    modules.into_iter().map(with_flags).collect()
 }
 
 fn with_flags(args: &Create, mut module: Module) -> Result<Module> {
@@ -224,13 +236,13 @@ fn read_back(args: &Create, archives: &[ArchiveSpec]) -> ReadBack {
 
 async fn dry_run(
     args: &Create,
-    modules: Vec<Module>,
+    modules: Vec<Named>,
     archives: &[ArchiveSpec],
     session: &Session,
 ) -> Result<u8> {
     let mut found = Vec::new();
-    for module in modules {
-        let name = module.name().to_owned();
+    for (name, module) in modules {
+        let module = module.map_err(Failure::from)?;
         let preflight = backup(args, module, archives, session).preflight().await;
         let preflight = preflight.map_err(|e| Failure::from(named(e, &name)))?;
         for warning in &preflight.warnings {

@@ -8,14 +8,18 @@ use crate::{
     render::{human, json},
     settings::encrypted,
 };
-use backup_kit::Error;
+use backup_kit::{Error, state_dir};
 use serde_json::json;
 
 /// Each file is a backup of its own; one that fails does not keep the others from being imported.
 pub(super) async fn run(args: &Import, session: &Session) -> Result<u8> {
     let output = session.settings.output;
     let to = session.settings.archive(args.to.as_deref(), "--to")?;
-    let to = encrypted(to, &args.readers.recipient, args.readers.passphrase_file.as_deref());
+    let mut to = encrypted(to, &args.readers.recipient, args.readers.passphrase_file.as_deref());
+    let state_dir = state_dir()?;
+    if let Some(warning) = to.expect_filled(&state_dir) {
+        output.warning(warning);
+    }
     if args.files.len() > 1 && to.open()?.holds_one() {
         let text = format!("{to} holds one backup, and several files are to be imported");
         return Err(Failure::usage("import", text, "import into a folder, or one file"));
@@ -56,6 +60,9 @@ pub(super) async fn run(args: &Import, session: &Session) -> Result<u8> {
                 (exit::of(&e), json!({ "file": shown, "error": json::error(&e) }))
             }
         };
+        if matches!(this, exit::COMPLETE | exit::PARTIAL) {
+            to.remember_filled(&state_dir);
+        }
         code = exit::worse(code, this);
         results.push(object);
     }

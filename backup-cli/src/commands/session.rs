@@ -10,7 +10,10 @@ use backup_kit::{
     Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, Healed, Identities, Run,
     Scope, State, Which, archive, choose, choose_and_tell, heal, state_dir,
 };
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 pub(super) struct Session {
     pub(super) settings: Settings,
@@ -167,11 +170,16 @@ pub(super) fn read_with(spec: ArchiveSpec, keys: &Keys) -> ArchiveSpec {
 
 /// The keys that were given on the command line.
 pub(super) fn identities(keys: &Keys) -> Identities {
-    let identities = keys.identity.iter().fold(Identities::default(), |all, file| all.file(file));
+    let identities = of_files(&keys.identity);
     match &keys.passphrase_file {
         Some(file) => identities.passphrase_file(file),
         None => identities,
     }
+}
+
+/// The keys in these files.
+pub(super) fn of_files(files: &[PathBuf]) -> Identities {
+    files.iter().fold(Identities::default(), |all, file| all.file(file))
 }
 
 /// A path of a file that is there, and that is written like a path or like a backup file.

@@ -83,6 +83,8 @@ pub(crate) struct EncryptedUpload {
     length: u64,
     sha256: Sha256,
     receipt: Receipt,
+    /// All of it is encrypted and handed over.
+    finished: bool,
 }
 
 impl EncryptedUpload {
@@ -95,6 +97,7 @@ impl EncryptedUpload {
             length: 0,
             sha256: Sha256::new(),
             receipt: receipt.clone(),
+            finished: false,
         };
         (upload, receipt)
     }
@@ -137,11 +140,13 @@ impl Upload for EncryptedUpload {
 
     async fn finish(&mut self) -> Result<()> {
         self.pass(Bytes::new(), true).await?;
-        self.inner.finish().await
+        self.inner.finish().await?;
+        self.finished = true;
+        Ok(())
     }
 
     async fn commit(self: Box<Self>) -> Result<String> {
-        if self.encryption.is_some() {
+        if !self.finished {
             // The failure is what is told.
             let _ = self.inner.abort().await;
             return Err(Error::contract("a commit before the end is encrypted").on("an encrypted archive"));

@@ -90,7 +90,7 @@ pub(super) async fn clear_stale(destination: &dyn Destination, names: &[String])
     Ok(cleared)
 }
 
-/// Says who has locked the folder if this waits for that for a second: no run of ours holds it for so long.
+/// Says who else has locked the folder if this waits for that for a second: no run of ours holds it for so long.
 pub(super) async fn telling<T>(
     destination: &dyn Destination,
     cx: &Context,
@@ -105,7 +105,9 @@ pub(super) async fn telling<T>(
     if let Some(folder) = destination.local_path().map(Path::to_owned) {
         let asked = folder.clone();
         let holder = tokio::task::spawn_blocking(move || destination::holder(&asked)).await;
-        if let Ok(Some(who)) = holder {
+        // This run may be slow itself while it holds it.
+        let own = format!("process {} ", std::process::id());
+        if let Some(who) = holder.ok().flatten().filter(|who| !who.starts_with(&own)) {
             cx.emit(&Event::Waiting { reason: format!("{who} has locked the folder {}", folder.display()) });
         }
     }

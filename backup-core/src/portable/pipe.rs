@@ -215,6 +215,9 @@ impl Upload for PipeUpload {
     }
 
     async fn commit(self: Box<Self>) -> Result<String> {
+        if self.writer.is_none() {
+            return Err(Error::contract("a commit after a call that did not come back").on("-"));
+        }
         Ok("-".to_owned())
     }
 

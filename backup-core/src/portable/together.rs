@@ -177,7 +177,11 @@ fn of_all(failed: &[(String, Error)], told: &Error) -> Error {
     };
     let each = |(place, e): &(String, Error)| e.clone().within(place).to_string();
     let causes: Vec<_> = failed.iter().map(each).collect();
-    let text = format!("none of the {} places has it: {}", failed.len(), causes.join("; "));
+    let has = match failed.iter().any(|(_, e)| e.kind() == ErrorKind::Damaged) {
+        true => "has it undamaged",
+        false => "has it",
+    };
+    let text = format!("none of the {} places {has}: {}", failed.len(), causes.join("; "));
     let error =
         Error::new(kind, told.operation().to_owned(), text).retry(failed.iter().all(|(_, e)| e.may_retry()));
     let mut hints: Vec<_> = failed.iter().filter_map(|(_, e)| e.hint_text()).collect();

@@ -8,12 +8,14 @@ use crate::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use opendal::{Buffer, Writer};
-use std::io;
+use std::{io, time::Duration};
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 /// So much is written in one call: each must come to its end in time.
 const PIECE: usize = 256 << 10;
+/// So long one that is given up waits for a server that has been sent everything.
+const LAST_WORD: Duration = Duration::from_secs(30);
 
 /// The end is said: a body that stops without it is cut off, and the server throws it away.
 enum Piece {
@@ -23,7 +25,12 @@ enum Piece {
 
 enum Way {
     Sftp(Writer),
-    Dav { sender: mpsc::Sender<Piece>, sending: AbortOnDropHandle<Result<()>> },
+    /// `ended`: the server may have all of it.
+    Dav {
+        sender: mpsc::Sender<Piece>,
+        sending: AbortOnDropHandle<Result<()>>,
+        ended: bool,
+    },
 }
 
 pub(super) struct FileUpload {
@@ -59,7 +66,7 @@ pub(super) async fn begin(folder: &RemoteFolder, provisional: &str, names: &[Str
             let (dav, shown) = (dav.clone(), folder.shown(provisional));
             let body = reqwest::Body::wrap_stream(pieces);
             let sending = tokio::spawn(async move { dav.put_stream(&path, body, &shown).await });
-            Way::Dav { sender, sending: AbortOnDropHandle::new(sending) }
+            Way::Dav { sender, sending: AbortOnDropHandle::new(sending), ended: false }
         }
     };
     let (folder, provisional, names) = (folder.clone(), provisional.to_owned(), names.to_vec());
@@ -74,13 +81,14 @@ impl FileUpload {
 
     /// Everything is sent, and the server has said that it has it.
     async fn close(&mut self) -> Result<()> {
-        match self.way.take() {
-            None => Err(Error::contract("a commit after the end").on(&self.provisional)),
-            Some(Way::Sftp(mut writer)) => {
+        let closed = match &mut self.way {
+            None => return Err(Error::contract("a commit after the end").on(&self.provisional)),
+            Some(Way::Sftp(writer)) => {
                 let closed = writer.close().await;
                 closed.map(drop).map_err(|e| self.folder.error("write", &self.provisional, &e))
             }
-            Some(Way::Dav { sender, sending }) => {
+            Some(Way::Dav { sender, sending, ended }) => {
+                *ended = true;
                 // A request that is over already says why itself.
                 let _ = timeout(self.folder.patience, sender.send(Piece::End)).await;
                 match timeout(dav::ANSWER, sending).await {
@@ -88,7 +96,9 @@ impl FileUpload {
                     Err(_) => Err(self.error("write", "the server does not answer")),
                 }
             }
-        }
+        };
+        self.way = None;
+        closed
     }
 
     async fn name(&mut self) -> Result<String> {
@@ -178,7 +188,11 @@ impl Upload for FileUpload {
     }
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
-        if let Some(Way::Dav { sending, .. }) = self.way.take() {
+        if let Some(Way::Dav { mut sending, ended, .. }) = self.way.take() {
+            if ended {
+                // What the server makes of it after the removal would stay.
+                let _ = timeout(LAST_WORD, &mut sending).await;
+            }
             sending.abort();
             // Only that it is over matters.
             let _ = sending.await;
