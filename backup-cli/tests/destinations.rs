@@ -498,8 +498,10 @@ fn an_upload_that_is_interrupted_while_only_its_last_bytes_are_sent_is_no_backup
             (Client::new(vec![("PATH", server.path())]), server.url(&format!("interrupted-{megabytes}")))
         }));
         all.extend(dav.iter().map(|server| {
-            let client = Client::new(vec![("BACKUP_WEBDAV_PASSWORD", Webdav::PASSWORD.into())]);
-            (client, server.url(&format!("interrupted-{megabytes}")))
+            let client = Client::new(vec![("BACKUP_NAS_PASSWORD", Webdav::PASSWORD.into())]);
+            let url = server.url(&format!("interrupted-{megabytes}"));
+            client.place.write("backup.toml", &format!("[archives.nas]\nurl = \"{url}\"\n"));
+            (client, "nas".to_owned())
         }));
         for (client, to) in all {
             client.expect(0, &["create", "tree", "--to", &to]);
