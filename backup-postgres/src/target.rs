@@ -6,7 +6,6 @@ mod coming;
 mod databases;
 mod dump;
 mod exchange;
-mod foreign_keys;
 mod globals;
 mod indexes;
 mod maintenance;
@@ -16,6 +15,7 @@ mod present;
 mod publish;
 mod put;
 mod shadow;
+mod statements;
 mod survey;
 
 use crate::{

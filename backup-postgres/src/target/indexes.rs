@@ -61,6 +61,16 @@ pub(super) struct Indexes {
     order: Mutex<Vec<(u32, u32)>>,
 }
 
+/// What is still to be made.
+pub(super) struct NotBegun {
+    /// In the order in which they are best built.
+    pub(super) keys: Vec<u32>,
+    /// In the order of the archive.
+    pub(super) foreign_keys: Vec<u32>,
+    /// As the keys.
+    pub(super) indexes: Vec<u32>,
+}
+
 #[derive(Default)]
 struct Begun {
     items: HashSet<u32>,
@@ -132,9 +142,8 @@ impl Indexes {
         self.building.lock().unwrap_or_else(PoisonError::into_inner).spawn(building);
     }
 
-    /// Begins no more. The keys that nobody has begun, and the indexes, each in the order in which they are best built; `None` if nothing was
-    /// begun at all.
-    pub(super) fn not_begun(&self) -> Option<[Vec<u32>; 2]> {
+    /// Begins no more. What nobody has begun; `None` if nothing was begun at all.
+    pub(super) fn not_begun(&self) -> Option<NotBegun> {
         let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         begun.no_more = true;
         let items = self.items.get().filter(|_| !begun.items.is_empty())?;
@@ -144,13 +153,9 @@ impl Indexes {
         let numbers = |items: Vec<&Item>| {
             in_order(items.into_iter(), &order).into_iter().map(|(number, _)| number).collect()
         };
-        Some([numbers(keys), numbers(indexes)])
-    }
-
-    /// All of them, in the order of the archive.
-    pub(super) fn foreign_keys(&self) -> Vec<u32> {
-        let items = self.items.get().into_iter().flatten();
-        items.filter(|item| item.kind == ItemKind::ForeignKey).map(|item| item.number).collect()
+        let foreign_keys = items.iter().filter(|item| item.kind == ItemKind::ForeignKey);
+        let foreign_keys = foreign_keys.map(|item| item.number).collect();
+        Some(NotBegun { keys: numbers(keys), foreign_keys, indexes: numbers(indexes) })
     }
 
     /// For how many tables indexes are being built.

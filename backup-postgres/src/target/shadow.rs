@@ -3,11 +3,11 @@
 use super::{
     Choice,
     beside::Schemas,
-    foreign_keys::ForeignKeys,
-    indexes::Indexes,
+    indexes::{Indexes, NotBegun},
     maintenance::Maintenance,
     present,
     put::{Loaded, Received},
+    statements::Statements,
 };
 use crate::{
     catalog,
@@ -364,22 +364,21 @@ impl Shadow {
                 false => self.vendor_restore(archive, &section, Some(&part.after), tasks).await,
             };
         }
-        let Some([keys, indexes]) = self.indexes.not_begun() else {
+        let Some(not_begun) = self.indexes.not_begun() else {
             return self.vendor_restore(archive, &section, None, tasks).await;
         };
-        // No more is done at once than the run has tasks, so that the longest index, for which all wait in the end, is not slowed
-        // down. Foreign keys need the keys of other tables, and no table of which an index is built.
-        let free = || (tasks - self.indexes.running().min(tasks / 2)).max(1);
-        if !keys.is_empty() {
-            self.vendor_restore(archive, &section, Some(&keys), free()).await?;
-        }
-        let foreign_keys = ForeignKeys::read(self, archive).await;
-        foreign_keys.make_at_once(free()).await;
-        if !indexes.is_empty() {
-            self.vendor_restore(archive, &section, Some(&indexes), free()).await?;
-        }
-        foreign_keys.make_meanwhile(free()).await;
-        let rest = self.indexes.rest(&[keys, indexes, foreign_keys.made()].concat()).await;
+        let made = match Statements::read(self, archive, &not_begun).await {
+            Some(statements) => statements.make(tasks).await,
+            None => {
+                let NotBegun { keys, indexes, .. } = not_begun;
+                for items in [&keys, &indexes].into_iter().filter(|items| !items.is_empty()) {
+                    let free = (tasks - self.indexes.running().min(tasks / 2)).max(1);
+                    self.vendor_restore(archive, &section, Some(items), free).await?;
+                }
+                [keys, indexes].concat()
+            }
+        };
+        let rest = self.indexes.rest(&made).await;
         match rest.is_empty() {
             true => Ok(()),
             false => self.vendor_restore(archive, &section, Some(&rest), tasks).await,

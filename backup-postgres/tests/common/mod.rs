@@ -286,8 +286,11 @@ pub async fn restore(source: MemorySource, to: &Database) -> Result<Context> {
     restore_by(source, to.target()).await
 }
 
-pub async fn restore_by(source: MemorySource, mut target: Box<dyn Target>) -> Result<Context> {
-    let cx = Context::default();
+pub async fn restore_by(source: MemorySource, target: Box<dyn Target>) -> Result<Context> {
+    restore_with(source, target, Context::default()).await
+}
+
+pub async fn restore_with(source: MemorySource, mut target: Box<dyn Target>, cx: Context) -> Result<Context> {
     let survey = surveyed(&mut *target, &source, &[], &cx).await?;
     let done = async {
         let sink = target.prepare(&cx).await?;
