@@ -144,7 +144,11 @@ impl RemoteFolder {
         }
         let temporary = self.path(&temporary_name(name));
         let put = async {
+            let length = bytes.len() as u64;
             self.operator.write(&temporary, bytes).await?;
+            if self.operator.stat(&temporary).await?.content_length() != length {
+                return Err(opendal::Error::new(Remote::Unexpected, "another length is there than was sent"));
+            }
             if self.operator.rename(&temporary, &path).await.is_err() {
                 // A server without a rename that replaces.
                 self.operator.delete(&path).await?;

@@ -2,7 +2,7 @@
 
 use super::{error::ClientError, tls, tunnel::tunnel};
 use crate::address::{Endpoint, Host, SslMode};
-use std::io;
+use std::{io, time::Duration};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
@@ -25,6 +25,11 @@ pub(super) async fn connect_stream(endpoint: &Endpoint) -> Result<Stream, Client
         Host::Name(name) => (name, TcpStream::connect((name.as_str(), endpoint.port)).await?),
     };
     stream.set_nodelay(true)?;
+    // As libpq does: what stands between forgets a connection on which an index is built for long.
+    let alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(60))
+        .with_interval(Duration::from_secs(20));
+    socket2::SockRef::from(&stream).set_tcp_keepalive(&alive)?;
     match endpoint.ssl.mode {
         SslMode::Disable => Ok(Box::new(stream)),
         mode => negotiate(stream, name, mode, endpoint).await,

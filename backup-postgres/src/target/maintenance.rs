@@ -3,7 +3,9 @@
 use crate::client::Session;
 
 /// For loading rows and for building indexes, whatever the server and the role are set to.
-const OPTIONS: [(&str, &str); 6] = [
+const OPTIONS: [(&str, &str); 7] = [
+    // As pg_restore sets it; what is elsewhere says so itself.
+    ("default_tablespace", ""),
     ("maintenance_work_mem", "256MB"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),

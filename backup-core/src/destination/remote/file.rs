@@ -88,9 +88,8 @@ impl FileUpload {
                 closed.map(drop).map_err(|e| self.folder.error("write", &self.provisional, &e))
             }
             Some(Way::Dav { sender, sending, ended }) => {
-                *ended = true;
                 // A request that is over already says why itself.
-                let _ = timeout(self.folder.patience, sender.send(Piece::End)).await;
+                *ended = matches!(timeout(self.folder.patience, sender.send(Piece::End)).await, Ok(Ok(())));
                 match timeout(dav::ANSWER, sending).await {
                     Ok(sent) => sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Panicked, "write", e))),
                     Err(_) => Err(self.error("write", "the server does not answer")),
@@ -189,13 +188,13 @@ impl Upload for FileUpload {
 
     async fn abort(mut self: Box<Self>) -> Result<()> {
         if let Some(Way::Dav { mut sending, ended, .. }) = self.way.take() {
-            if ended {
-                // What the server makes of it after the removal would stay.
-                let _ = timeout(LAST_WORD, &mut sending).await;
+            // What a server that has all of it makes of it after the removal would stay.
+            let is_over = ended && timeout(LAST_WORD, &mut sending).await.is_ok();
+            if !is_over {
+                sending.abort();
+                // Only that it is over matters.
+                let _ = sending.await;
             }
-            sending.abort();
-            // Only that it is over matters.
-            let _ = sending.await;
         }
         self.folder.remove_now(&self.provisional).await
     }

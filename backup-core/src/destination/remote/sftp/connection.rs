@@ -22,8 +22,9 @@ const LOGIN: Duration = Duration::from_secs(30);
 /// One that was idle for longer is tried before it is used, and must answer within the other.
 const FRESH: Duration = Duration::from_secs(1);
 const ANSWER: Duration = Duration::from_secs(10);
-/// Of what `ssh` complains.
-const COMPLAINT: u64 = 4 << 10;
+/// Of what `ssh` says so much is read, and the last of it told.
+const SAID: u64 = 256 << 10;
+const COMPLAINT: usize = 4 << 10;
 
 /// How to log in; the configuration of `ssh` has the rest.
 #[derive(Clone, Debug, Default)]
@@ -116,8 +117,11 @@ impl Login {
 async fn complaint(errors: impl AsyncRead + Unpin) -> String {
     let mut said = Vec::new();
     // What has come until then is what there is.
-    let _ = timeout(Duration::from_secs(1), errors.take(COMPLAINT).read_to_end(&mut said)).await;
-    String::from_utf8_lossy(&said).split_whitespace().collect::<Vec<_>>().join(" ")
+    let _ = timeout(Duration::from_secs(1), errors.take(SAID).read_to_end(&mut said)).await;
+    String::from_utf8_lossy(&said[said.len().saturating_sub(COMPLAINT)..])
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 impl Pool {

@@ -122,7 +122,7 @@ impl Service for Files {
 
     fn write(&self, _: &OperationContext, path: &str, args: OpWrite) -> Result<Self::Writer> {
         let (pool, path) = (self.pool.clone(), self.at(path));
-        Ok(Writer { pool, path, only_new: args.if_not_exists(), open: None })
+        Ok(Writer { pool, path, only_new: args.if_not_exists(), open: None, broken: false })
     }
 
     fn delete(&self, _: &OperationContext) -> Result<Self::Deleter> {
@@ -179,6 +179,7 @@ pub(super) struct Reader {
 /// The file is closed before its connection is given back.
 struct Reading {
     file: File,
+    at: u64,
     left: u64,
     held: Held,
 }
@@ -186,13 +187,12 @@ struct Reading {
 impl oio::StreamRead for Reader {
     async fn open(&self, range: BytesRange) -> Result<(RpRead, Box<dyn oio::ReadStreamDyn>)> {
         let held = self.pool.take().await?;
-        let mut file = match held.open(&self.path).await {
+        let file = match held.open(&self.path).await {
             Ok(file) => file,
             Err(e) => return held.end(Err(e)),
         };
-        file.seek(SeekFrom::Start(range.offset())).await.map_err(new_std_io_error)?;
-        let left = range.size().unwrap_or(u64::MAX);
-        Ok((RpRead::default(), Box::new(Reading { file, left, held })))
+        let (at, left) = (range.offset(), range.size().unwrap_or(u64::MAX));
+        Ok((RpRead::default(), Box::new(Reading { file, at, left, held })))
     }
 }
 
@@ -203,8 +203,11 @@ impl oio::ReadStream for Reading {
             return Ok(Buffer::new());
         }
         let most = self.left.min(PIECE) as usize;
+        // The library goes on behind what it asked for, also where less has come.
+        self.file.seek(SeekFrom::Start(self.at)).await.map_err(new_std_io_error)?;
         let read = self.file.read(most as u32, BytesMut::with_capacity(most)).await.map_err(error)?;
         let bytes = read.unwrap_or_default().freeze();
+        self.at += bytes.len() as u64;
         self.left = if bytes.is_empty() { 0 } else { self.left - bytes.len() as u64 };
         if self.left == 0 {
             self.held.answered();
@@ -219,6 +222,8 @@ pub(super) struct Writer {
     path: String,
     only_new: bool,
     open: Option<(Pin<Box<TokioCompatFile>>, Held)>,
+    /// A call of it failed or did not come back: what the server has is not known, and the library forgets what it has refused.
+    broken: bool,
 }
 
 impl Writer {
@@ -245,6 +250,13 @@ impl Writer {
         }
     }
 
+    fn not_broken(&self) -> Result<()> {
+        match self.broken {
+            true => Err(Error::new(ErrorKind::Unexpected, "a write before has failed").set_persistent()),
+            false => Ok(()),
+        }
+    }
+
     async fn file(&mut self) -> Result<&mut Pin<Box<TokioCompatFile>>> {
         if self.open.is_none() {
             self.open = Some(self.begin().await?);
@@ -254,22 +266,40 @@ impl Writer {
     }
 }
 
+/// A write that has failed is not tried again: nobody knows what of it the server has.
+fn lasting(e: std::io::Error) -> Error {
+    new_std_io_error(e).set_persistent()
+}
+
 impl oio::Write for Writer {
     async fn write(&mut self, mut bytes: Buffer) -> Result<()> {
+        self.not_broken()?;
+        self.file().await?;
+        self.broken = true;
         let file = self.file().await?;
         while bytes.has_remaining() {
-            let n = file.write(bytes.chunk()).await.map_err(new_std_io_error)?;
+            let n = file.write(bytes.chunk()).await.map_err(lasting)?;
             bytes.advance(n);
         }
+        self.broken = false;
         Ok(())
     }
 
+    /// Every byte is confirmed, and on the disk where the server can say so.
     async fn close(&mut self) -> Result<Metadata> {
-        self.file().await?.shutdown().await.map_err(new_std_io_error)?;
-        if let Some((file, mut held)) = self.open.take() {
+        self.not_broken()?;
+        self.file().await?;
+        self.broken = true;
+        self.file().await?.shutdown().await.map_err(lasting)?;
+        if let Some((mut file, mut held)) = self.open.take() {
+            match file.as_mut().as_mut_file().sync_all().await {
+                Ok(()) | Err(SftpError::UnsupportedExtension(_)) => {}
+                Err(e) => return Err(error(e).set_persistent()),
+            }
             drop(file);
             held.answered();
         }
+        self.broken = false;
         Ok(MetadataBuilder::unknown().build())
     }
 
