@@ -20,7 +20,10 @@ fn a_disk_that_is_not_mounted_gets_no_backups_and_the_other_places_do() {
     let create =
         |code, line: &[&str]| place.expect(code, &[&["create", "tree", "--to"], line].concat()).stderr;
     create(0, &["disk/b"]);
+    place.expect(0, &["init", "disk"]);
     drop(disk);
+    place.write("disk/NOT_MOUNTED", "");
+    create(4, &["disk"]);
     // Not only in the first night.
     for _ in 0..2 {
         let told = create(4, &["disk/b"]);

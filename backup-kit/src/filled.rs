@@ -2,7 +2,7 @@
 //! and be a complete archive with one backup in it.
 
 use crate::ArchiveSpec;
-use backup_core::{Error, ErrorKind};
+use backup_core::{Error, ErrorKind, portable::Compression};
 use std::{
     ffi::OsStr,
     fs, io,
@@ -14,28 +14,30 @@ const ARCHIVES: &str = "archives";
 
 impl ArchiveSpec {
     /// Backups were made here before (`remember_filled`), and there is nothing now: a warning. If the folder is in another file system
-    /// than it was, making a backup here is an error instead, until there is something or `forget_filled` is called. Only of folders on
-    /// this machine. Blocks on files.
+    /// than it was, and has no backup, making one here is an error instead, until there is one or `remember_filled` is called. Only of
+    /// folders on this machine. Blocks on files.
     pub fn expect_filled(&mut self, state_dir: &Path) -> Option<String> {
         let (folder, mark) = self.mark(state_dir)?;
         let then = fs::read_to_string(mark).ok()?;
-        if fs::read_dir(&folder).is_ok_and(|mut names| names.next().is_some()) {
+        let names: Vec<_> =
+            fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+        if names.iter().any(|name| is_of_a_backup(name)) {
             return None;
         }
         let moved = file_system(&folder).is_some_and(|now| !then.is_empty() && now != then);
         if !moved {
-            return Some(format!(
-                "{self} has held backups before, and nothing is there now: is its disk mounted?"
-            ));
+            let warning =
+                format!("{self} has held backups before, and nothing is there now: is its disk mounted?");
+            return names.is_empty().then_some(warning);
         }
-        let text = "it has held backups before, on another disk, and nothing is there now";
+        let text = "it is a place for backups on another disk, and none is there now";
         let hint = format!("mount its disk; `backup init {self}` if backups are to begin anew there");
         let refused = Error::new(ErrorKind::Destination, "use the destination", text);
         self.refused = Some(refused.on(&self).hint(hint));
         None
     }
 
-    /// Keeps in mind that backups were made here. What cannot be written is not known later. Blocks on files.
+    /// Keeps in mind that backups are made here, and on which disk. What cannot be written is not known later. Blocks on files.
     pub fn remember_filled(&self, state_dir: &Path) {
         let Some((folder, mark)) = self.mark(state_dir) else { return };
         let now = file_system(&folder).unwrap_or_default();
@@ -47,13 +49,6 @@ impl ArchiveSpec {
         }
     }
 
-    /// It begins anew. Blocks on files.
-    pub fn forget_filled(&self, state_dir: &Path) {
-        if let Some((_, mark)) = self.mark(state_dir) {
-            let _ = fs::remove_file(mark);
-        }
-    }
-
     /// The folder, and the file that says that it held backups. Not of exactly one file: its folder may be emptied by others.
     fn mark(&self, state_dir: &Path) -> Option<(PathBuf, PathBuf)> {
         let folder = self.local_folder().filter(|folder| Some(&**folder) == self.local_path())?;
@@ -62,6 +57,12 @@ impl ArchiveSpec {
         // Names have at most 255 bytes.
         (name.len() <= 255).then(|| (folder, state_dir.join(ARCHIVES).join(name)))
     }
+}
+
+/// Whether a file is called like a backup; what is hidden is none yet.
+fn is_of_a_backup(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    !name.starts_with('.') && Compression::of_name(&name).is_some()
 }
 
 /// That of the folder, or of what there is above it; `None` where the system does not tell them apart.
@@ -120,9 +121,20 @@ mod tests {
         let (_, mark) = archive.mark(&state).unwrap();
         fs::write(&mark, "0123").unwrap();
         assert!(archive.expect_filled(&state).is_none() && archive.refused.is_some());
-        archive.forget_filled(&state);
-        assert!(!mark.exists());
+        // What marks a mount point is no backup.
+        fs::create_dir(disk.join("backups")).unwrap();
+        for (name, refused) in
+            [("NOT_MOUNTED", true), (".x.tar.zst.1.incomplete", true), ("x.tar.zst.age", false)]
+        {
+            fs::write(disk.join("backups").join(name), "").unwrap();
+            archive.refused = None;
+            assert!(
+                archive.expect_filled(&state).is_none() && archive.refused.is_some() == refused,
+                "{name}"
+            );
+        }
         archive.remember_filled(&state);
+        assert_ne!(fs::read_to_string(&mark).unwrap(), "0123");
         for other in ["s3://bucket/prefix", disk.join("x.tar.zst").to_str().unwrap()] {
             crate::archive::at(other).remember_filled(&state);
         }

@@ -48,7 +48,7 @@ pub(super) async fn run(args: &Init, session: &Session) -> Result<u8> {
         new.keep(file)?;
     }
     let warnings = spec.init(&session.context()).await?;
-    spec.forget_filled(&state_dir()?);
+    spec.remember_filled(&state_dir()?);
     for warning in warnings {
         settings.output.warning(warning);
     }
