@@ -9,6 +9,7 @@ mod ranges;
 mod readers;
 mod rows;
 mod side_by_side;
+mod visible;
 
 use crate::{
     Method, MysqlConfig,
@@ -99,6 +100,8 @@ async fn open(source: &MysqlSource, cx: &Context) -> Result<MysqlReady> {
         }
     }
     exclusions_match(config, &databases)?;
+    let all = databases.iter().map(|d| &*d.name);
+    visible::look(&mut control, all, &version, (component, cx)).await.map_err(failed)?;
     let users = accounts::are_read(&mut control, config.reads_globals(), component, cx).await?;
     let (dumper, wanted) = match config.method {
         Method::Native => (None, cx.tasks.min(MOST_SESSIONS).min(of_use(&databases)).max(1)),

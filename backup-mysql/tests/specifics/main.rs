@@ -121,6 +121,45 @@ fn a_table_that_changes_between_the_listing_and_the_lock_is_read_as_it_is_at_the
 }
 
 #[test]
+fn what_a_user_may_have_no_right_to_see_is_said() {
+    in_time("what_a_user_may_have_no_right_to_see_is_said", async {
+        for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
+            let (server, mut c) = any_server(flavor).await;
+            let name = database(&mut c, "seen", "CREATE TABLE a (id int);; CREATE TABLE b (id int)").await;
+            let said = async |from: &Value| {
+                let cx = Context::default();
+                source(from).connect(&cx).await.must("connect");
+                let of = |severity| {
+                    cx.notes()
+                        .list
+                        .iter()
+                        .filter(|n| n.severity == severity)
+                        .map(|n| n.text.clone())
+                        .collect::<String>()
+                };
+                (of(Severity::Lost), of(Severity::Warning))
+            };
+            let part = as_user(&server, &mut c, &name, &[&format!("SELECT ON `{name}`.a")]).await;
+            assert!(said(&part).await.0.contains("it is not whole"), "{flavor:?}");
+            let reader =
+                as_user(&server, &mut c, &name, &[&format!("SELECT, SHOW VIEW ON `{name}`.*")]).await;
+            let (lost, warned) = said(&reader).await;
+            assert!(
+                lost.is_empty()
+                    && warned.contains("triggers, events")
+                    && warned.contains("GRANT TRIGGER, EVENT"),
+                "{warned}"
+            );
+            let rights = format!("SELECT, SHOW VIEW, TRIGGER, EVENT ON `{name}`.*");
+            let (lost, warned) = said(&as_user(&server, &mut c, &name, &[&rights]).await).await;
+            assert!(lost.is_empty() && !warned.contains("events"), "{warned}");
+            assert_eq!(warned.contains("procedures and functions"), flavor.is_mariadb(), "{warned}");
+            assert_eq!(said(&config(&server, &name)).await, Default::default());
+        }
+    });
+}
+
+#[test]
 fn a_table_outside_of_snapshots_is_named() {
     in_time("a_table_outside_of_snapshots_is_named", async {
         let (server, mut c) = any_server(Flavor::Mariadb1011).await;
