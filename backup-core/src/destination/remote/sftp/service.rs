@@ -14,11 +14,16 @@ use openssh_sftp_client::{
     fs::ReadDir,
     metadata::MetaData,
 };
-use std::{fmt, io::SeekFrom, pin::Pin};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use std::{fmt, io::SeekFrom, pin::Pin, time::Duration};
+use tokio::{
+    io::{AsyncSeekExt, AsyncWriteExt},
+    time::timeout,
+};
 
 /// So much is asked for at once; a server may give less.
 const PIECE: u64 = 2 << 20;
+/// So long the end of a file waits for it to be on the server's disk. Less than a call may take.
+const SYNC: Duration = Duration::from_secs(20);
 
 /// All files that the user sees. A clone is the same.
 #[derive(Clone)]
@@ -285,19 +290,20 @@ impl oio::Write for Writer {
         Ok(())
     }
 
-    /// Every byte is confirmed, and on the disk where the server can say so.
+    /// Every byte is confirmed, and on the disk where the server can say so, and says it soon.
     async fn close(&mut self) -> Result<Metadata> {
         self.not_broken()?;
         self.file().await?;
         self.broken = true;
         self.file().await?.shutdown().await.map_err(lasting)?;
         if let Some((mut file, mut held)) = self.open.take() {
-            match file.as_mut().as_mut_file().sync_all().await {
-                Ok(()) | Err(SftpError::UnsupportedExtension(_)) => {}
-                Err(e) => return Err(error(e).set_persistent()),
+            // What is said in time counts. A large file on a slow disk may take minutes: it is no failure that its server is at work.
+            match timeout(SYNC, file.as_mut().as_mut_file().sync_all()).await {
+                Ok(Ok(()) | Err(SftpError::UnsupportedExtension(_))) => held.answered(),
+                Ok(Err(e)) => return Err(error(e).set_persistent()),
+                Err(_) => {}
             }
             drop(file);
-            held.answered();
         }
         self.broken = false;
         Ok(MetadataBuilder::unknown().build())
