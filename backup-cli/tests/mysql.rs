@@ -192,6 +192,94 @@ fn definitions_alone_rows_alone_and_single_tables_come_back() {
     });
 }
 
+async fn exchanged_with_foreign_keys(flavor: Flavor) {
+    let w = World::new(flavor).await;
+    w.sql("CREATE DATABASE shop; USE shop; CREATE TABLE customers (id int PRIMARY KEY); INSERT INTO customers VALUES (1), (2), (3); \
+        CREATE TABLE orders (id int PRIMARY KEY, c int, CONSTRAINT of_c FOREIGN KEY (c) REFERENCES customers (id) ON DELETE CASCADE); \
+        CREATE TABLE bills (id int PRIMARY KEY, c int, CONSTRAINT to_c FOREIGN KEY (c) REFERENCES customers (id)); \
+        INSERT INTO orders VALUES (1, 1), (2, 2); INSERT INTO bills VALUES (1, 1);");
+    let shop = w.url("shop");
+    w.expect(0, &["create", &shop, "--to", "./b"]);
+    w.sql("INSERT INTO shop.orders VALUES (3, 3); UPDATE shop.bills SET c = 3; DELETE FROM shop.customers WHERE id = 2");
+    let old = "SELECT GROUP_CONCAT(id, ':', c ORDER BY id) FROM shop.orders; SELECT GROUP_CONCAT(id, ':', c) FROM shop.bills";
+    assert_eq!(w.sql(old), "1:1,3:3\n1:3");
+    let line = [
+        "restore",
+        "latest",
+        "--from",
+        "./b",
+        "--only",
+        "db/shop.orders",
+        "--only",
+        "db/shop.bills",
+        "--merge",
+    ];
+    let said = w.expect(0, &[&line[..], &["--confirm", &w.plan(&line)]].concat());
+    assert!(said.contains("of_c") && said.contains("not in `shop`.`customers`"), "{said}");
+    // The application goes on: what it deletes acts on the new rows, and not on those that are kept.
+    w.sql("DELETE FROM shop.bills; DELETE FROM shop.customers");
+    assert_eq!(w.sql("SELECT COUNT(*), MAX(id) FROM shop.orders").replace('\t', "|"), "1|2");
+    let said = w.expect(0, &["restore", "--undo", "--yes"]);
+    assert_eq!(w.sql(old), "1:1,3:3\n1:3", "the old rows are not all back");
+    assert!(said.contains("of_c") && said.contains("2 rows lead"), "{said}");
+    let keys = "SELECT GROUP_CONCAT(CONSTRAINT_NAME, DELETE_RULE, REFERENCED_TABLE_NAME ORDER BY 1) FROM information_schema.REFERENTIAL_CONSTRAINTS \
+        WHERE CONSTRAINT_SCHEMA = 'shop' AND UNIQUE_CONSTRAINT_SCHEMA = 'shop'";
+    assert!(w.sql(keys).contains("of_cCASCADEcustomers"), "{}", w.sql(keys));
+    assert!(w.sql("SHOW CREATE TABLE shop.bills").contains("REFERENCES `customers`"));
+    // All of it can be restored while a part is kept, and a part goes where the other one is not.
+    w.expect(0, &[&line[..], &["--confirm", &w.plan(&line)]].concat());
+    let all = ["restore", "latest", "--from", "./b"];
+    w.expect(0, &[&all[..], &["--confirm", &w.plan(&all)]].concat());
+    assert_eq!(w.sql(old), "1:1,2:2\n1:1");
+    let alone = w.url("alone");
+    let said =
+        w.expect(0, &["restore", "latest", "--from", "./b", "--only", "db/shop.bills", "--to", &alone]);
+    assert!(said.contains("to_c") && said.contains("left out"), "{said}");
+    assert_eq!(w.sql("INSERT INTO alone.bills VALUES (7, 7); SELECT COUNT(*) FROM alone.bills"), "2");
+
+    // A key from one database into another: between what is restored together, and out of it.
+    w.sql("CREATE DATABASE a; CREATE DATABASE z; CREATE TABLE z.p (id int PRIMARY KEY); INSERT INTO z.p VALUES (1); \
+        CREATE TABLE a.t (id int PRIMARY KEY, CONSTRAINT into_z FOREIGN KEY (id) REFERENCES z.p (id) ON DELETE CASCADE); INSERT INTO a.t VALUES (1)");
+    let id = w.server.container().id();
+    let leads = |to: &str| {
+        let shown = w.sql("SHOW CREATE TABLE a.t");
+        assert!(shown.contains(&format!("REFERENCES `z`.`{to}`")), "{shown}");
+    };
+    for databases in ["[\"a\", \"z\"]", "[\"a\"]"] {
+        w.place.write(
+            "backup.toml",
+            &format!(
+                "[modules.m.sources.db]\nkind = \"mysql\"\ncontainer = \"{id}\"\ndatabases = {databases}\n"
+            ),
+        );
+        w.expect(0, &["create", "-m", "m", "--to", "./m"]);
+        w.sql("INSERT INTO z.p VALUES (2); INSERT INTO a.t VALUES (2)");
+        let line = ["restore", "latest", "--from", "./m", "-m", "m"];
+        w.expect(0, &[&line[..], &["--confirm", &w.plan(&line)]].concat());
+        leads("p");
+        assert_eq!(w.sql("SELECT MAX(id) FROM a.t"), "1");
+        w.sql("DELETE FROM z.p WHERE id = 1");
+        assert_eq!(w.sql("SELECT COUNT(*) FROM a.t"), "0", "the key does not act any more");
+        w.expect(0, &["restore", "--undo", "--yes", "-m", "m"]);
+        leads("p");
+        assert_eq!(
+            w.sql("SELECT GROUP_CONCAT(id ORDER BY id) FROM a.t"),
+            "1,2",
+            "the old rows are not all back"
+        );
+        w.sql("INSERT IGNORE INTO z.p VALUES (1); DELETE FROM z.p WHERE id = 2");
+        assert_eq!(w.sql("SELECT GROUP_CONCAT(id) FROM a.t"), "1");
+    }
+}
+
+#[test]
+fn foreign_keys_act_only_on_tables_that_are_in_their_place() {
+    run("foreign_keys_act_only_on_tables_that_are_in_their_place", async {
+        exchanged_with_foreign_keys(Flavor::Mariadb118).await;
+        exchanged_with_foreign_keys(Flavor::Mysql9).await;
+    });
+}
+
 async fn by_hand(flavor: Flavor, method: &str) {
     let w = World::new(flavor).await;
     w.sql(APP);

@@ -109,34 +109,51 @@ fn definitions(create: &str) -> Option<(usize, Vec<usize>)> {
 
 /// The table of this database that an `ADD CONSTRAINT … FOREIGN KEY` leads to, as it is quoted; `None`: one of another database.
 pub(crate) fn led_to<'a>(foreign_key: &'a str, database: &str) -> Option<&'a str> {
-    let mut tokens = tokens_without_blanks(foreign_key).into_iter();
-    let text = |t: &Token| foreign_key.get(t.start..t.end);
-    tokens.find(|t| t.kind == Kind::Word && text(t) == Some("REFERENCES"))?;
-    let first = tokens.next().filter(|t| t.kind == Kind::Name)?;
-    match (tokens.next().map(|t| t.kind), tokens.next()) {
-        (Some(Kind::Other(b'.')), Some(table)) => {
-            (text(&first) == Some(&crate::quote::ident(database))).then(|| text(&table)).flatten()
-        }
-        _ => text(&first),
-    }
+    let reference = references(foreign_key).into_iter().next()?;
+    let is_here = reference.database.is_none_or(|named| named == crate::quote::ident(database));
+    is_here.then_some(reference.table)
 }
 
-/// Foreign keys of a table as they are added to it, each led to this database where the table that it names `stays` there.
-pub(crate) fn referring(alter: &str, database: &str, stays: &dyn Fn(&str) -> bool) -> String {
+/// Foreign keys of a table as they are added to it, each led to the database, quoted, that is said for the database and the table that it
+/// names, quoted; `None`: as it is.
+pub(crate) fn referring(alter: &str, led: &dyn Fn(Option<&str>, &str) -> Option<String>) -> String {
     let mut out = String::with_capacity(alter.len());
-    let (mut from, mut reference) = (0, false);
-    for t in tokens_without_blanks(alter) {
-        let text = alter.get(t.start..t.end).unwrap_or_default();
-        let qualified = alter.as_bytes().get(t.end) == Some(&b'.');
-        if reference && t.kind == Kind::Name && !qualified && stays(text) {
-            out.push_str(&alter[from..t.start]);
-            out.push_str(&format!("{}.", crate::quote::ident(database)));
-            from = t.start;
+    let mut from = 0;
+    for reference in references(alter) {
+        if let Some(database) = led(reference.database, reference.table) {
+            out.push_str(&alter[from..reference.start]);
+            out.push_str(&format!("{database}."));
+            from = reference.table_start;
         }
-        reference = t.kind == Kind::Word && text == "REFERENCES";
     }
     out.push_str(&alter[from..]);
     out
+}
+
+/// What a foreign key leads to.
+struct Reference<'a> {
+    database: Option<&'a str>,
+    table: &'a str,
+    start: usize,
+    table_start: usize,
+}
+
+fn references(sql: &str) -> Vec<Reference<'_>> {
+    let tokens = tokens_without_blanks(sql);
+    let text = |t: &Token| sql.get(t.start..t.end).unwrap_or_default();
+    let after = tokens.iter().enumerate().filter(|(_, t)| t.kind == Kind::Word && text(t) == "REFERENCES");
+    let reference = |at: usize| {
+        let first = tokens.get(at + 1).filter(|t| t.kind == Kind::Name)?;
+        let qualified = tokens.get(at + 2).is_some_and(|t| t.kind == Kind::Other(b'.'));
+        let table = if qualified { tokens.get(at + 3)? } else { first };
+        Some(Reference {
+            database: qualified.then(|| text(first)),
+            table: text(table),
+            start: first.start,
+            table_start: table.start,
+        })
+    };
+    after.filter_map(|(at, _)| reference(at)).collect()
 }
 
 /// Whether a view, as servers print it to who uses its database, reads this table or view.
@@ -330,9 +347,12 @@ mod tests {
     #[test]
     fn a_foreign_key_goes_on_to_lead_to_a_table_that_stays() {
         let alter = "ALTER TABLE `t` ADD CONSTRAINT `REFERENCES` FOREIGN KEY (`a`) REFERENCES `o` (`o`), ADD FOREIGN KEY (`b`) REFERENCES `n` (`id`), ADD FOREIGN KEY (`c`) REFERENCES `x`.`o` (`id`)";
-        let led = referring(alter, "app", &|table| table == "`o`");
+        let led =
+            referring(alter, &|named, table| (named.is_none() && table == "`o`").then(|| "`app`".to_owned()));
         assert_eq!(led, alter.replace("REFERENCES `o`", "REFERENCES `app`.`o`"));
-        assert_eq!(referring(alter, "app", &|_| false), alter);
+        let led = referring(alter, &|named, _| named.map(|_| "`y`".to_owned()));
+        assert_eq!(led, alter.replace("`x`.`o`", "`y`.`o`"));
+        assert_eq!(referring(alter, &|_, _| None), alter);
     }
 
     #[test]

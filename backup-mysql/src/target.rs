@@ -9,6 +9,7 @@ mod insert;
 mod journal;
 mod loaders;
 mod local_infile;
+mod outward;
 mod place;
 mod publish;
 mod rehearse;
@@ -308,7 +309,7 @@ async fn foreign_keys_from_outside(session: &mut Session, databases: &[Database]
     let names = texts(databases.iter().map(|d| &d.name));
     let sql = format!(
         "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
-         WHERE UNIQUE_CONSTRAINT_SCHEMA IN ({names}) AND CONSTRAINT_SCHEMA NOT IN ({names}) AND CONSTRAINT_SCHEMA NOT LIKE '\\_backup\\_%'"
+         WHERE UNIQUE_CONSTRAINT_SCHEMA IN ({names}) AND CONSTRAINT_SCHEMA NOT IN ({names})"
     );
     let row = session.first(&sql).await;
     let row = row.map_err(|e| e.during(ErrorKind::Target, "look for foreign keys"))?;

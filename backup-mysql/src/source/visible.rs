@@ -4,7 +4,7 @@ use crate::{
     catalog::Version,
     client::Session,
     error::ClientError,
-    quote::{ident, qualified, text},
+    quote::{ident, qualified, text, texts},
 };
 use backup_core::{Context, Severity};
 
@@ -56,7 +56,7 @@ async fn hidden(
     version: &Version,
 ) -> Result<Vec<(&'static str, &'static str)>, ClientError> {
     let mut hidden = Vec::new();
-    if !may_see_triggers(session, database).await? {
+    if !has_one_of(session, database, &["TRIGGER"], &["TRIGGER"]).await? {
         hidden.push(("triggers", "TRIGGER"));
     }
     let events = format!("SHOW EVENTS FROM {}", ident(database));
@@ -65,6 +65,14 @@ async fn hidden(
     }
     if version.mariadb && is_denied(session, "SELECT 1 FROM mysql.proc LIMIT 0").await? {
         hidden.push(("procedures and functions", "SELECT ON mysql.proc"));
+    }
+    if !version.mariadb {
+        let of_database = ["EXECUTE", "CREATE ROUTINE", "ALTER ROUTINE"];
+        let of_server = [&of_database[..], &["SELECT", "SHOW_ROUTINE"]].concat();
+        if !has_one_of(session, database, &of_server, &of_database).await? {
+            let right = if version.mysql_from(8, 0) { "SHOW_ROUTINE ON *.*" } else { "SELECT ON mysql.proc" };
+            hidden.push(("procedures and functions", right));
+        }
     }
     Ok(hidden)
 }
@@ -77,8 +85,14 @@ async fn is_denied(session: &mut Session, sql: &str) -> Result<bool, ClientError
     }
 }
 
-/// There is nothing that the server would refuse: the rights of the user say it. With a role it may have more.
-async fn may_see_triggers(session: &mut Session, database: &str) -> Result<bool, ClientError> {
+/// Whether the user has one of these rights on the server or on the database. Where there is nothing that the server would refuse, only they
+/// tell. With a role it may have more.
+async fn has_one_of(
+    session: &mut Session,
+    database: &str,
+    of_server: &[&str],
+    of_database: &[&str],
+) -> Result<bool, ClientError> {
     let one = async |session: &mut Session, sql: &str| match session.value(sql).await {
         Err(e) if e.is_lost() => Err(e),
         found => Ok(found.ok().flatten()),
@@ -89,9 +103,11 @@ async fn may_see_triggers(session: &mut Session, database: &str) -> Result<bool,
     }
     let me = "CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')";
     let sql = format!(
-        "SELECT (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE = 'TRIGGER' AND GRANTEE = {me})
-           + (SELECT COUNT(*) FROM information_schema.SCHEMA_PRIVILEGES WHERE PRIVILEGE_TYPE = 'TRIGGER' AND GRANTEE = {me}
+        "SELECT (SELECT COUNT(*) FROM information_schema.USER_PRIVILEGES WHERE PRIVILEGE_TYPE IN ({}) AND GRANTEE = {me})
+           + (SELECT COUNT(*) FROM information_schema.SCHEMA_PRIVILEGES WHERE PRIVILEGE_TYPE IN ({}) AND GRANTEE = {me}
               AND {} LIKE TABLE_SCHEMA)",
+        texts(of_server),
+        texts(of_database),
         text(database)
     );
     // One whose rights cannot be read is believed.

@@ -16,7 +16,7 @@ use crate::{
 use backup_core::{Error, ErrorKind, Incoming, Refusal, Result};
 
 /// There is no such table, no such database, or it is something else.
-const NOT_THERE: [u16; 5] = [1146, 1049, 1347, 4089, 4091];
+pub(super) const NOT_THERE: [u16; 5] = [1146, 1049, 1347, 4089, 4091];
 
 impl ShadowSink {
     /// Makes a table or sequence as it is in the database now.

@@ -1,6 +1,6 @@
 //! What a restore must remember, on the server itself: it is there for any later process, and goes with the restore.
 
-use super::place::Place;
+use super::{outward::OutwardKey, place::Place};
 use crate::{
     accounts::{Account, AccountStatement},
     catalog::fields,
@@ -90,6 +90,11 @@ impl<'a> Journal<'a> {
             (
                 "defaults",
                 "n int, name varchar(64), col varchar(64), expression longtext, PRIMARY KEY (n, name, col)",
+            ),
+            (
+                "outward_keys",
+                "old tinyint, n int, name varchar(64), constraint_name varchar(64), clause longtext, \
+                 PRIMARY KEY (old, n, name, constraint_name)",
             ),
             ("accounts", "id int AUTO_INCREMENT PRIMARY KEY, account longtext, statement longtext"),
         ] {
@@ -275,6 +280,49 @@ impl<'a> Journal<'a> {
         ))
         .await
         .map(drop)
+    }
+
+    pub(super) async fn write_outward_keys(
+        &self,
+        s: &mut Session,
+        old: bool,
+        list: &[OutwardKey],
+    ) -> Result<(), ClientError> {
+        for key in list {
+            s.run(&format!(
+                "REPLACE INTO {} VALUES ({}, {}, {}, {}, {})",
+                self.table("outward_keys"),
+                u8::from(old),
+                key.database,
+                text(&key.table),
+                text(&key.name),
+                text(&key.clause)
+            ))
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// A record that was made before there was a list of them has none.
+    pub(super) async fn outward_keys(
+        &self,
+        s: &mut Session,
+        old: bool,
+    ) -> Result<Vec<OutwardKey>, ClientError> {
+        let sql = format!(
+            "SELECT n, name, constraint_name, clause FROM {} WHERE old = {} ORDER BY n, name, constraint_name",
+            self.table("outward_keys"),
+            u8::from(old)
+        );
+        let rows = match s.rows(&sql).await {
+            Err(e) if e.code() == Some(1146) => return Ok(Vec::new()),
+            rows => rows?,
+        };
+        let rows = rows.into_iter().map(|row| {
+            let [n, table, name, clause] = fields(row);
+            OutwardKey { database: n.parse().unwrap_or(0), table, name, clause }
+        });
+        Ok(rows.collect())
     }
 
     pub(crate) async fn write_account(

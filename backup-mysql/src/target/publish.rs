@@ -12,7 +12,7 @@ use super::{
     rehearse::{drop_all, make},
 };
 use crate::{
-    catalog::{Version, fields},
+    catalog::{OURS, Version, fields},
     client::{Session, WORK, connect},
     definitions::{self, Definition},
     error::{ClientError, LOCK_WAIT},
@@ -63,6 +63,7 @@ impl Publisher<'_> {
             drop_all(self.session, &r.target, &old).await?;
         }
         self.rename(&forth(self.place, &restored, &moves), &restored).await?;
+        self.exchange_outward_keys(&restored).await?;
         for r in &restored {
             if r.whole && !r.charset.is_empty() {
                 let sql =
@@ -150,6 +151,7 @@ impl Publisher<'_> {
             }
         }
         self.refuse_foreign_keys_from_outside(&restored, &moves).await?;
+        self.write_outward_keys(&restored, &moves).await?;
         let journal = Journal::of(self.place);
         let written = match journal.write_databases(self.session, &restored).await {
             Ok(()) => journal.write_moves(self.session, &moves).await,
@@ -296,6 +298,7 @@ impl Publisher<'_> {
         let pairs: Vec<String> = pairs.into_iter().map(|(_, pair)| pair).collect();
         self.make_previous(&restored).await?;
         self.rename(&pairs, &restored).await?;
+        self.bring_outward_keys_back(&restored).await?;
         for (r, old) in lists {
             if r.old_charset.is_empty() {
                 self.run(
@@ -317,9 +320,8 @@ impl Publisher<'_> {
     }
 
     pub(super) async fn database_exists(&mut self, name: &str) -> Result<bool> {
-        let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", text(name));
-        let there = self.session.first(&sql).await.map_err(|e| self.failed(e, "look at the database"))?;
-        Ok(there.is_some())
+        let there = database_exists(self.session, name).await;
+        there.map_err(|e| self.failed(e, "look at the database"))
     }
 
     /// Makes room for the old tables, before anything is changed.
@@ -406,6 +408,14 @@ impl Publisher<'_> {
     }
 }
 
+pub(super) async fn database_exists(
+    session: &mut Session,
+    name: &str,
+) -> std::result::Result<bool, ClientError> {
+    let sql = format!("SELECT 1 FROM information_schema.SCHEMATA WHERE SCHEMA_NAME = {}", text(name));
+    Ok(session.first(&sql).await?.is_some())
+}
+
 pub(super) fn foreign_key_from_outside(
     schema: &str,
     table: &str,
@@ -415,8 +425,12 @@ pub(super) fn foreign_key_from_outside(
     let message = format!(
         "the foreign key `{constraint}` of `{schema}`.`{table}`, which is not restored, leads to `{referenced}`: it would follow the old table"
     );
-    Error::new(ErrorKind::Refused, "restore", message)
-        .hint(format!("restore `{table}` with it, or drop that foreign key before and add it afterwards"))
+    let hint = if schema.starts_with(OURS) {
+        "an earlier restore keeps that table for its undo: settle that one first".to_owned()
+    } else {
+        format!("restore `{table}` with it, or drop that foreign key before and add it afterwards")
+    };
+    Error::new(ErrorKind::Refused, "restore", message).hint(hint)
 }
 
 fn character_set(charset: &str, collation: &str) -> String {

@@ -6,6 +6,7 @@ use super::{
     journal::{Journal, Restored},
     loaders::{Loader, Loaders},
     place::Place,
+    publish::database_exists,
     refusal, rehearse,
 };
 use crate::{
@@ -383,13 +384,22 @@ impl ShadowSink {
             tables.iter().map(|(key, t)| (key.clone(), t.rows, t.history)).collect()
         };
         let at_once = self.loaders.free().max(1);
+        let is_restored = |number: usize, table: &str| {
+            tables.iter().any(|((n, t), ..)| *n == number && ident(t).eq_ignore_ascii_case(table))
+        };
         let foreign = list.iter().flat_map(|d| {
-            let number = d.restored.number;
-            // A table that is not restored with it stays where it is.
-            let stays = |table: &str| {
-                !tables.iter().any(|((n, t), ..)| *n == number && ident(t).eq_ignore_ascii_case(table))
+            let led = |named: Option<&str>, table: &str| match named {
+                // A table that is not restored with it stays where it is.
+                None => (!is_restored(d.restored.number, table)).then(|| ident(&d.restored.target)),
+                Some(named) => {
+                    let other = list.iter().map(|d| &d.restored).find(|r| ident(&r.source) == named)?;
+                    Some(match is_restored(other.number, table) {
+                        true => ident(&self.place.shadow(other.number)),
+                        false => ident(&other.target),
+                    })
+                }
             };
-            let led = move |sql: &String| (number, referring(sql, &d.restored.target, &stays));
+            let led = |sql: &String| (d.restored.number, referring(sql, &led));
             d.foreign_keys.iter().map(led).collect::<Vec<_>>()
         });
         let adding = stream::iter(foreign.collect::<Vec<_>>())
@@ -456,11 +466,18 @@ impl ShadowSink {
         }
         journal.write_databases(&mut control, &restored).await.map_err(failed)?;
         journal.write_moves(&mut control, &moves).await.map_err(failed)?;
+        self.keep_outward_keys(&mut control, &restored).await?;
         for r in &restored {
             let definitions = journal.definitions(&mut control, false, r.number).await.map_err(failed)?;
             rehearse::rehearse(&mut control, &self.place, r, &definitions).await?;
+            let alone = !r.whole && !database_exists(&mut control, &r.target).await.map_err(failed)?;
             for d in &definitions {
                 if let Some(note) = rehearse::names_the_old_database(d, r) {
+                    self.cx.note(Severity::Warning, &self.place.component, &d.name, note);
+                }
+                if alone && d.object == Object::Triggers {
+                    let note =
+                        format!("this trigger comes along with `{}`: what it uses must be there", d.table);
                     self.cx.note(Severity::Warning, &self.place.component, &d.name, note);
                 }
             }
