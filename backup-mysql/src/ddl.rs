@@ -114,20 +114,47 @@ pub(crate) fn led_to<'a>(foreign_key: &'a str, database: &str) -> Option<&'a str
     is_here.then_some(reference.table)
 }
 
-/// Foreign keys of a table as they are added to it, each led to the database, quoted, that is said for the database and the table that it
-/// names, quoted; `None`: as it is.
-pub(crate) fn referring(alter: &str, led: &dyn Fn(Option<&str>, &str) -> Option<String>) -> String {
-    let mut out = String::with_capacity(alter.len());
-    let mut from = 0;
-    for reference in references(alter) {
-        if let Some(database) = led(reference.database, reference.table) {
-            out.push_str(&alter[from..reference.start]);
-            out.push_str(&format!("{database}."));
-            from = reference.table_start;
+/// A foreign key, led to the table of that name in this database.
+pub(crate) fn led_into(foreign_key: &str, database: &str) -> String {
+    match references(foreign_key).into_iter().next() {
+        None => foreign_key.to_owned(),
+        Some(r) => {
+            let (before, table) = (&foreign_key[..r.start], &foreign_key[r.table_start..]);
+            format!("{before}{}.{table}", crate::quote::ident(database))
         }
     }
-    out.push_str(&alter[from..]);
-    out
+}
+
+/// The clauses of an `ALTER TABLE`.
+pub(crate) fn clauses(alter: &str) -> Vec<&str> {
+    let (mut depth, mut from, mut out) = (0usize, None, Vec::new());
+    for token in Tokens::new(alter) {
+        match token.kind {
+            Kind::Other(b'(') => depth += 1,
+            Kind::Other(b')') => depth = depth.saturating_sub(1),
+            Kind::Other(b',') if depth == 0 => {
+                out.extend(from.and_then(|from| alter.get(from..token.start)));
+                from = Some(token.end);
+            }
+            // The name of the table, or what is after its point.
+            Kind::Name if from.is_none() && alter.as_bytes().get(token.end) != Some(&b'.') => {
+                from = Some(token.end);
+            }
+            _ => {}
+        }
+    }
+    out.extend(from.and_then(|from| alter.get(from..)));
+    out.into_iter().map(str::trim).filter(|clause| !clause.is_empty()).collect()
+}
+
+/// The name in an `ADD CONSTRAINT`, as it is quoted.
+pub(crate) fn constraint_name(clause: &str) -> Option<&str> {
+    first_name(clause.strip_prefix("ADD CONSTRAINT ")?)
+}
+
+/// The database, if it is named, and the table that an `ADD CONSTRAINT … FOREIGN KEY` leads to, as they are quoted.
+pub(crate) fn leads_to(foreign_key: &str) -> Option<(Option<&str>, &str)> {
+    references(foreign_key).into_iter().next().map(|r| (r.database, r.table))
 }
 
 /// What a foreign key leads to.
@@ -345,14 +372,16 @@ mod tests {
     }
 
     #[test]
-    fn a_foreign_key_goes_on_to_lead_to_a_table_that_stays() {
-        let alter = "ALTER TABLE `t` ADD CONSTRAINT `REFERENCES` FOREIGN KEY (`a`) REFERENCES `o` (`o`), ADD FOREIGN KEY (`b`) REFERENCES `n` (`id`), ADD FOREIGN KEY (`c`) REFERENCES `x`.`o` (`id`)";
-        let led =
-            referring(alter, &|named, table| (named.is_none() && table == "`o`").then(|| "`app`".to_owned()));
-        assert_eq!(led, alter.replace("REFERENCES `o`", "REFERENCES `app`.`o`"));
-        let led = referring(alter, &|named, _| named.map(|_| "`y`".to_owned()));
-        assert_eq!(led, alter.replace("`x`.`o`", "`y`.`o`"));
-        assert_eq!(referring(alter, &|_, _| None), alter);
+    fn foreign_keys_are_parted_and_led_elsewhere() {
+        let alter = "ALTER TABLE `t` ADD CONSTRAINT `REFERENCES` FOREIGN KEY (`a`,`,`) REFERENCES `o` (`o`,`p`), ADD CONSTRAINT `b``` FOREIGN KEY (`b`) REFERENCES `x`.`n` (`id`) ON DELETE SET NULL";
+        let [first, second] = clauses(alter)[..] else { panic!("{:?}", clauses(alter)) };
+        assert_eq!(clauses(&alter.replace("`t`", "`app`.`t`")), [first, second]);
+        assert_eq!((leads_to(first), leads_to(second)), (Some((None, "`o`")), Some((Some("`x`"), "`n`"))));
+        assert_eq!((constraint_name(first), constraint_name(second)), (Some("`REFERENCES`"), Some("`b```")));
+        assert_eq!(led_into(first, "app"), first.replace("`o` (", "`app`.`o` ("));
+        assert_eq!(led_into(second, "y"), second.replace("`x`", "`y`"));
+        assert_eq!(led_into("ADD KEY `k` (`a`)", "y"), "ADD KEY `k` (`a`)");
+        assert!(clauses("ALTER TABLE").is_empty() && leads_to("REFERENCES").is_none());
     }
 
     #[test]

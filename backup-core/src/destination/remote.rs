@@ -143,25 +143,38 @@ impl RemoteFolder {
             return put.map(drop).map_err(|e| self.error("write", name, &e));
         }
         let temporary = self.path(&temporary_name(name));
+        let mut replaced = false;
         let put = async {
             let length = bytes.len() as u64;
             self.operator.write(&temporary, bytes).await?;
             if self.operator.stat(&temporary).await?.content_length() != length {
                 return Err(opendal::Error::new(Remote::Unexpected, "another length is there than was sent"));
             }
-            if self.operator.rename(&temporary, &path).await.is_err() {
-                // A server without a rename that replaces.
-                self.operator.delete(&path).await?;
-                self.operator.rename(&temporary, &path).await?;
+            match self.operator.rename(&temporary, &path).await {
+                Err(e) if sftp::is_refusal(&e) => {
+                    // A server without a rename that replaces. What is there goes first; from then on nothing but the new one is left.
+                    self.operator.delete(&path).await?;
+                    replaced = true;
+                    self.operator.rename(&temporary, &path).await
+                }
+                // Whether it was done is not known: then it is there, and the other is not.
+                Err(e) => match (self.operator.stat(&temporary).await, self.operator.stat(&path).await) {
+                    (Err(gone), Ok(found))
+                        if gone.kind() == Remote::NotFound && found.content_length() == length =>
+                    {
+                        Ok(())
+                    }
+                    _ => Err(e),
+                },
+                renamed => renamed,
             }
-            Ok(())
         };
         let put = put.await;
-        if put.is_err() {
+        if put.is_err() && !replaced {
             // Of no use to anybody; that it cannot be removed adds nothing to the error.
             let _ = self.operator.delete(&temporary).await;
         }
-        put.map_err(|e| self.error("write", name, &e))
+        put.map(drop).map_err(|e| self.error("write", name, &e))
     }
 
     /// Gives a file a name that nothing has, as far as the server can tell: WebDAV does not replace, of SFTP the caller has looked.

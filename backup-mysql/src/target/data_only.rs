@@ -10,7 +10,7 @@ use crate::{
     ddl::split_table,
     definitions,
     error::ClientError,
-    quote::{file_name, ident, qualified},
+    quote::{file_name, qualified},
     stored::{Object, Stored},
 };
 use backup_core::{Error, ErrorKind, Incoming, Refusal, Result};
@@ -48,14 +48,8 @@ impl ShadowSink {
         } else {
             let split = split_table(&create, false);
             self.run(number, &[split.table], what).await?;
-            if let Some(d) =
-                self.databases.lock().await.get_mut(number).filter(|_| !split.foreign_keys.is_empty())
-            {
-                d.foreign_keys.push(format!(
-                    "ALTER TABLE {} {}",
-                    ident(&stored.name),
-                    split.foreign_keys.join(", ")
-                ));
+            if let Some(d) = self.databases.lock().await.get_mut(number) {
+                d.foreign_keys.extend(split.foreign_keys.into_iter().map(|key| (stored.name.clone(), key)));
             }
         }
         let mut tables = self.tables.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -124,6 +124,7 @@ const WRITING: &[&str] = &[
     "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
     "time_zone = '+00:00'",
     "foreign_key_checks = 0",
+    "restrict_fk_on_non_standard_key = OFF",
     "unique_checks = 0",
     "check_constraint_checks = 0",
     "innodb_strict_mode = OFF",

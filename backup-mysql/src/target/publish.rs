@@ -76,6 +76,7 @@ impl Publisher<'_> {
         }
         // Last: they may be granted what has just been made.
         accounts::make(self.place, self.session, self.cx).await?;
+        self.look_for_orphans(&restored).await?;
         Journal::of(self.place)
             .enter(self.session, Phase::Published)
             .await
@@ -298,7 +299,6 @@ impl Publisher<'_> {
         let pairs: Vec<String> = pairs.into_iter().map(|(_, pair)| pair).collect();
         self.make_previous(&restored).await?;
         self.rename(&pairs, &restored).await?;
-        self.bring_outward_keys_back(&restored).await?;
         for (r, old) in lists {
             if r.old_charset.is_empty() {
                 self.run(
@@ -316,7 +316,8 @@ impl Publisher<'_> {
             self.run(&sql, "set the character set").await?;
             make(self.session, &r.target, &r.target, &old).await?;
         }
-        Ok(())
+        // Last: it may not be possible any more, and all else is back then.
+        self.bring_outward_keys_back(&restored).await
     }
 
     pub(super) async fn database_exists(&mut self, name: &str) -> Result<bool> {

@@ -55,11 +55,14 @@ pub(super) async fn make(
     let mut left: Vec<&Definition> = definitions.iter().collect();
     // What others use comes first; triggers of a table stay in their order.
     left.sort_by_key(|d| rank(d.object));
-    let made = loop {
+    let made = 'made: loop {
         let before = left.len();
         let (mut later, mut first) = (Vec::new(), None);
         for d in left {
-            let statement = statement_for(d, from, database)?;
+            let statement = match statement_for(d, from, database) {
+                Ok(statement) => statement,
+                Err(e) => break 'made Err(e),
+            };
             let tried = async {
                 session.run(settings(&d.context).trim_end_matches(';')).await?;
                 session.run(&statement).await
@@ -70,7 +73,7 @@ pub(super) async fn make(
                     first.get_or_insert((e, &d.name));
                     later.push(d);
                 }
-                Err(e) => return Err(failed(e, &d.name)),
+                Err(e) => break 'made Err(failed(e, &d.name)),
             }
         }
         left = later;
@@ -80,6 +83,10 @@ pub(super) async fn make(
             Some(_) => {}
         }
     };
+    if !session.is_sound() {
+        return made;
+    }
+    // What comes next is not to be read as the last definition was.
     let back = "SET NAMES utf8mb4, sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00'";
     session.run(back).await.map_err(|e| failed(e, database))?;
     made

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     catalog::{Database, Version},
     client::{NotLoaded, Session, WORK},
-    ddl::referring,
+    ddl::clauses,
     definitions::Definition,
     error::ClientError,
     quote::{ident, qualified},
@@ -75,7 +75,10 @@ pub(super) struct Filled {
     pub(super) restored: Restored,
     /// How many tables and sequences it had.
     tables: Option<u64>,
-    pub(super) foreign_keys: Vec<String>,
+    /// The table, and what adds the key to it.
+    pub(super) foreign_keys: Vec<(String, String)>,
+    /// It came as a whole, foreign keys included.
+    pub(super) dumped: bool,
 }
 
 #[derive(Default)]
@@ -175,7 +178,7 @@ impl ShadowSink {
             old_charset: String::new(),
             old_collation: String::new(),
         };
-        list.push(Filled { restored, tables: None, foreign_keys: Vec::new() });
+        list.push(Filled { restored, tables: None, foreign_keys: Vec::new(), dumped: false });
         Ok(number)
     }
 
@@ -235,7 +238,8 @@ impl ShadowSink {
                 // When all keys are there that they lead to.
                 let mut list = self.databases.lock().await;
                 if let Some(d) = list.get_mut(number) {
-                    d.foreign_keys.extend(statements);
+                    let keys = statements.iter().flat_map(|statement| clauses(statement));
+                    d.foreign_keys.extend(keys.map(|key| (stored.name.clone(), key.to_owned())));
                 }
                 Ok(())
             }
@@ -364,8 +368,11 @@ impl ShadowSink {
 
     /// The tables of a database that came as a whole.
     pub(super) async fn dumped(&self, number: usize, names: BTreeSet<String>, database: &str) -> Result<()> {
-        let list = self.databases.lock().await;
-        let expected = list.get(number).and_then(|d| d.tables);
+        let mut list = self.databases.lock().await;
+        let expected = list.get_mut(number).and_then(|d| {
+            d.dumped = true;
+            d.tables
+        });
         if let Some(expected) = expected.filter(|n| *n != names.len() as u64) {
             let message =
                 format!("the dump made {} tables and sequences, there were {expected}", names.len());
@@ -384,25 +391,8 @@ impl ShadowSink {
             tables.iter().map(|(key, t)| (key.clone(), t.rows, t.history)).collect()
         };
         let at_once = self.loaders.free().max(1);
-        let is_restored = |number: usize, table: &str| {
-            tables.iter().any(|((n, t), ..)| *n == number && ident(t).eq_ignore_ascii_case(table))
-        };
-        let foreign = list.iter().flat_map(|d| {
-            let led = |named: Option<&str>, table: &str| match named {
-                // A table that is not restored with it stays where it is.
-                None => (!is_restored(d.restored.number, table)).then(|| ident(&d.restored.target)),
-                Some(named) => {
-                    let other = list.iter().map(|d| &d.restored).find(|r| ident(&r.source) == named)?;
-                    Some(match is_restored(other.number, table) {
-                        true => ident(&self.place.shadow(other.number)),
-                        false => ident(&other.target),
-                    })
-                }
-            };
-            let led = |sql: &String| (d.restored.number, referring(sql, &led));
-            d.foreign_keys.iter().map(led).collect::<Vec<_>>()
-        });
-        let adding = stream::iter(foreign.collect::<Vec<_>>())
+        let keys = self.lead_keys(&list, &tables).await?;
+        let adding = stream::iter(keys)
             .map(|(number, sql)| async move { self.run(number, &[sql], "foreign keys").await })
             .buffer_unordered(at_once);
         for added in adding.collect::<Vec<_>>().await {
@@ -433,6 +423,13 @@ impl ShadowSink {
         session.count_within(&sql, WORK).await.map_err(|e| self.failed(e, "count the rows", name))
     }
 
+    /// A part of a database that brings its properties along is still a part.
+    pub(super) fn is_whole(&self, d: &Filled, tables: &[(TableKey, bool, bool)]) -> bool {
+        let stays = self.place.config.merge || self.place.config.data_only;
+        let here = tables.iter().filter(|((n, _), ..)| *n == d.restored.number).count();
+        !stays && d.tables == Some(here as u64)
+    }
+
     /// What is to be published; then everything that can be tried beforehand is tried in the shadow.
     async fn write_record(&self, list: &[Filled], tables: &[(TableKey, bool, bool)]) -> Result<()> {
         let mut control = self.control.lock().await;
@@ -447,9 +444,7 @@ impl ShadowSink {
                 .map(|((_, name), ..)| name)
                 .collect();
             let mut r = d.restored.clone();
-            // A part of a database that brings its properties along is still a part.
-            let stays = self.place.config.merge || self.place.config.data_only;
-            r.whole = !stays && d.tables == Some(names.len() as u64);
+            r.whole = self.is_whole(d, tables);
             let here = names.into_iter().map(|name| super::journal::Move {
                 database: r.number,
                 table: name.clone(),
@@ -466,7 +461,6 @@ impl ShadowSink {
         }
         journal.write_databases(&mut control, &restored).await.map_err(failed)?;
         journal.write_moves(&mut control, &moves).await.map_err(failed)?;
-        self.keep_outward_keys(&mut control, &restored).await?;
         for r in &restored {
             let definitions = journal.definitions(&mut control, false, r.number).await.map_err(failed)?;
             rehearse::rehearse(&mut control, &self.place, r, &definitions).await?;

@@ -148,6 +148,8 @@ impl Pool {
             if matches!(timeout(ANSWER, fs.metadata(".")).await, Ok(Ok(_) | Err(SftpError::SftpError(..)))) {
                 return Ok(held(connection));
             }
+            // What does not answer stands for all that are as old: trying each would take all the time that there is.
+            self.idle().clear();
         }
         match timeout(LOGIN, self.0.login.connect()).await {
             Ok(connection) => connection.map(held),

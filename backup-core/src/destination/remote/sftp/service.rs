@@ -22,8 +22,8 @@ use tokio::{
 
 /// So much is asked for at once; a server may give less.
 const PIECE: u64 = 2 << 20;
-/// So long the end of a file waits for it to be on the server's disk. Less than a call may take.
-const SYNC: Duration = Duration::from_secs(20);
+/// So long a server may take to write a file out to its disk: a large one on a slow disk needs minutes.
+pub(super) const SYNC: Duration = Duration::from_secs(600);
 
 /// All files that the user sees. A clone is the same.
 #[derive(Clone)]
@@ -31,11 +31,13 @@ pub(super) struct Files {
     pool: Pool,
     /// `/`, or empty: where the user begins.
     root: &'static str,
+    /// So long a server may take for a piece of a file or a listing. The other calls are limited from outside.
+    patience: Duration,
 }
 
 impl Files {
-    pub(super) fn new(login: Login, root: &'static str) -> Self {
-        Files { pool: Pool::new(login), root }
+    pub(super) fn new(login: Login, root: &'static str, patience: Duration) -> Self {
+        Files { pool: Pool::new(login), root, patience }
     }
 
     /// A path as the server takes it.
@@ -50,7 +52,7 @@ impl Files {
 /// What OpenDAL wants a builder to be.
 impl Default for Files {
     fn default() -> Self {
-        Files::new(Login::default(), "")
+        Files::new(Login::default(), "", Duration::default())
     }
 }
 
@@ -122,12 +124,14 @@ impl Service for Files {
     }
 
     fn read(&self, _: &OperationContext, path: &str, _: OpRead) -> Result<Self::Reader> {
-        Ok(oio::StreamReader::new(Reader { pool: self.pool.clone(), path: self.at(path) }))
+        let (pool, path) = (self.pool.clone(), self.at(path));
+        Ok(oio::StreamReader::new(Reader { pool, path, patience: self.patience }))
     }
 
     fn write(&self, _: &OperationContext, path: &str, args: OpWrite) -> Result<Self::Writer> {
         let (pool, path) = (self.pool.clone(), self.at(path));
-        Ok(Writer { pool, path, only_new: args.if_not_exists(), open: None, broken: false })
+        let (only_new, patience) = (args.if_not_exists(), self.patience);
+        Ok(Writer { pool, path, only_new, patience, open: None, broken: false })
     }
 
     fn delete(&self, _: &OperationContext) -> Result<Self::Deleter> {
@@ -136,7 +140,8 @@ impl Service for Files {
 
     fn list(&self, _: &OperationContext, path: &str, _: OpList) -> Result<Self::Lister> {
         let prefix = if path == "/" { String::new() } else { path.to_owned() };
-        Ok(Lister { pool: self.pool.clone(), path: self.at(path), prefix, open: None })
+        let (pool, path, patience) = (self.pool.clone(), self.at(path), self.patience);
+        Ok(Lister { pool, path, prefix, patience, open: None })
     }
 
     fn copy(&self, _: &OperationContext, _: &str, _: &str, _: OpCopy) -> Result<Self::Copier> {
@@ -152,6 +157,14 @@ impl Service for Files {
     async fn presign(&self, _: &OperationContext, _: &str, _: OpPresign) -> Result<RpPresign> {
         Err(unsupported())
     }
+}
+
+/// The answer to one call, or an error when it does not come in time.
+async fn within<T>(patience: Duration, answer: impl Future<Output = Result<T>>) -> Result<T> {
+    timeout(patience, answer).await.unwrap_or_else(|_| {
+        let text = format!("no answer within {} seconds", patience.as_secs());
+        Err(Error::new(ErrorKind::Unexpected, text).set_temporary())
+    })
 }
 
 fn is_folder(found: &MetaData) -> bool {
@@ -179,6 +192,7 @@ fn metadata(found: MetaData) -> Result<Metadata> {
 pub(super) struct Reader {
     pool: Pool,
     path: String,
+    patience: Duration,
 }
 
 /// The file is closed before its connection is given back.
@@ -186,18 +200,22 @@ struct Reading {
     file: File,
     at: u64,
     left: u64,
+    patience: Duration,
     held: Held,
 }
 
 impl oio::StreamRead for Reader {
     async fn open(&self, range: BytesRange) -> Result<(RpRead, Box<dyn oio::ReadStreamDyn>)> {
-        let held = self.pool.take().await?;
-        let file = match held.open(&self.path).await {
-            Ok(file) => file,
-            Err(e) => return held.end(Err(e)),
+        let opening = async {
+            let held = self.pool.take().await?;
+            match held.open(&self.path).await {
+                Ok(file) => Ok((file, held)),
+                Err(e) => held.end(Err(e)),
+            }
         };
+        let (file, held) = within(2 * self.patience, opening).await?;
         let (at, left) = (range.offset(), range.size().unwrap_or(u64::MAX));
-        Ok((RpRead::default(), Box::new(Reading { file, at, left, held })))
+        Ok((RpRead::default(), Box::new(Reading { file, at, left, patience: self.patience, held })))
     }
 }
 
@@ -210,8 +228,12 @@ impl oio::ReadStream for Reading {
         let most = self.left.min(PIECE) as usize;
         // The library goes on behind what it asked for, also where less has come.
         self.file.seek(SeekFrom::Start(self.at)).await.map_err(new_std_io_error)?;
-        let read = self.file.read(most as u32, BytesMut::with_capacity(most)).await.map_err(error)?;
+        let reading = self.file.read(most as u32, BytesMut::with_capacity(most));
+        let read = within(self.patience, async { reading.await.map_err(error) }).await?;
         let bytes = read.unwrap_or_default().freeze();
+        if bytes.len() > most {
+            return Err(Error::new(ErrorKind::Unexpected, "the server sends more than it was asked for"));
+        }
         self.at += bytes.len() as u64;
         self.left = if bytes.is_empty() { 0 } else { self.left - bytes.len() as u64 };
         if self.left == 0 {
@@ -226,6 +248,7 @@ pub(super) struct Writer {
     pool: Pool,
     path: String,
     only_new: bool,
+    patience: Duration,
     open: Option<(Pin<Box<TokioCompatFile>>, Held)>,
     /// A call of it failed or did not come back: what the server has is not known, and the library forgets what it has refused.
     broken: bool,
@@ -264,7 +287,7 @@ impl Writer {
 
     async fn file(&mut self) -> Result<&mut Pin<Box<TokioCompatFile>>> {
         if self.open.is_none() {
-            self.open = Some(self.begin().await?);
+            self.open = Some(within(2 * self.patience, self.begin()).await?);
         }
         let open = self.open.as_mut().map(|(file, _)| file);
         open.ok_or_else(|| Error::new(ErrorKind::Unexpected, "the file is not open"))
@@ -281,29 +304,35 @@ impl oio::Write for Writer {
         self.not_broken()?;
         self.file().await?;
         self.broken = true;
+        let patience = self.patience;
         let file = self.file().await?;
         while bytes.has_remaining() {
-            let n = file.write(bytes.chunk()).await.map_err(lasting)?;
+            let writing = async { file.write(bytes.chunk()).await.map_err(lasting) };
+            let n = within(patience, writing).await?;
             bytes.advance(n);
         }
         self.broken = false;
         Ok(())
     }
 
-    /// Every byte is confirmed, and on the disk where the server can say so, and says it soon.
+    /// Every byte is confirmed, and on the disk where the server can say so.
     async fn close(&mut self) -> Result<Metadata> {
         self.not_broken()?;
         self.file().await?;
         self.broken = true;
-        self.file().await?.shutdown().await.map_err(lasting)?;
+        let patience = self.patience;
+        let file = self.file().await?;
+        within(patience, async { file.shutdown().await.map_err(lasting) }).await?;
         if let Some((mut file, mut held)) = self.open.take() {
-            // What is said in time counts. A large file on a slow disk may take minutes: it is no failure that its server is at work.
-            match timeout(SYNC, file.as_mut().as_mut_file().sync_all()).await {
-                Ok(Ok(()) | Err(SftpError::UnsupportedExtension(_))) => held.answered(),
-                Ok(Err(e)) => return Err(error(e).set_persistent()),
-                Err(_) => {}
-            }
+            let syncing = async {
+                match file.as_mut().as_mut_file().sync_all().await {
+                    Ok(()) | Err(SftpError::UnsupportedExtension(_)) => Ok(()),
+                    Err(e) => Err(error(e).set_persistent()),
+                }
+            };
+            within(SYNC, syncing).await.map_err(Error::set_persistent)?;
             drop(file);
+            held.answered();
         }
         self.broken = false;
         Ok(MetadataBuilder::unknown().build())
@@ -321,6 +350,7 @@ pub(super) struct Lister {
     pool: Pool,
     path: String,
     prefix: String,
+    patience: Duration,
     open: Option<Option<(Pin<Box<ReadDir>>, Held)>>,
 }
 
@@ -340,11 +370,13 @@ impl Lister {
 impl oio::List for Lister {
     async fn next(&mut self) -> Result<Option<oio::Entry>> {
         if self.open.is_none() {
-            self.open = Some(self.begin().await?);
+            self.open = Some(within(2 * self.patience, self.begin()).await?);
         }
+        let patience = self.patience;
         let Some(Some((folder, held))) = &mut self.open else { return Ok(None) };
         loop {
-            let Some(entry) = folder.next().await.transpose().map_err(error)? else {
+            let next = async { folder.next().await.transpose().map_err(error) };
+            let Some(entry) = within(patience, next).await? else {
                 held.answered();
                 self.open = Some(None);
                 return Ok(None);
