@@ -5,7 +5,7 @@ use crate::{
     failure::{Failure, Result},
     render::Output,
 };
-use backup_kit::{ArchiveSpec, Config, Registry, archive, config::EnvFile};
+use backup_kit::{ArchiveSpec, Config, Error, Registry, archive, config::EnvFile};
 use std::{
     env,
     io::IsTerminal,
@@ -146,13 +146,23 @@ impl Settings {
         Ok(archive::pipe_from(std::io::stdin()))
     }
 
+    /// One of several archives. What is wrong with one that is configured, as a variable that is not set, is not in the way of the
+    /// others: it fails when it is used.
+    pub(crate) fn one_of_several(&self, name: &str, name_of_flag: &str) -> Result<ArchiveSpec> {
+        let configured = self.config.iter().flat_map(Config::archives).any(|(known, _)| known == name);
+        match self.archive(Some(name), name_of_flag) {
+            Err(Failure::Error { error: Error::Failed(e), .. }) if configured => {
+                Ok(archive::unusable(name, e))
+            }
+            other => other,
+        }
+    }
+
     /// The archive that a flag or `BACKUP_ARCHIVE` names, else all that are configured.
     pub(crate) fn archives(&self, flag: Option<&str>) -> Result<Vec<ArchiveSpec>> {
         match &self.config {
             _ if is_named(flag) => Ok(vec![self.archive(flag, "--from")?]),
-            Some(config) => {
-                config.archives().map(|(name, _)| Ok(self.limited(config.archive(name)?))).collect()
-            }
+            Some(config) => config.archives().map(|(name, _)| self.one_of_several(name, "--from")).collect(),
             None => Ok(Vec::new()),
         }
     }

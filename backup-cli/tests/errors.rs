@@ -105,6 +105,23 @@ fn a_variable_that_is_not_set_is_in_the_way_of_what_needs_it_only() {
             ran.stderr
         );
     }
+    let names_it = |code, line: &[&str]| {
+        let ran = place.expect(code, line);
+        let told = ["nas", "backup.toml:7", "NAS is not set"];
+        assert!(told.iter().all(|text| ran.stderr.contains(text)), "{line:?}: {}", ran.stderr);
+    };
+    // Among several it fails only itself.
+    for to in [["nas", "here"], ["here", "nas"]] {
+        names_it(4, &["create", "--to", to[0], "--to", to[1]]);
+    }
+    assert_eq!(place.json(0, &["list", "--from", "here"])["backups"].as_array().unwrap().len(), 3);
+    names_it(4, &["create", "--to", "nas", "--to", "here", "--dry-run"]);
+    place.write("b/.m-backup-x.tar.zst.0123456789abcdef.01234567890123456789012345.incomplete", "");
+    let before = std::fs::read_dir(place.path("b")).unwrap().count();
+    names_it(4, &["heal"]);
+    assert_eq!(std::fs::read_dir(place.path("b")).unwrap().count(), before - 1, "the others are healed");
+    place.write("backup.toml", &configured.replace("\"b\"", "\"${NAS}/c\""));
+    place.expect(2, &["create", "--to", "here", "--to", "nas"]);
     place.write("backup.toml", &format!("{configured}levl = 1\n"));
     place.expect(2, &["list", "--from", "here"]);
 }

@@ -322,7 +322,7 @@ async fn what_was_known_of_a_backup_that_was_deleted_is_not_said_of_the_next_fil
         let state = dir.path().join(place).join(format!("{name}.state.json"));
         std::fs::write(state, format!("{{\"damaged\":\"{now}\"}}")).unwrap();
     }
-    let together = Together::new(places.to_vec()).unwrap();
+    let together = Together::new(places.to_vec(), Vec::new()).unwrap();
     let writer = together.begin(header, &cx).await.unwrap();
     let proof = writer.component("a").unwrap().finish(&cx).await.unwrap();
     writer.commit(conclusion(vec![("a", proof)], State::Complete), &cx).await.unwrap();

@@ -286,7 +286,7 @@ async fn an_answer_that_is_cut_is_read_again(store: Store) {
 async fn a_place_that_stalls_is_given_up_before_it_holds_up_the_others_for_long(store: Store) {
     let proxy = behind(store, move |seen| store.sends_part(&seen.line, 1).then_some(Fault::Stall));
     let (good, bad) = (archive(store, "moves"), archive_at(store, &proxy.endpoint(), "stalls"));
-    let together = Together::new(vec![bad, good.clone()]).unwrap();
+    let together = Together::new(vec![bad, good.clone()], Vec::new()).unwrap();
     let begin = std::time::Instant::now();
     let report = together.create(request(), &Context::default()).await.unwrap();
     // With all its repetitions the stalled call alone would take 24 s here, and minutes with the usual patience.
@@ -317,7 +317,7 @@ async fn a_part_that_arrives_damaged_is_noticed_and_sent_again(store: Store) {
 async fn a_place_that_fails_half_way_fails_only_itself(store: Store) {
     let proxy = behind(store, move |seen| store.sends_part(&seen.line, 2).then_some(Fault::CutRequest));
     let (good, bad) = (archive(store, "good"), archive_at(store, &proxy.endpoint(), "bad"));
-    let together = Together::new(vec![bad, good.clone()]).unwrap();
+    let together = Together::new(vec![bad, good.clone()], Vec::new()).unwrap();
     let report = together.create(request(), &Context::default()).await.unwrap();
     assert_eq!(report.places[0].error.as_ref().map(Error::kind), Some(ErrorKind::Destination));
     assert!(report.places[1].error.is_none() && report.state == State::Complete);
@@ -328,7 +328,7 @@ async fn a_place_that_fails_half_way_fails_only_itself(store: Store) {
 async fn what_a_place_failed_with_is_said_in_the_backup_at_the_others(store: Store) {
     // Nobody listens there. It has the name of the other, at another server.
     let (good, bad) = (archive(store, "says"), archive_at(store, "http://127.0.0.1:1", "says"));
-    let together = Together::new(vec![bad, good.clone()]).unwrap();
+    let together = Together::new(vec![bad, good.clone()], Vec::new()).unwrap();
     let report = together.create(request(), &Context::default()).await.unwrap();
     assert!(report.places[0].error.is_some() && report.state == State::Complete);
     let reader = good.open(&report.id, &Context::default()).await.unwrap();

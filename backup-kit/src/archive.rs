@@ -40,6 +40,7 @@ enum Place {
     Open(Arc<dyn Archive>),
     Pipe(PipeWriter),
     PipeFrom(Arc<PipeIn>),
+    Unusable(String, Error),
 }
 
 /// Exactly this file: `x.tar.zst`, `x.tar.gz`, `x.tar.xz` or `x.tar`.
@@ -74,6 +75,12 @@ pub fn pipe_to(writer: impl Write + Send + 'static) -> ArchiveSpec {
 /// file without a name in `$TMPDIR`, else in the system's folder for large temporary files.
 pub fn pipe_from(reader: impl Read + Send + 'static) -> ArchiveSpec {
     ArchiveSpec::new(Place::PipeFrom(Arc::new(PipeIn::new(reader, spool_folder()))))
+}
+
+/// One that cannot be used as it is configured, by its name: whatever is done with it fails with this error, and among several it
+/// fails only itself.
+pub fn unusable(name: impl Into<String>, why: Error) -> ArchiveSpec {
+    ArchiveSpec::new(Place::Unusable(name.into(), why))
 }
 
 pub(crate) fn configured(archive: &ArchiveConfig) -> ArchiveSpec {
@@ -204,6 +211,14 @@ impl ArchiveSpec {
         matches!(self.place, Place::Pipe(_))
     }
 
+    /// Why it cannot be used at all, if it was made by `unusable`.
+    pub fn why_unusable(&self) -> Option<&Error> {
+        match &self.place {
+            Place::Unusable(_, why) => Some(why),
+            _ => None,
+        }
+    }
+
     /// Makes the archive. Nothing is read or written.
     pub fn open(&self) -> Result<Arc<dyn Archive>> {
         Ok(match &self.place {
@@ -213,6 +228,7 @@ impl ArchiveSpec {
                 pipe.clone()
             }
             Place::Pipe(writer) => Arc::new(PipeOut::new(writer.clone(), self.options()?)?),
+            Place::Unusable(_, why) => return Err(why.clone()),
             _ => Arc::new(self.open_portable()?),
         })
     }
@@ -227,6 +243,7 @@ impl ArchiveSpec {
             },
             Place::File(path) => PortableArchive::file(path, options),
             Place::Folder(path) => PortableArchive::folder(path, options),
+            Place::Unusable(_, why) => Err(why.clone()),
             Place::Open(_) | Place::Pipe(_) | Place::PipeFrom(_) => {
                 let message = "it cannot be written together with other archives";
                 let hint = "make the backup at one of them, and `backup copy` it to the other";
@@ -281,7 +298,7 @@ impl ArchiveSpec {
             Place::Text(text) if text.contains("://") => None,
             Place::Text(text) => Some(Path::new(text)),
             Place::File(path) | Place::Folder(path) => Some(path),
-            Place::Open(_) | Place::Pipe(_) | Place::PipeFrom(_) => None,
+            Place::Open(_) | Place::Pipe(_) | Place::PipeFrom(_) | Place::Unusable(..) => None,
         }
     }
 }
@@ -331,6 +348,7 @@ impl fmt::Display for ArchiveSpec {
             Place::File(path) | Place::Folder(path) => path.display().fmt(f),
             Place::Open(archive) => archive.fmt(f),
             Place::Pipe(_) | Place::PipeFrom(_) => f.write_str("-"),
+            Place::Unusable(name, _) => f.write_str(name),
         }
     }
 }

@@ -155,8 +155,11 @@ impl Backup {
         let report = match self.to.as_slice() {
             [one] => backup_core::create(request, &*one.open()?, &self.run.context()).await?,
             several => {
-                let places = several.iter().map(ArchiveSpec::open_portable).collect::<Result<_, _>>()?;
-                Together::new(places)?.create(request, &self.run.context()).await?
+                let usable = several.iter().filter(|spec| spec.why_unusable().is_none());
+                let places = usable.map(ArchiveSpec::open_portable).collect::<Result<_, _>>()?;
+                let unusable =
+                    several.iter().filter_map(|s| Some((s.to_string(), s.why_unusable()?.clone())));
+                Together::new(places, unusable.collect())?.create(request, &self.run.context()).await?
             }
         };
         match report.state {

@@ -204,10 +204,10 @@ impl Config {
         }
         let mut archives = raw.archives;
         for (name, archive) in &mut archives {
-            // Of what is not known nothing can be tried.
-            if mistakes.knows(&["archives", name])
-                && let Err(e) = complete_archive(name, archive, folder, &text, var)
-            {
+            if !mistakes.knows(&["archives", name]) {
+                // Of what is not known nothing can be tried; whether it has credentials matters for others.
+                let _ = credentials::complete(name, archive, folder, var);
+            } else if let Err(e) = complete_archive(name, archive, folder, &text, var) {
                 mistakes.push(e);
             }
         }
@@ -256,14 +256,28 @@ impl Config {
             archive.asked().map_err(|e| e.on(format!("{}: [archives.{name}]", self.file.display())))?;
         let chosen = crate::archive::configured(&asked);
         if chosen.remote_place()?.is_some_and(|place| !place.has_own_credentials()) {
-            // Which servers are in play must be known.
-            self.is_set(&["archives"])?;
-            let all = self.archives.values().map(crate::archive::configured);
-            let of_its_kind: Vec<_> =
-                all.filter(|spec| spec.kind_of_store() == chosen.kind_of_store()).collect();
-            crate::archive::check_credentials(&of_its_kind)?;
+            crate::archive::check_credentials(&self.of_its_kind(&chosen)?)?;
         }
         Ok(chosen)
+    }
+
+    /// The archives that would take the same credentials of the environment. Which servers are in play must be known: a variable that
+    /// tells the server of another one must be set, unless that one has credentials of its own.
+    fn of_its_kind(&self, chosen: &ArchiveSpec) -> Result<Vec<ArchiveSpec>> {
+        let mut all = Vec::new();
+        for (name, archive) in &self.archives {
+            if archive.names_credentials() {
+                continue;
+            }
+            self.is_set(&["archives", name, "url"])?;
+            let spec = crate::archive::configured(archive);
+            if spec.kind_of_store() == chosen.kind_of_store() {
+                self.is_set(&["archives", name, "endpoint"])?;
+                self.is_set(&["archives", name, "account"])?;
+                all.push(spec);
+            }
+        }
+        Ok(all)
     }
 
     fn unknown<'a>(&self, what: &str, name: &str, known: impl Iterator<Item = &'a String>) -> Error {

@@ -112,7 +112,10 @@ fn archives(args: &Create, session: &Session) -> Result<Vec<ArchiveSpec>> {
     };
     let mut archives = Vec::with_capacity(named.len());
     for name in named {
-        let archive = session.settings.archive(name, "--to")?;
+        let archive = match name {
+            Some(name) if args.to.len() > 1 => session.settings.one_of_several(name, "--to")?,
+            _ => session.settings.archive(name, "--to")?,
+        };
         let mut archive =
             encrypted(archive, &args.readers.recipient, args.readers.passphrase_file.as_deref());
         for file in &args.identity {
@@ -122,7 +125,7 @@ fn archives(args: &Create, session: &Session) -> Result<Vec<ArchiveSpec>> {
             archive = archive.level(level);
         }
         if let Some(format) = args.format {
-            if archive.open()?.holds_one() && !archive.is_pipe() {
+            if archive.why_unusable().is_none() && archive.open()?.holds_one() && !archive.is_pipe() {
                 return Err(Failure::usage(
                     "use the format",
                     "the archive is exactly one file, and its name says how it is written",
@@ -141,7 +144,7 @@ fn tell_not_everywhere(report: &Report, archives: &[ArchiveSpec], session: &Sess
     let output = session.settings.output;
     for place in &report.places {
         if let Some(error) = &place.error {
-            let error = Error::from(error.clone());
+            let error = Error::from(error.clone().within(&place.place));
             crate::render::error::print(
                 output,
                 &error,

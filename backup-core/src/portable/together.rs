@@ -24,6 +24,8 @@ use std::{
 /// Several places for one backup.
 pub struct Together {
     places: Vec<PortableArchive>,
+    /// What could not even be made a place, and why.
+    unusable: Vec<(String, Error)>,
     written: Written,
     state: Mutex<State>,
 }
@@ -37,8 +39,9 @@ struct State {
 }
 
 impl Together {
-    /// All must be written alike: what is compressed once is the same everywhere.
-    pub fn new(mut places: Vec<PortableArchive>) -> Result<Self> {
+    /// All must be written alike: what is compressed once is the same everywhere. `unusable` are others, by name, that have failed
+    /// already.
+    pub fn new(mut places: Vec<PortableArchive>, unusable: Vec<(String, Error)>) -> Result<Self> {
         let wrong = |text: &str| Error::new(ErrorKind::Usage, "write to several archives", text);
         let mut seen = HashSet::new();
         for place in &places {
@@ -52,11 +55,14 @@ impl Together {
             }
         }
         if places.is_empty() {
-            return Err(wrong("none is given"));
+            return Err(match unusable.first() {
+                Some((_, first)) => of_all(&unusable, first),
+                None => wrong("none is given"),
+            });
         }
         let written = Written::default();
         places.iter_mut().for_each(|place| place.remember_in(&written));
-        Ok(Together { places, written, state: Mutex::default() })
+        Ok(Together { places, unusable, written, state: Mutex::default() })
     }
 
     /// Makes a backup at all of them. `Ok` if it stands at one at least: see `Report::places`.
@@ -104,8 +110,9 @@ impl Together {
         if failed.len() < self.places.len() || e.kind() == ErrorKind::Cancelled {
             return e;
         }
-        let failed: Vec<_> =
+        let mut failed: Vec<_> =
             failed.into_iter().map(|(place, e)| (self.places[place].to_string(), e)).collect();
+        failed.extend(self.unusable.clone());
         of_all(&failed, &e)
     }
 
@@ -127,13 +134,7 @@ impl Together {
                 Ok(value) => good.push((i, value)),
                 Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e),
                 Err(e) => {
-                    // What the others have says so, too.
-                    cx.note(
-                        Severity::Note,
-                        "",
-                        self.places[i].to_string(),
-                        format!("it is not kept there: {e}"),
-                    );
+                    note_not_kept(&self.places[i].to_string(), &e, cx);
                     self.state().failed.push((i, e));
                 }
             }
@@ -162,8 +163,15 @@ impl Together {
             };
             PlaceReport { place: place.to_string(), location, error }
         };
-        self.places.iter().enumerate().map(report).collect()
+        let unusable = self.unusable.iter().cloned();
+        let unusable = unusable.map(|(place, e)| PlaceReport { place, location: None, error: Some(e) });
+        self.places.iter().enumerate().map(report).chain(unusable).collect()
     }
+}
+
+/// What the others have says so, too.
+fn note_not_kept(place: &str, e: &Error, cx: &Context) {
+    cx.note(Severity::Note, "", place, format!("it is not kept there: {e}"));
 }
 
 /// One error of all places. What is of several kinds is of none of them: the places could not be written.
@@ -224,6 +232,7 @@ impl Archive for Together {
         let trials =
             join_all(trials.map(|(i, place)| async move { (i, place.preflight(estimate, cx).await) }));
         let good = self.keep(trials.await, cx)?;
+        self.unusable.iter().for_each(|(place, e)| note_not_kept(place, e, cx));
         Ok(good.into_iter().flat_map(|(_, warnings)| warnings).collect())
     }
 
@@ -304,7 +313,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place =
             |path: &str| PortableArchive::folder(dir.path().join(path), PortableOptions::default()).unwrap();
-        let together = Together::new(vec![place("no/such"), place("gone"), place("gone-too")]).unwrap();
+        let together =
+            Together::new(vec![place("no/such"), place("gone"), place("gone-too")], Vec::new()).unwrap();
         let cx = Context::default();
         together.preflight(None, &cx).await.unwrap();
         for path in ["gone", "gone-too"] {

@@ -225,6 +225,11 @@ impl ArchiveConfig {
         all
     }
 
+    /// Whether those of the environment are not for it, also while a variable of its own is not set.
+    pub(super) fn names_credentials(&self) -> bool {
+        self.access_key_id.is_some() || self.account_key.is_some() || self.sas_token.is_some()
+    }
+
     /// What it says of a remote place.
     pub(crate) fn remote(&self) -> RemoteSettings {
         let mut settings = RemoteSettings::default();

@@ -139,6 +139,18 @@ fn a_variable_is_needed_only_by_the_module_or_archive_that_it_belongs_to() {
         let e = parse(&format!("{text}{more}")).map_err(told).unwrap_err();
         assert!(e.contains("the variable ONE is not set"), "{more}: {e}");
     }
+    let bucket = |more: &str| {
+        let text = format!("[archives.c]\nurl = \"s3://b/p?region=x\"\n[archives.d]\n{more}");
+        parse(&text).unwrap().archive("c").map(drop).map_err(told)
+    };
+    // What another archive is read or opened with is nothing of this one.
+    bucket(
+        "url = \"s3://d\"\nendpoint = \"https://x\"\nsecret_access_key = \"${TWO}\"\naccess_key_id = \"i\"\n",
+    )
+    .unwrap();
+    bucket("url = \"s3://d\"\nidentity = \"${TWO}\"\n").unwrap();
+    bucket("url = \"az://d\"\naccount = \"${TWO}\"\n").unwrap();
+    assert!(bucket("url = \"s3://d\"\nendpoint = \"${TWO}\"\n").unwrap_err().contains("TWO"));
     // Whose credentials those of the environment are is known only when all places are.
     let several = "[archives.c]\nurl = \"s3://b/p?region=x\"\n[archives.d]\nurl = \"${ONE}\"\n";
     assert!(parse(several).unwrap().archive("c").map_err(told).unwrap_err().contains("ONE"));
