@@ -532,6 +532,10 @@ fn where_no_place_can_be_written_each_is_named_with_its_cause() {
     told("none of the 2 places has it: no/such: cannot create the destination folder");
     told("; nor/this: cannot create the destination folder");
     assert_eq!(ran.stderr.matches("create the folder above it first").count(), 1, "{}", ran.stderr);
+    let ran = place
+        .expect(4, &["create", "tree", "--to", "no/such", "--to", "fine", "--to", "nor/this", "--dry-run"]);
+    let both = ["2 of the 3 places cannot be used: no/such: cannot", "; nor/this: cannot"];
+    assert!(both.iter().all(|text| ran.stderr.contains(text)), "{}", ran.stderr);
     // Of several kinds it is that the places cannot be written.
     place.expect(0, &["init", "b", "--encrypt", "--identity-file", "key.txt"]);
     place.expect(0, &["init", "c", "--encrypt", "--identity-file", "key-c.txt"]);

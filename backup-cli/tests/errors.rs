@@ -398,6 +398,9 @@ fn a_variable_of_one_module_is_not_in_the_way_of_the_backups_of_others() {
         ran.stdout,
         ran.stderr
     );
+    for told in ["the module a: ", "of the module a nothing is stored", "backed up: b; that are not: a"] {
+        assert!(ran.stderr.contains(told), "{told}: {}", ran.stderr);
+    }
     assert_eq!(place.json(0, &["list"])["backups"][0]["module"], "b");
 }
 

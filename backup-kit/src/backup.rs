@@ -187,12 +187,22 @@ impl Backup {
         }
         let estimate = components.iter().map(|c| c.estimate).sum();
         let mut warnings = Vec::new();
+        let mut failed = Vec::new();
         for spec in &self.to {
-            let archive = spec.open()?;
             let absent = guard::absent(spec.local_folder()).await;
-            let tried = archive.preflight(estimate, &cx).await;
+            let tried = match spec.open() {
+                Ok(archive) => archive.preflight(estimate, &cx).await,
+                Err(e) => Err(e),
+            };
             guard::remove_empty(absent).await;
-            warnings.extend(tried?);
+            match tried {
+                Ok(said) => warnings.extend(said),
+                Err(e) if e.kind() == ErrorKind::Cancelled => return Err(e.into()),
+                Err(e) => failed.push((spec.to_string(), e)),
+            }
+        }
+        if !failed.is_empty() {
+            return Err(not_all(failed, self.to.len()).into());
         }
         let archives: Vec<String> = self.to.iter().map(ToString::to_string).collect();
         Ok(Preflight {
@@ -261,6 +271,25 @@ impl Backup {
         };
         Ok(CreateComponent { header, source: made })
     }
+}
+
+/// One error of the places that cannot be used, of so many. What would fail only some of them is a failure of the destination, as it is
+/// when the backup is made.
+fn not_all(mut failed: Vec<(String, backup_core::Error)>, places: usize) -> backup_core::Error {
+    if places == 1
+        && let Some((_, e)) = failed.pop()
+    {
+        return e;
+    }
+    let kind = failed[0].1.kind();
+    let same = failed.len() == places && failed.iter().all(|(_, e)| e.kind() == kind);
+    let kind = if same { kind } else { ErrorKind::Destination };
+    let each: Vec<_> = failed.iter().map(|(place, e)| e.clone().within(place).to_string()).collect();
+    let text = format!("{} of the {places} places cannot be used: {}", failed.len(), each.join("; "));
+    let mut hints: Vec<_> = failed.iter().filter_map(|(_, e)| e.hint_text()).collect();
+    hints.dedup();
+    let e = backup_core::Error::new(kind, "try the destinations", text);
+    if hints.is_empty() { e } else { e.hint(hints.join("; ")) }
 }
 
 fn usage(message: impl std::fmt::Display) -> backup_core::Error {

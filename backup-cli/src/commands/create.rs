@@ -46,6 +46,7 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         );
     }
     let (mut code, mut results) = (exit::COMPLETE, Vec::new());
+    let (mut stored, mut not_stored) = (Vec::new(), Vec::new());
     let last = modules.len() - 1;
     for (i, (name, module)) in modules.into_iter().enumerate() {
         let made = match module {
@@ -76,11 +77,14 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
                 (exit::worse(exit::DESTINATION, partial), json!({ "module": name, "report": report }))
             }
             Err(e) => {
-                let state = match is_damaged_there(&e) {
+                let mut state = match is_damaged_there(&e) {
                     true => "the backup is stored, and must not be trusted".to_owned(),
                     false => state(&archives[0], &name, args.only.is_empty(), session).await,
                 };
-                let failure = Failure::from(named(e, &name)).state(state);
+                if last > 0 {
+                    state = format!("of the module {name} {state}");
+                }
+                let failure = Failure::from(named(e, &name, last > 0)).state(state);
                 let code = failure.code();
                 // With several modules the others still run; a signal ends them all.
                 let Failure::Error { error, state } = &failure else { return Err(failure) };
@@ -91,6 +95,10 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
                 (code, json!({ "module": name, "error": json::error(error), "state": state }))
             }
         };
+        match object.get("report") {
+            Some(_) => stored.push(name),
+            None => not_stored.push(name),
+        }
         if matches!(this, exit::COMPLETE | exit::PARTIAL) {
             archives.iter().for_each(|archive| archive.remember_filled(&state_dir));
         }
@@ -99,6 +107,11 @@ pub(super) async fn run(args: &Create, session: &Session) -> Result<u8> {
         if i < last && session.cancel.is_cancelled() {
             return Err(CoreError::cancelled().into());
         }
+    }
+    if !not_stored.is_empty() {
+        let stored = if stored.is_empty() { "none".to_owned() } else { stored.join(", ") };
+        let text = format!("modules that are backed up: {stored}; that are not: {}", not_stored.join(", "));
+        session.settings.output.warning(text);
     }
     session.settings.output.object(code, json!({ "results": results }))?;
     Ok(code)
@@ -244,10 +257,13 @@ async fn dry_run(
     session: &Session,
 ) -> Result<u8> {
     let mut found = Vec::new();
+    let several = modules.len() > 1;
     for (name, module) in modules {
-        let module = module.map_err(Failure::from)?;
-        let preflight = backup(args, module, archives, session).preflight().await;
-        let preflight = preflight.map_err(|e| Failure::from(named(e, &name)))?;
+        let preflight = match module {
+            Ok(module) => backup(args, module, archives, session).preflight().await,
+            Err(e) => Err(e.into()),
+        };
+        let preflight = preflight.map_err(|e| Failure::from(named(e, &name, several)))?;
         for warning in &preflight.warnings {
             session.settings.output.warning(warning);
         }
@@ -267,9 +283,10 @@ fn preflight_text(p: &Preflight) -> String {
     out
 }
 
-/// The module is what the error is about, unless it names something nearer.
-fn named(e: Error, module: &str) -> Error {
+/// The module is what the error is about, unless it names something nearer; of several modules it is named in any case.
+fn named(e: Error, module: &str, several: bool) -> Error {
     match e {
+        Error::Failed(e) if several => Error::Failed(e.within(format!("the module {module}"))),
         Error::Failed(e) => Error::Failed(e.on(module)),
         other => other,
     }
