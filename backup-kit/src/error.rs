@@ -19,7 +19,7 @@ pub enum Error {
     NotEverywhere(Box<Report>),
     /// The restore took effect, but not everything could be restored as it was.
     RestoredPartly(Box<RestoreReport>),
-    /// What is intact of a damaged backup is restored; the notes of the report name what is lost.
+    /// What is intact of a damaged backup is restored; the notes of the report name what is lost, if anything is.
     Salvaged(Box<RestoreReport>),
     /// Of several backups some could not be copied; the others are at their new place.
     CopiedPartly(Box<CopyReport>),

@@ -253,11 +253,11 @@ impl Restore {
         let chosen = choose_and_tell(&backups, &which, scope, &TimeZone::system(), &cx)?.clone();
         let (found_in, id) = (archive.clone(), chosen.id.clone());
         let planned = async {
-            let reader = match self.salvage {
+            let (reader, salvage) = match self.salvage {
                 true => salvage(&*archive, &id, &cx).await?,
-                false => archive.open(&id, &cx).await?,
+                false => (archive.open(&id, &cx).await?, Salvage::No),
             };
-            self.plan_of(chosen, archive, reader, &which, cx.clone()).await
+            self.plan_of((chosen, archive, salvage), reader, &which, cx.clone()).await
         };
         let planned = planned.await;
         if let Err(crate::Error::Failed(e)) = &planned {
@@ -268,8 +268,7 @@ impl Restore {
 
     async fn plan_of(
         self,
-        chosen: BackupSummary,
-        archive: Arc<dyn Archive>,
+        (chosen, archive, salvage): (BackupSummary, Arc<dyn Archive>, Salvage),
         reader: Arc<dyn BackupReader>,
         which: &Which,
         cx: backup_core::Context,
@@ -329,7 +328,6 @@ impl Restore {
         options.accept = self.accept;
         // A partial backup is restored only when it was named; the confirmation is asked for by the plan.
         options.accept_partial = self.salvage || matches!(which, Which::Named(_));
-        let salvage = self.salvage;
         if let Some(time) = self.keep_previous {
             options.keep_previous = time;
         }
@@ -499,13 +497,24 @@ async fn salvage(
     archive: &dyn Archive,
     id: &BackupId,
     cx: &backup_core::Context,
-) -> backup_core::Result<Arc<dyn BackupReader>> {
+) -> backup_core::Result<(Arc<dyn BackupReader>, Salvage)> {
     let before = told(cx);
     let reader = archive.salvage(id, cx).await?;
-    if told(cx) > before {
-        mark_damaged(archive, id, &cx.calm()).await;
+    if told(cx) == before {
+        return Ok((reader, Salvage::Sound));
     }
-    Ok(reader)
+    mark_damaged(archive, id, &cx.calm()).await;
+    Ok((reader, Salvage::Damaged))
+}
+
+/// Whether what is intact of a damaged backup is to be restored, and what came of reading it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Salvage {
+    No,
+    /// It is not damaged.
+    Sound,
+    /// It is, also if nothing is missing.
+    Damaged,
 }
 
 /// How much was noted that is more than worth knowing.

@@ -9,7 +9,7 @@ use crate::{
     failure::{Failure, Result},
     render::{Output, human, plan},
 };
-use backup_kit::{CoreError, Error, Old, Only, Restore, RestorePlan, conclude, kept, state_dir};
+use backup_kit::{CoreError, Error, Old, Only, Restore, RestorePlan, Severity, conclude, kept, state_dir};
 use serde_json::json;
 
 pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
@@ -52,7 +52,11 @@ pub(super) async fn run(args: &Args, session: &Session) -> Result<u8> {
         }
         Err(Error::RestoredPartly(report)) => (exit::PARTIAL, *report),
         Err(Error::Salvaged(report)) => {
-            output.warning(format!("{}: only what is intact is restored: it is NOT complete", report.module));
+            let said = match report.notes.worst() {
+                Some(Severity::Lost) => "only what is intact is restored: it is NOT complete",
+                _ => "the backup is damaged where no entry is: all that was asked for is restored",
+            };
+            output.warning(format!("{}: {said}", report.module));
             (exit::VERIFICATION, *report)
         }
         Err(e) => return Err(e.into()),

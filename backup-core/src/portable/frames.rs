@@ -472,11 +472,11 @@ impl Frames {
     }
 }
 
-/// For a salvage: what stands before the first chunk of an encrypted file that is not what it was.
+/// For a salvage: what stands before the first chunk of an encrypted file that is not what it was, or before what a disk cannot give.
 async fn what_can_be_read(blob: &dyn Blob, at: u64, length: u32) -> Result<Bytes> {
     let length = u64::from(length).min(blob.bytes().saturating_sub(at));
     match blob.read_at(at, length as usize).await {
-        Err(e) if e.kind() == ErrorKind::Damaged => {}
+        Err(e) if is_lost(&e) => {}
         read => return read,
     }
     let mut came = Vec::new();
@@ -484,11 +484,19 @@ async fn what_can_be_read(blob: &dyn Blob, at: u64, length: u32) -> Result<Bytes
         let piece = (length - came.len() as u64).min(PROVEN);
         match blob.read_at(at + came.len() as u64, piece as usize).await {
             Ok(bytes) => came.extend_from_slice(&bytes),
-            Err(e) if e.kind() == ErrorKind::Damaged && !came.is_empty() => break,
+            Err(e) if is_lost(&e) && !came.is_empty() => break,
+            Err(e) if is_lost(&e) => return Err(e.with_kind(ErrorKind::Damaged)),
             Err(e) => return Err(e),
         }
     }
     Ok(came.into())
+}
+
+/// A part that is lost, while others may be there. Of a place that does not answer none is.
+fn is_lost(e: &Error) -> bool {
+    let under = std::error::Error::source(e).and_then(|e| e.downcast_ref::<std::io::Error>());
+    e.kind() == ErrorKind::Damaged
+        || under.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()))
 }
 
 #[cfg(test)]
@@ -515,6 +523,30 @@ mod tests {
         std::io::Write::write_all(&mut stored, &file).unwrap();
         let blob = local_blob(stored, bytes, "frames".into());
         Arc::new(Frames { cores: 2, ..Frames::found(blob, Compression::Zstd, list) })
+    }
+
+    /// A disk that cannot read what is behind its first 40,000 bytes.
+    struct Worn;
+
+    #[async_trait::async_trait]
+    impl Blob for Worn {
+        fn bytes(&self) -> u64 {
+            100_000
+        }
+
+        async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
+            match offset + length as u64 {
+                0..40_000 => Ok(vec![7; length].into()),
+                _ => Err(Error::io(ErrorKind::Destination, "read", std::io::Error::from_raw_os_error(5))),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_disk_cannot_read_is_lost_to_a_salvage_and_what_stands_before_it_is_not() {
+        assert_eq!(what_can_be_read(&Worn, 0, 90_000).await.unwrap().len(), 2 * PROVEN as usize);
+        let e = what_can_be_read(&Worn, 50_000, 10).await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Damaged, "{e}");
     }
 
     #[tokio::test]

@@ -1,9 +1,10 @@
 //! The plan of a restore: to be shown, confirmed and applied.
 
+use super::Salvage;
 use crate::{Error, Result, mark_damaged};
 use backup_core::{
     Archive, BackupSummary, Confirmation, Context, ErrorKind, Plan, PlanId, PreparedRestore, RestoreReport,
-    Severity, State, met_damage,
+    State, met_damage,
 };
 use std::{fmt, sync::Arc};
 
@@ -13,7 +14,7 @@ pub struct RestorePlan {
     prepared: PreparedRestore,
     archive: Arc<dyn Archive>,
     chosen: BackupSummary,
-    salvage: bool,
+    salvage: Salvage,
     cx: Context,
 }
 
@@ -21,7 +22,7 @@ impl RestorePlan {
     pub(super) fn new(
         prepared: PreparedRestore,
         (archive, chosen): (Arc<dyn Archive>, BackupSummary),
-        salvage: bool,
+        salvage: Salvage,
         cx: Context,
     ) -> Result<Self> {
         // A selection would take the place of all that is there: what was not selected would be gone.
@@ -72,7 +73,7 @@ impl RestorePlan {
 
     /// Whether it takes consent that the backup is partial; whoever salvages has said so.
     fn is_partial(&self) -> bool {
-        !self.salvage && self.plan().backup.state == State::Partial
+        self.salvage == Salvage::No && self.plan().backup.state == State::Partial
     }
 
     /// Why it would not be done, although it were confirmed: all refusals that were not accepted, as one error.
@@ -81,7 +82,7 @@ impl RestorePlan {
     }
 
     /// Does it: everything is restored, or everything is as it was (`RolledBack`). `None` will do where nothing is replaced.
-    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`. A backup that turns out
+    /// What took effect, but not as it was in the backup, is `Err(Error::RestoredPartly)` with the report; what was salvaged of a damaged backup, `Err(Error::Salvaged)`, also if nothing of it is missing. A backup that turns out
     /// to be damaged is marked as `verify` marks it.
     pub async fn apply(self, confirmation: impl Into<Option<Confirmation>>) -> Result<RestoreReport> {
         let confirmation = confirmation.into();
@@ -104,7 +105,7 @@ impl RestorePlan {
                 return Err(e.into());
             }
         };
-        if self.salvage && cx.notes().worst() == Some(Severity::Lost) {
+        if self.salvage == Salvage::Damaged {
             return Err(Error::Salvaged(Box::new(report)));
         }
         match report.state {
