@@ -558,6 +558,8 @@ fn several_places_get_one_backup_and_one_that_fails_fails_only_itself() {
     for place in [bucket.as_str(), "b", "c.tar.zst"] {
         client.expect(0, &["verify", "--from", place]);
     }
+    let ran = client.expect(4, &["create", "tree", "--to", &bucket.replace("bucket/", "No_Bucket/")]);
+    assert!(ran.stderr.contains("3 to 63 lower-case letters"), "{}", ran.stderr);
     let gone = bucket.replace("bucket/", "missing/");
     let ran = client.run(&["create", "tree", "--to", &gone, "--to", "b", "--json"]);
     assert_eq!(ran.code, 4, "{}", ran.stderr);

@@ -53,3 +53,20 @@ fn a_folder_of_backups_that_is_gone_or_empty_is_told_and_so_is_a_source_that_is_
     let ran = place.expect(0, &["create", "empty", "--to", "b", "--quiet"]);
     assert!(ran.stderr.contains("is empty") && ran.stderr.contains("mounted"), "{}", ran.stderr);
 }
+
+#[test]
+fn a_disk_that_is_read_only_or_full_is_told_as_that() {
+    if !is_root("a_disk_that_is_read_only_or_full_is_told_as_that") {
+        return;
+    }
+    let place = Place::with_tree();
+    let disk = Mount::tmpfs(&place.path("disk"), "size=512k");
+    let ran = place.expect(4, &["create", "tree", "--to", "disk/b"]);
+    assert!(ran.stderr.contains("bytes are free") && !ran.stderr.contains("about 0 bytes"), "{}", ran.stderr);
+    disk.remount("ro");
+    for to in ["disk/new", "disk"] {
+        let ran = place.expect(4, &["create", "tree", "--to", to]);
+        let told = ran.stderr.contains("mount it for writing") && !ran.stderr.contains("folder above");
+        assert!(told, "{to}: {}", ran.stderr);
+    }
+}

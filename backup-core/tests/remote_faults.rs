@@ -281,6 +281,14 @@ async fn an_answer_that_is_cut_is_read_again(store: Store) {
     let (archive, cx) = (archive_at(store, &proxy.endpoint(), "reading"), Context::default());
     let report = verify(archive.open(&id, &cx).await.unwrap(), Depth::Full, &cx).await.unwrap();
     assert!(report.defects.is_empty() && proxy.seen() > 4, "{:?}", report.defects);
+    // One that is cut each time, as a server does whose object is damaged: the address is not what is wrong.
+    let proxy = behind(store, |seen| {
+        (seen.line.starts_with("GET") && seen.line.contains(".tar.zst ")).then_some(Fault::CutAnswer)
+    });
+    let archive = archive_at(store, &proxy.endpoint(), "reading");
+    let Err(e) = archive.open(&id, &cx).await else { panic!("it was read") };
+    let hint = e.hint_text().unwrap_or_default();
+    assert!(hint.contains("damaged there") && !hint.contains("address"), "{e}: {hint}");
 }
 
 async fn a_place_that_stalls_is_given_up_before_it_holds_up_the_others_for_long(store: Store) {

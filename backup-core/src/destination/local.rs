@@ -36,7 +36,15 @@ impl LocalFolder {
     }
 
     fn error(&self, operation: &'static str, name: &str, e: io::Error) -> Error {
-        let full = e.kind() == io::ErrorKind::StorageFull || e.kind() == io::ErrorKind::QuotaExceeded;
+        let hint = match e.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Some("free some space there, or choose another destination")
+            }
+            io::ErrorKind::ReadOnlyFilesystem => {
+                Some("its file system is read-only: mount it for writing, or choose another destination")
+            }
+            _ => None,
+        };
         // What was to be read may be missing; where something was to be written, the place itself is.
         let reads = matches!(operation, "open" | "list" | "read");
         let kind = match e.kind() {
@@ -45,7 +53,10 @@ impl LocalFolder {
         };
         let subject = if name.is_empty() { self.path.clone() } else { self.path.join(name) };
         let error = Error::io(kind, operation, e).on(subject.display());
-        if full { error.hint("free some space there, or choose another destination") } else { error }
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
     }
 
     fn lock_error(&self, name: &str, e: io::Error) -> Error {
@@ -218,6 +229,13 @@ fn rename_without_replace(from: &Path, to: &Path) -> io::Result<()> {
     std::fs::remove_file(from)
 }
 
+const WRITABLE: &str = "choose a folder that can be written";
+
+/// With this hint, unless it has one already: that of a full disk says more.
+fn or_hint(error: Error, hint: &str) -> Error {
+    if error.hint_text().is_some() { error } else { error.hint(hint) }
+}
+
 impl fmt::Display for LocalFolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
@@ -241,9 +259,13 @@ impl Destination for LocalFolder {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => {
                     // Only the last part: a whole missing path is rather a disk that is not mounted.
                     std::fs::create_dir(&me.path).map_err(|e| {
-                        me.error("create the destination folder", "", e)
-                            .with_kind(ErrorKind::Destination)
-                            .hint("create the folder above it first, or mount the disk it is on")
+                        let hint = match e.kind() {
+                            io::ErrorKind::NotFound => {
+                                "create the folder above it first, or mount the disk it is on"
+                            }
+                            _ => WRITABLE,
+                        };
+                        or_hint(me.error("create the destination folder", "", e), hint)
                     })?;
                     if let Some(parent) = me.path.parent().filter(|p| !p.as_os_str().is_empty()) {
                         sync_folder(parent).map_err(|e| me.error("make the folder durable", "", e))?;
@@ -258,14 +280,7 @@ impl Destination for LocalFolder {
             let probe = format!("{PROBE}{}", ulid::Ulid::generate());
             create_private(&me.path.join(&probe))
                 .and_then(|_| std::fs::remove_file(me.path.join(&probe)))
-                .map_err(|e| {
-                    let error = me.error("write to the destination", "", e);
-                    // A full disk has its hint already.
-                    match error.hint_text() {
-                        Some(_) => error,
-                        None => error.hint("choose a folder that can be written"),
-                    }
-                })
+                .map_err(|e| or_hint(me.error("write to the destination", "", e), WRITABLE))
         })
         .await
     }

@@ -447,13 +447,14 @@ impl Archive for PortableArchive {
         let needs = estimate.unwrap_or(0);
         // What compression saves is not known yet: only what cannot fit in any case is refused.
         if free < needs / 20 || free < 1 << 20 {
-            return Err(Error::new(
-                ErrorKind::Destination,
-                "write the archive",
-                format!("{free} bytes are free, about {needs} bytes are to be backed up"),
-            )
-            .on(self)
-            .hint("free some space there, or choose another destination"));
+            let about = match estimate {
+                Some(needs) => format!(", about {needs} bytes are to be backed up"),
+                None => String::new(),
+            };
+            let text = format!("{free} bytes are free{about}");
+            return Err(Error::new(ErrorKind::Destination, "write the archive", text)
+                .on(self)
+                .hint("free some space there, or choose another destination"));
         }
         if free < needs {
             warnings.push(format!(

@@ -65,6 +65,19 @@ fn of_code(code: &str, said: Option<&str>) -> (String, Option<&'static str>) {
             with("the container does not exist"),
             Some("make it first, or check its name, the account and the endpoint"),
         ),
+        "InvalidBucketName" => (
+            with("a bucket cannot have this name"),
+            Some(
+                "3 to 63 lower-case letters, digits, dots and hyphens, with a letter or digit at both ends: is the bucket the first \
+                 part of the URL? s3://BUCKET/PREFIX",
+            ),
+        ),
+        "InvalidResourceName" => (
+            with("a container or prefix cannot be called so"),
+            Some(
+                "3 to 63 lower-case letters, digits and single hyphens, with a letter or digit at both ends: az://CONTAINER/PREFIX",
+            ),
+        ),
         "AuthenticationFailed" | "InvalidAuthenticationInfo" | "NoAuthenticationInformation" => (
             with("the server does not accept the account key or SAS token"),
             Some(
@@ -167,6 +180,11 @@ fn plain(e: &opendal::Error, text: String) -> (String, Option<&'static str>) {
         _ if PLAIN_TO_TLS.iter().any(|said| text.contains(said)) => {
             Some("no plain HTTP is spoken there: is it https:// (webdavs://), or another port?")
         }
+        // It is told of a connection, too, and the address is right.
+        _ if text.contains("end of file before message length reached") => Some(
+            "the server ends its answer before the length that it says: if that comes again, the object is damaged there (its log says \
+             more), or what is in between cuts answers; take another backup, or a copy elsewhere",
+        ),
         Remote::PermissionDenied => Some("check the credentials, and what they allow"),
         // So do some servers that expect TLS; and servers that end.
         _ if text.contains("connection closed before message completed") => Some(
