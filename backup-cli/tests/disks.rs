@@ -32,6 +32,19 @@ fn a_disk_that_is_not_mounted_gets_no_backups_and_the_other_places_do() {
         assert!(told.contains("the other places have it"), "{told}");
         assert!(!place.path("disk/b").exists());
     }
+    place.write("backup.toml", "[archives.disk]\nurl = \"disk/b\"\n[archives.other]\nurl = \"other\"\n");
+    for line in [
+        &["list", "--from", "disk/b"][..],
+        &["verify", "--from", "disk"],
+        &["restore", "latest", "--from", "disk/b", "--to", "out"],
+        &["copy", "--all", "--from", "disk", "--to", "other"],
+        &["heal", "--from", "disk"],
+        &["heal"],
+    ] {
+        let told = place.expect(4, line).stderr;
+        assert!(told.contains("on another disk") && !told.contains("other could not"), "{line:?}: {told}");
+    }
+    fs::remove_file(place.path("backup.toml")).unwrap();
     assert_eq!(place.json(0, &["list", "--from", "other"])["backups"].as_array().unwrap().len(), 2);
     place.expect(4, &["copy", "--all", "--from", "other", "--to", "disk/b"]);
     place.expect(0, &["init", "disk/b"]);
@@ -46,6 +59,10 @@ fn a_folder_of_backups_that_is_gone_or_empty_is_told_and_so_is_a_source_that_is_
     assert_eq!(create(0), "");
     assert_eq!(create(0), "");
     fs::rename(place.path("disk/b"), place.path("away")).unwrap();
+    for (code, command) in [(3, "list"), (3, "verify")] {
+        let told = place.expect(code, &[command, "--from", "disk/b"]).stderr;
+        assert!(told.contains("disk/b has held backups before"), "{command}: {told}");
+    }
     let told = create(0);
     assert!(told.contains("disk/b has held backups before") && told.contains("mounted"), "{told}");
     assert_eq!(create(0), "", "it holds one now");

@@ -2,7 +2,7 @@
 //! and be a complete archive with one backup in it.
 
 use crate::ArchiveSpec;
-use backup_core::{Error, ErrorKind, portable::Compression};
+use backup_core::{Error, ErrorKind, Result, portable::Compression};
 use std::{
     ffi::OsStr,
     fs, io,
@@ -13,28 +13,37 @@ use std::{
 const ARCHIVES: &str = "archives";
 
 impl ArchiveSpec {
-    /// Backups were made here before (`remember_filled`), and there is nothing now: a warning. If the folder is in another file system
-    /// than it was, and has no backup, making one here is an error instead, until there is one or `remember_filled` is called. Only of
-    /// folders on this machine. Blocks on files.
+    /// Before a backup is made: what `missing_backups` says; if that is an error, it is one of making a backup here, until there is one or
+    /// `remember_filled` is called. Blocks on files.
     pub fn expect_filled(&mut self, state_dir: &Path) -> Option<String> {
-        let (folder, mark) = self.mark(state_dir)?;
-        let then = fs::read_to_string(mark).ok()?;
+        match self.missing_backups(state_dir) {
+            Ok(warning) => warning,
+            Err(e) => {
+                self.refused = Some(e);
+                None
+            }
+        }
+    }
+
+    /// Backups were made here before (`remember_filled`), and there is nothing now: a warning. If the folder is in another file system
+    /// than it was, and has no backup, it is an error instead. Only of folders on this machine. Blocks on files.
+    pub fn missing_backups(&self, state_dir: &Path) -> Result<Option<String>> {
+        let Some((folder, mark)) = self.mark(state_dir) else { return Ok(None) };
+        let Ok(then) = fs::read_to_string(mark) else { return Ok(None) };
         let names: Vec<_> =
             fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
         if names.iter().any(|name| is_of_a_backup(name)) {
-            return None;
+            return Ok(None);
         }
         let moved = file_system(&folder).is_some_and(|now| !then.is_empty() && now != then);
         if !moved {
             let warning =
                 format!("{self} has held backups before, and nothing is there now: is its disk mounted?");
-            return names.is_empty().then_some(warning);
+            return Ok(names.is_empty().then_some(warning));
         }
         let text = "it is a place for backups on another disk, and none is there now";
         let hint = format!("mount its disk; `backup init {self}` if backups are to begin anew there");
-        let refused = Error::new(ErrorKind::Destination, "use the destination", text);
-        self.refused = Some(refused.on(&self).hint(hint));
-        None
+        Err(Error::new(ErrorKind::Destination, "use the destination", text).on(self).hint(hint))
     }
 
     /// Keeps in mind that backups are made here, and on which disk. What cannot be written is not known later. Blocks on files.

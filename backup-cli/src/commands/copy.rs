@@ -27,6 +27,7 @@ pub(super) async fn run(args: &Copy, session: &Session) -> Result<u8> {
     };
     let by_itself = itself.is_some();
     let from = itself.map_or_else(|| session.archive(&args.among), Ok)?;
+    session.expect_backups(&from)?;
     let to = settings.archive(Some(&args.to), "--to")?;
     let mut to = encrypted(to, &args.recipient, args.to_passphrase_file.as_deref());
     let state_dir = state_dir()?;

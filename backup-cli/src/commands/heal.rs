@@ -59,7 +59,7 @@ pub(super) async fn run(args: &Heal, session: &Session) -> Result<u8> {
     let archives = settings.archives(from)?;
     for spec in &archives {
         // One that cannot be reached does not keep the others from being healed.
-        match clear(spec, &cx).await {
+        match clear(spec, session, &cx).await {
             Ok(texts) => {
                 for text in texts {
                     settings.output.result_line(&format!("removed {text}"))?;
@@ -100,6 +100,7 @@ async fn forgotten(id: &str, session: &Session) -> Result<u8> {
 }
 
 /// Removes what crashed runs left in one archive; says what.
-async fn clear(spec: &ArchiveSpec, cx: &Context) -> Result<Vec<String>, CoreError> {
+async fn clear(spec: &ArchiveSpec, session: &Session, cx: &Context) -> Result<Vec<String>, CoreError> {
+    session.expect_backups(spec)?;
     spec.open()?.heal(cx).await
 }

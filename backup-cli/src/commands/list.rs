@@ -6,9 +6,19 @@ use backup_kit::{BackupSummary, only_of};
 use serde_json::{Value, json};
 
 pub(super) async fn run(args: &List, session: &Session) -> Result<u8> {
-    let archive = session.archive(&args.among)?.open()?;
-    let mut backups = archive.list(&session.context()).await?;
+    let (archive, mut backups) = session.list(&session.archive(&args.among)?).await?;
     backups.retain(|b| args.among.module.as_ref().is_none_or(|m| b.module == *m));
+    let imported: Vec<_> =
+        backups.iter_mut().filter(|b| is_hidden(b) && b.state == State::Unproven).collect();
+    if !imported.is_empty() && !archive.has_identities() {
+        session
+            .settings
+            .output
+            .info("what the encrypted imports hold is shown with their key: --identity FILE");
+    }
+    if archive.has_identities() {
+        look_inside(imported, &*archive, session).await;
+    }
     let objects: Vec<Value> = backups.iter().map(object).collect();
     session.settings.output.object(exit::COMPLETE, json!({ "backups": objects }))?;
     if session.settings.output.json {

@@ -7,8 +7,8 @@ use crate::{
     settings::Settings,
 };
 use backup_kit::{
-    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, Healed, Identities, Run,
-    Scope, State, Which, archive, choose, choose_and_tell, heal, state_dir,
+    Archive, ArchiveSpec, BackupSummary, CancellationToken, Context, CoreError, ErrorKind, Healed,
+    Identities, Run, Scope, State, Which, archive, choose, choose_and_tell, heal, state_dir,
 };
 use std::{
     path::{Path, PathBuf},
@@ -75,8 +75,7 @@ impl Session {
         let itself = self.archive_by_itself(text, among)?;
         let file = itself.is_some();
         let spec = itself.map_or_else(|| self.archive(among), Ok)?;
-        let archive = spec.open()?;
-        let backups = archive.list(&self.context()).await?;
+        let (archive, backups) = self.list(&spec).await?;
         let which = match (file, backups.as_slice()) {
             // No run goes on in a file that is named: what is wrong with it is said by opening it.
             (true, [only]) if only.state == State::Incomplete => {
@@ -87,6 +86,24 @@ impl Session {
             _ => text.parse().unwrap_or_else(|never| match never {}),
         };
         Ok((spec, archive, backups, which))
+    }
+
+    /// The backups that are there. Where none are, and some were, it is said that the disk may not be mounted.
+    pub(super) async fn list(&self, spec: &ArchiveSpec) -> Result<(Arc<dyn Archive>, Vec<BackupSummary>)> {
+        let archive = spec.open()?;
+        let listed = archive.list(&self.context()).await;
+        if listed.as_ref().map_or_else(|e| e.kind() == ErrorKind::NotFound, Vec::is_empty) {
+            self.expect_backups(spec)?;
+        }
+        Ok((archive, listed?))
+    }
+
+    /// An error, or a warning, if the place has held backups and holds none now.
+    pub(super) fn expect_backups(&self, spec: &ArchiveSpec) -> Result<(), CoreError> {
+        if let Some(warning) = spec.missing_backups(&state_dir()?)? {
+            self.settings.output.warning(warning);
+        }
+        Ok(())
     }
 
     /// The archive that is named where a backup may be: a file, or `-`.

@@ -64,8 +64,7 @@ async fn chosen(args: &Verify, session: &Session) -> Result<Vec<(Arc<dyn Archive
         out.push((located.archive, located.backup));
     }
     if args.ids.is_empty() {
-        let archive = session.archive(&args.among)?.open()?;
-        let all = archive.list(&session.context()).await?;
+        let (archive, all) = session.list(&session.archive(&args.among)?).await?;
         let wanted = |b: &BackupSummary| b.state != State::Incomplete && module.is_none_or(|m| b.module == m);
         out.extend(all.into_iter().filter(wanted).map(|b| (archive.clone(), b)));
         if out.is_empty() {
