@@ -89,8 +89,17 @@ fn an_import_is_encrypted_to_whom_the_line_names() {
     place.expect(2, &["import", "dump.sql", "--to", "b", "--recipient", "x", "--passphrase-file", "pass"]);
     place.expect(0, &["import", "dump.sql", "--to", "b", "--recipient", recipient]);
     let id = unproven(&place);
+    // What it holds is seen with the key; `latest` says why it is not this one.
+    let ran = place.expect(0, &["list", "--from", "b"]);
+    assert!(!ran.stdout.contains("dump.sql") && ran.stderr.contains("--identity FILE"), "{}", ran.stderr);
+    let ran = place.expect(0, &["list", "--from", "b", "--identity", "key.txt"]);
+    assert!(ran.stdout.contains("dump.sql"), "{}", ran.stdout);
+    let ran = place.expect(3, &["restore", "latest", "--from", "b", "--to", "out"]);
+    assert!(ran.stderr.contains(&format!("{id}, which is unproven")), "{}", ran.stderr);
     place.expect(2, &["restore", &id, "--from", "b", "--to", "out"]);
-    place.expect(0, &["restore", &id, "--from", "b", "--identity", "key.txt", "--to", "out"]);
+    let restore = ["--quiet", "restore", &id, "--from", "b", "--identity", "key.txt", "--to", "out"];
+    let ran = place.expect(0, &restore);
+    assert!(ran.stderr.contains("nothing says that it is what there was"), "{}", ran.stderr);
     place.expect(0, &["import", "dump.sql", "--to", "x.tar.zst.age", "--passphrase-file", "pass"]);
     place.expect(0, &["restore", "x.tar.zst.age", "--passphrase-file", "pass", "--to", "out-x"]);
     sh(&place, "cmp dump.sql out && cmp dump.sql out-x");

@@ -67,9 +67,14 @@ pub(crate) fn state(b: &BackupSummary) -> String {
     if b.encrypted { format!("{state}, encrypted") } else { state }
 }
 
-/// What is to be said before a backup is used that is known to be damaged.
+/// What is to be said before a backup is used that is known to be damaged, or of which nobody knows that it is whole.
 pub(crate) fn distrust(b: &BackupSummary) -> Option<String> {
-    b.damaged.map(|_| format!("the backup {} is {}: it must not be trusted", b.id, state(b)))
+    let why = match b.damaged {
+        Some(_) => "it must not be trusted",
+        None if b.state == State::Unproven => "nothing says that it is what there was",
+        None => return None,
+    };
+    Some(format!("the backup {} is {}: {why}", b.id, state(b)))
 }
 
 /// What a backup run made.

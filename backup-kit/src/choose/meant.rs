@@ -1,6 +1,6 @@
 //! What `latest` and dates are about: the whole set of one module, and parts of it only where nothing else is wanted or there.
 
-use super::{Scope, not_found, usage};
+use super::{Scope, names_of, not_found, usage};
 use crate::series::{only_of, whole_series};
 use backup_core::{BackupSummary, Error, Result, Series, State};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,8 +37,9 @@ impl<'b, 's> Meant<'b, 's> {
         }
         let Some((whole, sound)) = sets.pop_first() else {
             let of = scope.module.map(|m| format!(" of the module {m}")).unwrap_or_default();
-            return Err(not_found(format!("there is no complete backup{of}"))
-                .hint("a partial or damaged one can be named by its id: `backup list`"));
+            let unproven = names_of(backups.iter().copied().filter(|b| b.state == State::Unproven));
+            return Err(not_found(format!("there is no complete backup{of}{unproven}"))
+                .hint("a partial, damaged or imported one can be named by its id: `backup list`"));
         };
         let meant = Meant { whole, components: scope.components, part: None };
         if sound.iter().any(|b| meant.covers(b)) {
