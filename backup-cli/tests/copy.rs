@@ -140,6 +140,17 @@ fn an_encrypted_backup_that_lost_what_stands_beside_it_is_not_copied_twice() {
     );
     assert_eq!(copied(&place, 0, "b", &[&keys[..], &["--identity", "key-b.txt"]].concat()), there);
 
+    // One that its key opens, and that was cut, is damaged, and not called doubtful.
+    let cut = names_in(&place.path("b")).into_iter().find(|n| n.starts_with("tree")).unwrap();
+    let whole = fs::read(place.path("b").join(&cut)).unwrap();
+    fs::write(place.path("b").join(&cut), &whole[..whole.len() - 1000]).unwrap();
+    let both = [&keys[..], &["--identity", "key-b.txt"]].concat();
+    let list = [&["list", "--from", "b"][..], &both[2..]].concat();
+    assert!(place.expect(0, &list).stdout.contains("damaged"));
+    let ran = place.expect(6, &[&["copy", "--all", "--from", "a", "--to", "b"][..], &both].concat());
+    assert!(ran.stderr.contains("is damaged") && ran.stderr.contains("backup remove"), "{}", ran.stderr);
+    fs::write(place.path("b").join(&cut), whole).unwrap();
+
     // A file of that name that opens and is another backup is not taken for it.
     let tree = names_in(&place.path("b")).into_iter().find(|n| n.starts_with("tree")).unwrap();
     fs::rename(place.path("kept"), place.path("b").join(tree)).unwrap();

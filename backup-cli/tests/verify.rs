@@ -6,7 +6,7 @@
 mod support;
 
 use std::{fs, process::Command};
-use support::Place;
+use support::{Place, trial::names_in};
 
 /// Files of the backups in `b`, oldest first.
 fn files(place: &Place) -> Vec<(String, String)> {
@@ -208,7 +208,9 @@ fn a_backup_whose_file_is_gone_is_missing_until_it_is_removed_by_its_id() {
             place.expect(0, &["verify", "--from", "b"]);
             let healed = place.expect(0, &["heal", "--from", "b"]).stdout;
             assert!(healed.contains(&format!("removed {file}.manifest.json")), "{healed}");
-            fs::remove_file(place.path("b").join(&other)).unwrap();
+            for name in [other.clone(), format!("{other}.manifest.json")] {
+                fs::remove_file(place.path("b").join(name)).unwrap();
+            }
             assert_eq!(files(&place).len(), 1);
             continue;
         }
@@ -268,4 +270,31 @@ fn an_archive_that_was_cut_is_damaged_and_latest_is_not_silently_the_one_before(
         assert!(ran.stderr.contains(&second) || ran.stdout.contains(&second), "{}{}", ran.stdout, ran.stderr);
     }
     place.expect(0, &["restore", &first, "--from", "b", "--to", "c"]);
+}
+
+#[test]
+fn what_stands_beside_a_backup_is_made_anew_by_who_has_the_key() {
+    let place = Place::with_tree();
+    let recipient = place.keys("b");
+    place.expect(0, &["create", "tree", "--to", "b", "--recipient", &recipient]);
+    place.expect(0, &["create", "tree", "--to", "plain"]);
+    let beside = |folder: &str| {
+        let mut all = names_in(&place.path(folder)).into_iter();
+        all.find(|n| n.ends_with(".manifest.json")).map(|n| place.path(folder).join(n))
+    };
+    for (folder, keys) in [("b", &["--identity", "key.txt"][..]), ("plain", &[])] {
+        let file = beside(folder).unwrap();
+        let before = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        place.expect(0, &[&["verify", "--quick", "--from", folder][..], keys].concat());
+        assert_eq!(beside(folder), None, "not all of it was read");
+        if folder == "b" {
+            place.expect(2, &["verify", "--from", folder]);
+        }
+        let ran = place.expect(0, &[&["verify", "--from", folder][..], keys].concat());
+        assert!(ran.stderr.contains("is made anew"), "{}", ran.stderr);
+        assert_eq!(fs::read(&file).unwrap(), before, "{folder}");
+        let ran = place.expect(0, &["verify", "--from", folder]);
+        assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+    }
 }

@@ -237,7 +237,8 @@ fn only_lost_ones(backups: &[&BackupSummary]) -> Option<Error> {
 
 /// That there is none to choose is a matter of the key, if nothing else is known of what there is.
 fn or_locked(e: Error, backups: &[BackupSummary]) -> Error {
-    let mut locked = backups.iter().filter(|b| b.encrypted && b.state == State::Unknown);
+    let mut locked =
+        backups.iter().filter(|b| b.encrypted && b.state == State::Unknown && b.damaged.is_none());
     match locked.next() {
         Some(one) if e.kind() == ErrorKind::NotFound => usage(
             "it is encrypted, and what it is cannot be known without its key",

@@ -314,11 +314,21 @@ struct Look {
 
 /// Neither said to be there nor written once more, each time that copies are made.
 fn may_be_there(backup: &BackupSummary, doubtful: &BackupSummary, to: &dyn Archive) -> backup_core::Error {
-    let text = "it may be there already: a file that is called like it is encrypted, what stood beside that file is lost, and it \
-                is damaged or no key that is given opens it";
+    let (text, hint) = match doubtful.damaged {
+        Some(_) => (
+            "a file that is called like it is there, is damaged, and what stood beside it is lost",
+            format!("remove the damaged one first: `backup remove {} --from {to}`", doubtful.id),
+        ),
+        None => (
+            "it may be there already: a file that is called like it is encrypted, what stood beside that file is lost, and no key \
+             that is given opens it",
+            "--identity FILE with its key (or `identity` of the archive) says what it is; or bring its .manifest.json back"
+                .to_owned(),
+        ),
+    };
     backup_core::Error::new(ErrorKind::Refused, "copy the backup", text)
         .on(format!("{}: {to}/{}", backup.id, doubtful.location))
-        .hint("--identity FILE with its key (or `identity` of the archive) says what it is; or bring its .manifest.json back; or, as one that is damaged, move it away")
+        .hint(hint)
 }
 
 fn usage(message: impl std::fmt::Display) -> backup_core::Error {

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Archive, BackupHeader, BackupId, BackupReader, BackupSummary, BackupWriter, Context, Error, ErrorKind,
-    Manifest, Result, RunLock, Series, Severity, State,
+    Manifest, Result, RunLock, Series, Severity, Sha, State,
     destination::{Destination, LocalFolder, RemoteFolder, RemotePlace, Stored},
     without_secrets,
 };
@@ -258,6 +258,10 @@ impl PortableArchive {
                 }
                 Ok(match copy {
                     Some(manifest) => BackupSummary { damaged, ..as_found(&manifest) },
+                    // Only what a key that was given opens can be damaged.
+                    None if encrypted && e.kind() == ErrorKind::Damaged => {
+                        BackupSummary { damaged, ..unknown(stored) }
+                    }
                     None => unknown(stored),
                 })
             }
@@ -337,16 +341,55 @@ impl PortableArchive {
         self.destination.remove(&name::state_sidecar(name)).await
     }
 
-    async fn keep_later(&self, id: &BackupId, later: Later) -> Result<()> {
+    /// The backup, if there is a place beside it.
+    async fn keep_later(&self, id: &BackupId, later: Later) -> Result<Option<BackupSummary>> {
         if self.exact.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         let found = self.find(id).await?;
         // What is gone, and what is perhaps none of ours, is listed as that.
         if matches!(found.state, State::Missing | State::Unknown) {
+            return Ok(None);
+        }
+        sidecar::write_later(&*self.destination, &found.location, &later).await?;
+        Ok(Some(found))
+    }
+
+    /// What stands beside a backup, if it was lost: all of the backup was read and found right.
+    async fn make_sidecar_again(&self, found: &BackupSummary, cx: &Context) -> Result<()> {
+        let (destination, name) = (&*self.destination, &found.location);
+        if sidecar::read_as_stored(destination, &name::manifest_sidecar(name)).await?.is_some() {
             return Ok(());
         }
-        sidecar::write_later(&*self.destination, &found.location, &later).await
+        let reader = self.read(name).await?;
+        let manifest = BackupReader::manifest(&reader);
+        match name::is_encrypted(name) {
+            true => {
+                let sha256 = self.sha256_of(name, cx).await?;
+                let outside = Outside::of(manifest, found.stored_bytes, sha256);
+                sidecar::write_outside(destination, name, &outside).await?;
+            }
+            false => sidecar::write_manifest(destination, name, found.stored_bytes, manifest).await?,
+        }
+        cx.note(Severity::Warning, "", name, "what stood beside it was lost, and is made anew");
+        Ok(())
+    }
+
+    /// Of the file as it is stored.
+    async fn sha256_of(&self, name: &str, cx: &Context) -> Result<Sha> {
+        let blob = self.destination.open(name).await?;
+        let (mut sha256, mut at) = (sha2::Sha256::new(), 0);
+        while at < blob.bytes() {
+            if cx.cancel.is_cancelled() {
+                return Err(Error::cancelled());
+            }
+            let piece = blob.read_at(at, (blob.bytes() - at).min(PIECE) as usize).await?;
+            at += piece.len() as u64;
+            sha256 = tokio::task::spawn_blocking(move || sha256.chain_update(&piece))
+                .await
+                .map_err(|e| Error::new(ErrorKind::Panicked, "compare the backup", e))?;
+        }
+        Ok(sha256.finalize().into())
     }
 
     /// Keeps what is known of its backups where others do, too.
@@ -578,12 +621,15 @@ impl Archive for PortableArchive {
         Ok(())
     }
 
-    async fn mark_verified(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
-        self.keep_later(id, Later { verified: Some(at), damaged: None }).await
+    async fn mark_verified(&self, id: &BackupId, at: Timestamp, cx: &Context) -> Result<()> {
+        match self.keep_later(id, Later { verified: Some(at), damaged: None }).await? {
+            Some(found) => self.make_sidecar_again(&found, cx).await,
+            None => Ok(()),
+        }
     }
 
     async fn mark_damaged(&self, id: &BackupId, at: Timestamp, _cx: &Context) -> Result<()> {
-        self.keep_later(id, Later { verified: None, damaged: Some(at) }).await
+        self.keep_later(id, Later { verified: None, damaged: Some(at) }).await.map(drop)
     }
 
     async fn compare_stored(&self, id: &BackupId, cx: &Context) -> Result<bool> {
@@ -604,19 +650,7 @@ impl Archive for PortableArchive {
                 None => return Ok(false),
             },
         };
-        let blob = self.destination.open(&found.location).await?;
-        let (mut sha256, mut at) = (sha2::Sha256::new(), 0);
-        while at < blob.bytes() {
-            if cx.cancel.is_cancelled() {
-                return Err(Error::cancelled());
-            }
-            let piece = blob.read_at(at, (blob.bytes() - at).min(PIECE) as usize).await?;
-            at += piece.len() as u64;
-            sha256 = tokio::task::spawn_blocking(move || sha256.chain_update(&piece))
-                .await
-                .map_err(|e| Error::new(ErrorKind::Panicked, "compare the backup", e))?;
-        }
-        match crate::Sha::from(sha256.finalize()) == expected {
+        match self.sha256_of(&found.location, cx).await? == expected {
             true => Ok(true),
             false => {
                 Err(Error::damaged("compare the backup", "it is not what was written").on(&found.location))
