@@ -279,10 +279,10 @@ fn the_recovery_sheet_has_the_secret_key_once_and_a_file_of_it_is_never_overwrit
     place.expect(0, &words);
     place.expect(0, &["restore", "latest", "--from", "b", "--identity", "key.txt", "--to", "./restored"]);
     restored(&place, "restored");
-    shell(
-        &place,
-        "age -d -i key.txt b/*.tar.zst.age | zstd -dc | tar -x -p && cat SHA256SUMS/* | sha256sum --check --quiet",
-    );
+    let by_hand: Vec<&str> = sheet.lines().skip_while(|l| !l.contains("mkdir")).take(4).collect();
+    let before = shell(&place, "ls");
+    shell(&place, &format!("set -e; cp b/*.age BACKUP.tar.zst.age; {}", by_hand.join("\n")));
+    assert_eq!(shell(&place, "rm BACKUP.tar.zst.age; ls"), format!("{before}unpacked\n"));
 
     let sheet = place.expect(0, &["init", "c", "--encrypt", "--identity-file", "kept"]).stdout;
     assert!(!sheet.contains("AGE-SECRET-KEY"), "{sheet}");

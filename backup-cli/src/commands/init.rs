@@ -126,8 +126,9 @@ fn sheet(args: &Init, place: &str, recipients: &[String], new: Option<&NewIdenti
          backup list --from {archive}\n    \
          backup restore latest --from {archive} --identity key.txt --to ./restored\n\n\
          ## Without this program\n\n\
-         With age (https://age-encryption.org), GNU tar 1.29 or newer, and zstd (for .tar.gz gzip, for .tar.xz xz):\n\n    \
-         age -d -i key.txt BACKUP.tar.zst.age | zstd -dc | tar -x -p --xattrs --xattrs-include='*' --acls --numeric-owner\n    \
+         With age (https://age-encryption.org), GNU tar 1.29 or newer, and zstd (for .tar.gz gzip, for .tar.xz xz), in an empty folder:\n\n    \
+         mkdir unpacked && cd unpacked\n    \
+         age -d -i ../key.txt ../BACKUP.tar.zst.age | zstd -dc | tar -x -p --xattrs --xattrs-include='*' --acls --numeric-owner\n    \
          cat SHA256SUMS/* | sha256sum --check --quiet\n\n\
          What is unpacked has a RESTORE.md that says the rest.\n"
     );
