@@ -266,7 +266,7 @@ impl Config {
     fn of_its_kind(&self, chosen: &ArchiveSpec) -> Result<Vec<ArchiveSpec>> {
         let mut all = Vec::new();
         for (name, archive) in &self.archives {
-            if archive.names_credentials() {
+            if archive.names_credentials() || !may_be_of_kind(&archive.url, chosen.kind_of_store()) {
                 continue;
             }
             self.is_set(&["archives", name, "url"])?;
@@ -287,6 +287,16 @@ impl Config {
             false => format!("`{name}` is no {what} of it; there are: {}", known.join(", ")),
         };
         Error::new(ErrorKind::Usage, "use the configuration", message).on(self.file.display())
+    }
+}
+
+/// Whether a place may be of this kind of store, as far as its text says it while variables in it are not set.
+fn may_be_of_kind(url: &str, kind: Option<&str>) -> bool {
+    match url.split_once("://") {
+        Some(("s3", _)) => kind == Some("S3"),
+        Some(("az", _)) => kind == Some("Azure"),
+        Some((scheme, _)) => scheme.contains('$'),
+        None => !url.starts_with(['/', '.']),
     }
 }
 

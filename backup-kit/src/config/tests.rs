@@ -149,6 +149,8 @@ fn a_variable_is_needed_only_by_the_module_or_archive_that_it_belongs_to() {
     )
     .unwrap();
     bucket("url = \"s3://d\"\nidentity = \"${TWO}\"\n").unwrap();
+    bucket("url = \"/mnt/${TWO}/b\"\n").unwrap();
+    bucket("url = \"sftp://${TWO}/b\"\n").unwrap();
     bucket("url = \"az://d\"\naccount = \"${TWO}\"\n").unwrap();
     assert!(bucket("url = \"s3://d\"\nendpoint = \"${TWO}\"\n").unwrap_err().contains("TWO"));
     // Whose credentials those of the environment are is known only when all places are.
