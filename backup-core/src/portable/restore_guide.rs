@@ -3,6 +3,9 @@
 use super::{Compression, name};
 use crate::BackupHeader;
 
+/// Stores that are put back by commands of theirs say which in a `RESTORE.md` among their entries.
+const WITH_GUIDES: &str = "db";
+
 /// The guide of one backup, with the exact commands for what is in it.
 pub(super) fn text(header: &BackupHeader, compression: Compression, encrypted: bool) -> String {
     let program = match compression {
@@ -45,7 +48,14 @@ pub(super) fn text(header: &BackupHeader, compression: Compression, encrypted: b
             Some(path) => format!("; it was at `{}`", path.replace(['`', '\n', '\r'], "?")),
             None => String::new(),
         };
-        out.push_str(&format!("   * `{}/{}` ({}){origin}\n", c.folder, c.name, c.kind));
+        let place = format!("{}/{}", c.folder, c.name);
+        let guide = match c.folder == WITH_GUIDES {
+            true => format!(
+                ". It has a guide of its own, one for each database where there are several:\n     `find {place} -name RESTORE.md`"
+            ),
+            false => String::new(),
+        };
+        out.push_str(&format!("   * `{place}` ({}){origin}{guide}\n", c.kind));
     }
     out.push_str(
         "\n   Folders and files are as they were: move them to their place. A SQLite database is one file; what its `-wal`\n   \
