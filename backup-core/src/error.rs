@@ -138,6 +138,14 @@ impl Error {
         self.edit(|i| i.hint = Some(hint.to_string()))
     }
 
+    /// The way out with the variables of this component (`BACKUP_<NAME>_PASSWORD`): whoever said it did not know whose they are.
+    #[must_use]
+    pub(crate) fn for_component(self, name: &str) -> Self {
+        let part = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        let variable = format!("BACKUP_{}_", name.chars().map(part).collect::<String>());
+        self.edit(|i| i.hint = i.hint.take().map(|hint| hint.replace("BACKUP_<NAME>_", &variable)))
+    }
+
     /// Whether the same call may succeed a little later.
     #[must_use]
     pub fn retry(self, retry: bool) -> Self {

@@ -1,7 +1,7 @@
 //! What a server says when it refuses, and what a connection says when it breaks.
 
 use backup_core::{Error, ErrorKind};
-use mysql_async::{DriverError, Error as Driver};
+use mysql_async::{DriverError, Error as Driver, IoError};
 use std::{fmt, time::Duration};
 
 /// An error of a session.
@@ -101,7 +101,12 @@ fn grant(message: &str) -> String {
     if let Some((user, database)) =
         message.strip_prefix("Access denied for user ").and_then(|r| r.split_once(" to database "))
     {
-        return format!("GRANT ALL ON `{}`.* TO {user} (as an administrator)", database.trim_matches('\''));
+        // Those of a restore have a new name each time; in a GRANT `_` and `%` are wildcards.
+        let database = match database.trim_matches('\'') {
+            ours if ours.starts_with("_backup_") => "\\_backup\\_%",
+            other => other,
+        };
+        return format!("GRANT ALL ON `{database}`.* TO {user} (as an administrator)");
     }
     "an administrator must grant it".to_owned()
 }
@@ -121,6 +126,10 @@ impl From<Driver> for ClientError {
         match e {
             Driver::Server(e) => ClientError::Server { code: e.code, message: e.message },
             Driver::Driver(DriverError::ConnectionClosed) => ClientError::Lost("it was closed".to_owned()),
+            // With TLS, too: it has more to say then, which helps nobody.
+            Driver::Io(IoError::Io(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => {
+                ClientError::Lost("the server closed it".to_owned())
+            }
             other => ClientError::Lost(other.to_string()),
         }
     }
@@ -146,8 +155,9 @@ mod tests {
             (
                 1044,
                 "Access denied for user 'u'@'%' to database '_backup_1'",
-                "GRANT ALL ON `_backup_1`.* TO 'u'@'%'",
+                "GRANT ALL ON `\\_backup\\_%`.* TO 'u'@'%'",
             ),
+            (1044, "Access denied for user 'u'@'%' to database 'app'", "GRANT ALL ON `app`.* TO 'u'@'%'"),
         ] {
             let e = ClientError::Server { code, message: message.into() }.during(ErrorKind::Source, "read");
             assert_eq!(e.kind(), ErrorKind::Denied);

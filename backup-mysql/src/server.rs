@@ -142,7 +142,11 @@ async fn reach(facts: &ContainerFacts, port: u16) -> Result<(Host, String)> {
     let message =
         format!("port {port} is not published on this host, and the container's address does not answer");
     let e = Error::new(ErrorKind::Source, "reach the server", message).on(&facts.name);
-    Err(e.hint(format!("publish the port on this host only: -p 127.0.0.1:{port}:{port}")))
+    let name = &facts.name;
+    Err(e.hint(format!(
+        "publish the port on this host only (-p 127.0.0.1:{port}:{port}), or give the container a network: docker network connect bridge {name} \
+         (before it docker network disconnect none {name}, where that is the one it has)"
+    )))
 }
 
 async fn answers(ip: IpAddr, port: u16) -> bool {

@@ -7,7 +7,7 @@ mod stream;
 mod tls;
 mod tunnel;
 
-pub(crate) use error::ClientError;
+pub(crate) use error::{ClientError, NO_ROLE};
 pub(crate) use session::{Row, Session};
 
 /// Makes a session speak the encoding of the database instead of UTF-8: no conversion stands between two databases of one encoding.

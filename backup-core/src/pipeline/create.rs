@@ -148,7 +148,10 @@ impl<'a> Run<'a> {
                     run.open.push(Open { header, _source: source, estimate, stillness });
                     run.ready.push(ready);
                 }
-                Err(e) => run.leave_out(&header.name, e, request.allow_partial, &mut first)?,
+                Err(e) => {
+                    let e = e.for_component(&header.name);
+                    run.leave_out(&header.name, e, request.allow_partial, &mut first)?;
+                }
             }
         }
         if let (true, Some(e)) = (run.open.is_empty(), first) {

@@ -38,7 +38,7 @@ pub(super) async fn survey(
     let surveys = members.iter_mut().map(|m| async {
         let incoming = Incoming::new(reader.clone(), &m.component, m.selection.clone())?.accepting(accept);
         let survey = calmly("look at the target", m.target.survey(&incoming, cx)).await;
-        survey.map_err(|e| files::with_way_out(e).on(&m.component))
+        survey.map_err(|e| files::with_way_out(e).for_component(&m.component).on(&m.component))
     });
     let surveys: Result<Vec<Survey>> = futures::future::join_all(surveys).await.into_iter().collect();
     let mut surveys = surveys?;

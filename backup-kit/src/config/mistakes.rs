@@ -109,7 +109,10 @@ impl<'t> Mistakes<'t> {
         };
         let mut left_out: Vec<String> = Vec::new();
         while let Some(message) = wrong(&source) {
-            if left_out.iter().any(|key| message.contains(&format!("missing field `{key}`"))) {
+            // It asks for what was left out, and is not told what it might have been instead.
+            let follows =
+                |key: &String| message.contains(&format!("`{key}`")) && !message.starts_with("unknown field");
+            if left_out.iter().any(follows) {
                 return;
             }
             let culprit = source.keys().find(|key| {

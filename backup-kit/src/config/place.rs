@@ -101,8 +101,14 @@ fn unknown<'k>(key: &str, table: &str, known: impl Iterator<Item = &'k str>) -> 
 /// The known name that is most like this one, if any is like it at all.
 pub(super) fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
     known
-        .map(|k| (strsim::damerau_levenshtein(name, k), k))
-        .filter(|(distance, k)| *distance <= k.len().max(name.len()) / 2)
+        .map(|k| (!is_shortened(name, k), strsim::damerau_levenshtein(name, k), k))
+        .filter(|(other, distance, k)| !other || *distance <= k.len().max(name.len()) / 2)
         .min()
-        .map(|(_, k)| k)
+        .map(|(_, _, k)| k)
+}
+
+/// Whether one of them lacks words of the other at its end: `lock_timeout` and `lock_timeout_seconds`.
+fn is_shortened(name: &str, known: &str) -> bool {
+    let more = |long: &str, short: &str| long.strip_prefix(short).is_some_and(|rest| rest.starts_with('_'));
+    more(known, name) || more(name, known)
 }

@@ -64,6 +64,24 @@ fn every_mistake_of_modules_sources_and_archives_is_told_with_its_line() {
 }
 
 #[test]
+fn a_wrong_address_is_one_mistake_and_a_key_of_another_store_is_known_by_its_beginning() {
+    let c = complaint(
+        "[modules.a.sources.x]\nkind = \"postgres\"\nurl = \"postgres://h/d?x=1\"\ndatabases = [\"a\"]\n\
+         [modules.a.sources.y]\nkind = \"mysql\"\nurl = \"mysql://h:x/d\"\ndatabases = [\"a\"]\n\
+         [modules.a.sources.z]\nkind = \"mysql\"\nurl = \"mysql://h/d\"\nlock_timeout = 5\n",
+    );
+    let found: Vec<&str> = c.lines().skip(1).collect();
+    assert_eq!(found.len(), 3, "{c}");
+    assert!(found[0].contains(":3: ") && found[1].contains(":7: "), "{c}");
+    assert!(
+        found[2].ends_with(
+            ":12: unknown key `lock_timeout` in [modules.a.sources.z]; did you mean `lock_timeout_seconds`?"
+        ),
+        "{c}"
+    );
+}
+
+#[test]
 fn no_mistake_hides_another() {
     let c = complaint(
         "apps = 1\n[modules.a]\napps = [\"web\"]\nhealth = { urll = \"http://h\" }\n\

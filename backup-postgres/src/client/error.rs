@@ -77,6 +77,9 @@ impl ClientError {
     }
 }
 
+/// What can be done about a role that is not there.
+pub(crate) const NO_ROLE: &str = "make the role first (CREATE ROLE …), or let the restore make those of the backup (--globals), or leave owners and privileges out (--no-owner, in a configuration no_owner = true)";
+
 impl Refusal {
     fn meaning(&self) -> (Option<ErrorKind>, Option<&'static str>) {
         match &*self.code {
@@ -88,6 +91,7 @@ impl Refusal {
                 (Some(ErrorKind::Denied), Some("the server's pg_hba.conf must let this user in from here"))
             }
             "3D000" => (Some(ErrorKind::NotFound), Some("`psql -l` lists the databases of the server")),
+            "42704" if self.message.starts_with("role ") => (None, Some(NO_ROLE)),
             "42501" => (Some(ErrorKind::Denied), None),
             "53300" => (None, Some("the server has no free connection: raise max_connections, or try later")),
             "55P03" => (
@@ -110,7 +114,14 @@ fn fallible_next<'a>(
 
 impl From<io::Error> for ClientError {
     fn from(e: io::Error) -> Self {
-        ClientError::Io(e)
+        // With TLS, too: it has more to say then, which helps nobody.
+        match e.kind() {
+            io::ErrorKind::UnexpectedEof => ClientError::Io(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "the server closed the connection",
+            )),
+            _ => ClientError::Io(e),
+        }
     }
 }
 

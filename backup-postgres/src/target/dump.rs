@@ -4,7 +4,7 @@ use super::{
     put::{Taking, drain},
     shadow::Shadow,
 };
-use crate::{catalog, error, layout};
+use crate::{catalog, client::NO_ROLE, error, layout};
 use backup_core::{Content, Error, ErrorKind, Fact, Facts, Part, Result};
 use futures::stream;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -86,10 +86,9 @@ impl Shadow {
     pub(super) fn refused(&self, operation: &'static str, e: Error) -> Error {
         let about = Error::new(ErrorKind::Target, operation, e.message()).on(self.server.place());
         match e.message().contains("role \"") && e.message().contains("does not exist") {
-            true => about.hint("make the role first (CREATE ROLE …), or restore with no_owner = true"),
+            true => about.hint(NO_ROLE),
             false => about,
         }
-        .caused_by(e)
     }
 
     /// Rows of all tables, as they were counted beside the dump.

@@ -113,7 +113,9 @@ fn a_role_that_is_not_there_is_an_error_unless_owners_are_left_out() {
         let to = Database::absent(17).await;
         let e = crate::common::restore(source.clone(), &to).await.unwrap_err();
         assert!(
-            e.to_string().contains(&role) && e.hint_text().unwrap().contains("no_owner"),
+            e.to_string().contains(&role)
+                && std::error::Error::source(&e).is_none()
+                && e.hint_text().unwrap().contains("--no-owner"),
             "{e} {:?}",
             e.hint_text()
         );
