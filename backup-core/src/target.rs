@@ -1,6 +1,6 @@
 //! A store that is being restored: a shadow beside the live data, made effective only when all targets are proven.
 
-use crate::{Context, Error, Incoming, Result, Sink};
+use crate::{Context, Error, Incoming, Result, Selection, Sink};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::{fmt::Display, path::PathBuf, sync::Arc};
@@ -66,7 +66,7 @@ impl Refusal {
 
 /// A store being restored.
 ///
-/// Order of calls: `survey` any number of times, at least once; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
+/// Order of calls: `widened` at most once; `survey` any number of times, at least once; `prepare` once; puts and `finish` of the sink; `publish` once all targets of
 /// the restore are proven; then `settle` later, or `revert` at any point. After a crash `Backend::recover` makes a target
 /// from `undo` on which only `revert` and `settle` are called.
 ///
@@ -74,6 +74,12 @@ impl Refusal {
 /// After that only `settle` is called; before it `revert` takes away what is half made, and what was there does not come back.
 #[async_trait]
 pub trait Target: Display + Send {
+    /// What is restored of what was selected: more, where something that was named is nothing without it (a table without its partitions).
+    /// Reads only. What came with it is for the notes of the survey.
+    async fn widened(&mut self, incoming: &Incoming, _cx: &Context) -> Result<Selection> {
+        Ok(incoming.selection.clone())
+    }
+
     /// Looks at what is there, and whether what is coming may take its place. Reads only. A refusal is part of the survey, not an
     /// error; what is refused and was accepted is listed, too. An error: it cannot be looked at.
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey>;

@@ -404,6 +404,26 @@ fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
         rolled_back("made, dropped or exchanged").await;
         assert_eq!(w.sql("shop", "SELECT made FROM events"), "theirs");
 
+        // Who keeps it from its place is named, and not what he does.
+        let script = "BEGIN; SELECT 'precious' FROM users LIMIT 1; SELECT pg_sleep(13)";
+        let (url, password) = (w.server.url(&w.name("shop")), w.server.password().to_owned());
+        let mut busy = std::process::Command::new("psql");
+        let busy = busy
+            .args(["-qAtXc", script, &url])
+            .env("PGPASSWORD", password)
+            .env("PGAPPNAME", "busy")
+            .stdout(std::process::Stdio::null());
+        let mut busy = busy.spawn().unwrap();
+        while w.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'busy' AND wait_event = 'PgSleep'") == "0" {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        let e = apply(merged("users").plan().await).await.unwrap_err();
+        let hint = e.hint_text().unwrap_or_default();
+        assert!(hint.contains("of postgres (busy) has used") && hint.contains("users since"), "{e} {hint}");
+        assert!(!format!("{e}{hint}").contains("precious"));
+        assert_eq!(w.sql("shop", LEFT), "0");
+        busy.wait().unwrap();
+
         // A table that was not there before has nothing to lead others to when it goes again.
         w.sql("shop", "DROP TABLE events");
         let report = apply(merged("*").plan().await).await.unwrap();
@@ -420,5 +440,77 @@ fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
             "t|2"
         );
         assert_eq!(w.sql("shop", LEFT), "0");
+    });
+}
+
+#[test]
+fn a_table_comes_with_its_partitions_and_its_children() {
+    run("a_table_comes_with_its_partitions_and_its_children", async {
+        for version in [15, 17] {
+            let w = World::new(version).await;
+            w.sql("shop", "CREATE TABLE days (id int, day date, by int REFERENCES users, note text, PRIMARY KEY (id, day)) PARTITION BY RANGE (day); CREATE INDEX by_user ON days (by);
+                CREATE TABLE audit.y24 PARTITION OF days FOR VALUES FROM ('2024-01-01') TO ('2025-01-01') PARTITION BY HASH (id);
+                CREATE TABLE y24_0 PARTITION OF audit.y24 FOR VALUES WITH (MODULUS 2, REMAINDER 0); CREATE TABLE y24_1 PARTITION OF audit.y24 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+                CREATE TABLE rest PARTITION OF days DEFAULT; CREATE TRIGGER stamped BEFORE INSERT ON days FOR EACH ROW EXECUTE FUNCTION stamp();
+                INSERT INTO days SELECT i, '2024-06-01'::date + i, 1 + i % 2, 'x' FROM generate_series(1, 500) i;
+                CREATE TABLE asks (id int, day date, FOREIGN KEY (id, day) REFERENCES days); INSERT INTO asks SELECT 7, day FROM days WHERE id = 7;
+                CREATE VIEW of_days AS SELECT count(*) n FROM days;
+                CREATE TABLE parent (id int PRIMARY KEY, what text); CREATE TABLE child (more text) INHERITS (parent);
+                INSERT INTO parent VALUES (1, 'parent'); INSERT INTO child VALUES (2, 'child', 'more');");
+            w.back_up().await;
+            let rows = "SELECT (SELECT md5(string_agg(d::text, ',' ORDER BY id)) || count(*) FROM days d), (SELECT string_agg(id || what, ',') FROM parent), (SELECT more FROM child)";
+            let of_parts = "SELECT (SELECT count(*) FROM y24_0), (SELECT count(*) FROM audit.y24), (SELECT count(*) FROM rest), (SELECT count(*) FROM ONLY parent)";
+            let valid = "SELECT string_agg(indexrelid::regclass::text, ' ' ORDER BY 1) FILTER (WHERE NOT indisvalid), count(*) > 9 FROM pg_index WHERE indrelid > 16384";
+            let definitions = |database: &str| {
+                ["days|audit.y24|y24_*|rest", "parent|child"].map(|t| w.definition(database, t))
+            };
+            let (all, counted, defined) = (w.sql("shop", rows), w.sql("shop", of_parts), definitions("shop"));
+            let both = |restore: Restore| {
+                restore.only(Only::matching("db", "public.days")).only(Only::matching("db", "public.parent"))
+            };
+
+            let plan = both(w.to("new")).plan().await.unwrap();
+            let said = plan.plan().notes.join("\n");
+            assert!(
+                ["audit.y24", "public.y24_0", "public.rest", "public.child"].iter().all(|t| said.contains(t)),
+                "{said}"
+            );
+            apply(Ok(plan)).await.unwrap();
+            assert_eq!((w.sql("new", rows), w.sql("new", of_parts)), (all.clone(), counted.clone()));
+            assert_eq!(w.sql("new", valid), "|t", "PostgreSQL {version}");
+            apply(both(w.to("bare").schema_only(true)).plan().await).await.unwrap();
+            assert_eq!(w.sql("bare", of_parts), "0|0|0|0");
+
+            w.sql("shop", "DELETE FROM days WHERE id > 50; UPDATE days SET note = 'changed'; DELETE FROM ONLY parent; UPDATE child SET more = 'less'");
+            let (changed, counted_then) = (w.sql("shop", rows), w.sql("shop", of_parts));
+            let report = apply(both(w.restore().merge(true)).plan().await).await.unwrap();
+            assert_eq!((w.sql("shop", rows), w.sql("shop", of_parts)), (all.clone(), counted.clone()));
+            assert_eq!(
+                (w.sql("shop", "SELECT n FROM of_days"), definitions("shop")),
+                ("500".into(), defined.clone())
+            );
+            assert_eq!(w.sql("shop", valid), "|t", "PostgreSQL {version}");
+            let e = w.try_sql("shop", "INSERT INTO asks VALUES (7, '2020-01-01')").unwrap_err();
+            assert!(e.contains("asks"), "{e}");
+            let (cx, id) = (backup_kit::Context::default(), report.id.to_string());
+            let registry = backup_kit::Registry::default();
+            conclude(Old::BringBack, Some(&id), None, w.dir.path(), &registry, &cx).await.unwrap();
+            assert_eq!((w.sql("shop", rows), w.sql("shop", of_parts)), (changed, counted_then));
+            assert_eq!((definitions("shop"), w.sql("shop", LEFT)), (defined.clone(), "0".into()));
+            apply(both(w.restore().merge(true).settle(true)).plan().await).await.unwrap();
+            assert_eq!((w.sql("shop", rows), w.sql("shop", LEFT)), (all, "0".into()));
+
+            // One of its partitions alone, or one that the backup does not have, cannot be led to the restored table.
+            let refused = async |only: &str| {
+                let plan = w.restore().merge(true).only(Only::matching("db", only)).plan().await.unwrap();
+                plan.refused().unwrap().to_string()
+            };
+            assert!(refused("public.rest").await.contains("partitions"));
+            w.sql(
+                "shop",
+                "CREATE TABLE y26 PARTITION OF days FOR VALUES FROM ('2026-01-01') TO ('2027-01-01')",
+            );
+            assert!(refused("public.days").await.contains("y26"));
+        }
     });
 }

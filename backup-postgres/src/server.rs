@@ -25,6 +25,8 @@ const PORT_ANSWERS: Duration = Duration::from_secs(3);
 pub(crate) struct Server {
     pub(crate) endpoint: Endpoint,
     pub(crate) database: String,
+    /// Nobody has named it: the configuration and the container do not.
+    unnamed: bool,
     /// Databases that are renamed with it: nobody may be in them meanwhile.
     pub(crate) together: Arc<[String]>,
     /// How it is reached, for people.
@@ -59,6 +61,7 @@ impl Server {
         let listed = || config.databases.first().filter(|_| !config.means_all()).cloned();
         let database = listed().or_else(|| config.named_database()).or(of_container.database);
         let otherwise = || if config.means_all() { MAINTENANCE[0].to_owned() } else { user.clone() };
+        let unnamed = database.is_none() && config.container.is_some();
         let database = database.unwrap_or_else(otherwise);
         let (host, port, rung, inside) = match container {
             Some(facts) => {
@@ -95,7 +98,18 @@ impl Server {
         let ssl = if config.url.is_some() { address.ssl } else { Ssl::default() };
         let endpoint = Endpoint { host, port, user, password, ssl, application };
         let (config, engine, together) = (config.clone(), engine.clone(), Arc::from([]));
-        Ok(Server { endpoint, database, together, rung, inside, config, engine })
+        Ok(Server { endpoint, database, unnamed, together, rung, inside, config, engine })
+    }
+
+    /// What has a container of its own has a database of its own: the one that each server has is hardly meant, unless it is named.
+    pub(crate) fn database_is_said(&self) -> Result<()> {
+        if !self.unnamed || self.config.means_all() {
+            return Ok(());
+        }
+        let name = self.config.container.as_deref().unwrap_or_default();
+        let message = "neither the configuration nor the environment of the container (POSTGRES_DB, POSTGRES_USER) names a database";
+        let e = Error::new(ErrorKind::Usage, "find the database", message).on(name);
+        Err(e.hint(format!("name it: container://{name}/app, or database = \"app\"; container://{name}/* or databases = [\"*\"] is all")))
     }
 
     /// The same server, and another database of it.
@@ -233,10 +247,10 @@ impl Environment {
     async fn read(facts: &ContainerFacts, engine: &dyn ContainerEngine) -> Result<Self> {
         let user = value(facts, engine, "POSTGRES_USER").await?.map(|s| s.expose().to_owned());
         let database = value(facts, engine, "POSTGRES_DB").await?.map(|s| s.expose().to_owned());
-        let user = user.unwrap_or_else(|| "postgres".to_owned());
         Ok(Environment {
-            database: Some(database.unwrap_or_else(|| user.clone())),
-            user: Some(user),
+            // The image makes a database of this name.
+            database: database.or_else(|| user.clone()),
+            user: Some(user.unwrap_or_else(|| "postgres".to_owned())),
             password: value(facts, engine, "POSTGRES_PASSWORD").await?,
             port: facts.environment.get("PGPORT").and_then(|p| p.expose().parse().ok()),
         })

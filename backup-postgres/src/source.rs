@@ -98,10 +98,12 @@ struct Opened {
 async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady> {
     let (config, component) = (&source.config, &source.component);
     let server = Server::resolve(config, component, &source.engine).await?;
-    if config.container.is_some() {
-        cx.note(Severity::Note, component, "", format!("reached by {}", server.rung));
+    server.database_is_said()?;
+    let servers = named(&server, component, cx).await?;
+    if let Some(said) = said(&server, &servers) {
+        cx.note(Severity::Note, component, "", said);
     }
-    let mut servers = named(&server, component, cx).await?.into_iter();
+    let mut servers = servers.into_iter();
     let Some((first, folder)) = servers.next() else {
         let message = "there is no database but templates";
         return Err(Error::new(ErrorKind::NotFound, "list the databases", message).on(server.place()));
@@ -164,6 +166,18 @@ async fn connect(source: &PostgresSource, cx: &Context) -> Result<PostgresReady>
     let names: Vec<&str> = databases.iter().map(|d| d.server.database.as_str()).collect();
     let server = server.of(&names.join("+"));
     Ok(PostgresReady { component, server, tools, major, databases, workers, fell_back, settings })
+}
+
+/// What the configuration does not say of its own: which databases these are, and how a container is reached.
+fn said(server: &Server, servers: &[(Server, Option<String>)]) -> Option<String> {
+    let config = &server.config;
+    let names: Vec<&str> = servers.iter().map(|(server, _)| server.database.as_str()).collect();
+    let databases = format!("database{} {}", if names.len() == 1 { "" } else { "s" }, names.join(", "));
+    match (&config.container, config.named_database(), config.means_all()) {
+        (Some(_), ..) => Some(format!("{databases}, reached by {}", server.rung)),
+        (None, None, _) | (None, _, true) => Some(databases),
+        _ => None,
+    }
 }
 
 /// The databases that are configured, each with its folder if there may be several.

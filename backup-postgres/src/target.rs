@@ -26,7 +26,9 @@ use crate::{
     tools::Tools,
 };
 use async_trait::async_trait;
-use backup_core::{ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Sink, Survey, Target};
+use backup_core::{
+    ContainerEngine, Context, Error, ErrorKind, Incoming, Result, Selection, Sink, Survey, Target,
+};
 use beside::Schemas;
 use bound::Surveyed;
 use coming::Coming;
@@ -99,6 +101,8 @@ pub(crate) struct PostgresTarget {
     undo: Undo,
     engine: Arc<dyn ContainerEngine>,
     server: Option<Server>,
+    /// Tables that come with those that were selected: for people.
+    heirs: Vec<String>,
     planned: Vec<Planned>,
     sink: Option<Arc<Databases>>,
 }
@@ -121,7 +125,7 @@ impl PostgresTarget {
     }
 
     fn of(undo: Undo, engine: Arc<dyn ContainerEngine>) -> Self {
-        PostgresTarget { undo, engine, server: None, planned: Vec::new(), sink: None }
+        PostgresTarget { undo, engine, server: None, heirs: Vec::new(), planned: Vec::new(), sink: None }
     }
 
     /// The server, found out once.
@@ -276,6 +280,12 @@ impl fmt::Display for PostgresTarget {
 
 #[async_trait]
 impl Target for PostgresTarget {
+    async fn widened(&mut self, incoming: &Incoming, cx: &Context) -> Result<Selection> {
+        let (selection, heirs) = coming::widened(incoming, self.undo.config.schema_only, cx).await?;
+        self.heirs = heirs;
+        Ok(selection)
+    }
+
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.undo.databases.clear();
         self.undo.in_place.clear();
@@ -306,9 +316,13 @@ impl Target for PostgresTarget {
         if self.undo.config.in_place && !incoming.selection.is_all() {
             survey.refusals.push(survey::part_in_place());
         }
+        if !self.heirs.is_empty() {
+            let text = "these come, too, with their rows, as partitions or children of what is selected";
+            survey.notes.push(format!("{text}: {}", self.heirs.join(", ")));
+        }
         survey.notes.extend(untested);
         survey.refusals.extend(survey::newer(incoming, major));
-        let (notes, refused) = globals::survey(&server, incoming).await?;
+        let (notes, refused) = globals::survey(&server, survey.replaces, incoming).await?;
         survey.notes.extend(notes);
         survey.refusals.extend(refused);
         Ok(survey)

@@ -43,6 +43,8 @@ pub(crate) struct Item {
     pub(crate) section: Section,
     /// Numbers of items that it needs.
     pub(crate) needs: Vec<u32>,
+    /// Its statements make a table a child or a partition of one that it needs.
+    pub(crate) inherits: bool,
 }
 
 impl Item {
@@ -167,7 +169,8 @@ impl<'a> Reader<'a> {
             4 => Section::After,
             _ => Section::None,
         };
-        let _statements = self.text()?;
+        let statements = self.text()?.unwrap_or_default();
+        let inherits = statements.contains("\nINHERITS (") || statements.contains(" ATTACH PARTITION ");
         let (_drop, _copy) = (self.text()?, self.text()?);
         let schema = self.text()?.filter(|schema| !schema.is_empty());
         let (_tablespace, _method) = (self.text()?, self.text()?);
@@ -181,7 +184,7 @@ impl<'a> Reader<'a> {
         }
         // Where its data is.
         self.take(1 + self.offset)?;
-        Ok(Item { number, oid, kind, name, schema, section, needs })
+        Ok(Item { number, oid, kind, name, schema, section, needs, inherits })
     }
 
     fn take(&mut self, bytes: usize) -> Said<&'a [u8]> {

@@ -27,6 +27,22 @@ pub(super) struct Picked {
     digest: String,
 }
 
+/// Selects what belongs to what is selected. Of a component that is not there it says nothing: that is told when entries are picked.
+pub(super) async fn widen(
+    reader: &Arc<dyn BackupReader>,
+    members: &mut [RestoreMember],
+    cx: &Context,
+) -> Result<()> {
+    for m in members.iter_mut().filter(|m| !m.selection.is_all()) {
+        if reader.manifest().component(&m.component).is_some() {
+            let incoming = Incoming::new(reader.clone(), &m.component, m.selection.clone())?;
+            let widened = calmly("look at what is selected", m.target.widened(&incoming, cx)).await;
+            m.selection = widened.map_err(|e| e.on(&m.component))?;
+        }
+    }
+    Ok(())
+}
+
 /// Looks at all targets.
 pub(super) async fn survey(
     reader: &Arc<dyn BackupReader>,

@@ -1,7 +1,7 @@
 //! What a restore would do, found out by reading only.
 
 use super::application::running;
-use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted, without_holes};
+use super::draft::{Picked, draft, nothing_accepted_in_vain, pick, survey, wanted, widen, without_holes};
 use crate::{
     BackupId, BackupReader, ContainerEngine, Context, Depth, Error, ErrorKind, NoContainers, Refusal,
     RestoreReport, Result, Selection, State, Survey, Target,
@@ -357,6 +357,7 @@ pub async fn plan_restore(
     }
     running(&*options.containers, &options.app).await?;
     sound(&*reader, cx).await?;
+    widen(&reader, &mut members, cx).await?;
     let mut picked = pick(&*reader, &wanted(&members), cx).await?;
     let surveys = survey(&reader, &mut members, &options, cx).await?;
     for (i, survey) in surveys.iter().enumerate() {

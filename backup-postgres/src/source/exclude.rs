@@ -278,6 +278,7 @@ mod tests {
             schema: Some("s".into()),
             section: Section::None,
             needs: needs.to_vec(),
+            inherits: false,
         }
     }
 

@@ -3,7 +3,7 @@
 //! The vendor's statements name a table by its own schema. For the moment in which it is made an old one of its name stands aside, in the
 //! same transaction, so that no statement is ever rewritten.
 
-use super::{part::Part, shadow::Shadow};
+use super::{bound::blocked, part::Part, shadow::Shadow};
 use crate::{
     client::{ClientError, Session},
     error,
@@ -111,18 +111,17 @@ impl Shadow {
         let mut session = self.session().await?;
         let made = make(&mut session, schemas, part, &statements(&script)).await;
         session.close().await;
-        made.map_err(|e| {
-            let (locked, missing) = (e.code() == Some(LOCKED), matches!(e.code(), Some("42704" | "42883")));
-            let e = error::target("make the tables beside the old ones", &self.server)(e);
-            if locked {
-                return e.hint("a table is in use by a long transaction: try again when it is over");
+        let Err(e) = made else { return Ok(()) };
+        let (locked, missing) = (e.code() == Some(LOCKED), matches!(e.code(), Some("42704" | "42883")));
+        let e = error::target("make the tables beside the old ones", &self.server)(e);
+        if locked {
+            return Err(blocked(e, &self.server, &part.names()).await);
+        }
+        Err(match missing {
+            true => {
+                e.hint("what the table is made of is not there: restore it into a database of its own (--to)")
             }
-            match missing {
-                true => e.hint(
-                    "what the table is made of is not there: restore it into a database of its own (--to)",
-                ),
-                false => e,
-            }
+            false => e,
         })
     }
 

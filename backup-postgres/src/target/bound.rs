@@ -4,7 +4,9 @@ use super::part::Part;
 use crate::{
     client::{ClientError, Row, Session},
     quote::{literal, qualified},
+    server::Server,
 };
+use backup_core::Error;
 use std::collections::BTreeMap;
 
 /// Tables of a part that are there, as `"schema"."name"`, with their numbers in the catalog.
@@ -41,6 +43,39 @@ pub(super) fn fields<const N: usize>(row: Row) -> [Option<String>; N] {
     std::array::from_fn(|_| row.next().flatten())
 }
 
+/// The error of a lock that was not had, with those who hold one on these tables, or on what foreign keys bind to them. Not what they do:
+/// their statements may hold what is nobody's business.
+pub(super) async fn blocked(e: Error, server: &Server, tables: &[String]) -> Error {
+    let (these, ours) = (existing(tables), literal(&server.endpoint.application));
+    let sql = format!(
+        "SELECT pg_catalog.string_agg(DISTINCT pg_catalog.format('process %s of %s (%s) has used %s since %s', a.pid, coalesce(a.usename, a.backend_type),
+           coalesce(nullif(a.application_name, ''), 'no name'), l.relation::pg_catalog.regclass, coalesce(a.xact_start, a.query_start)::timestamptz(0)), '; ')
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+         WHERE l.granted AND l.locktype = 'relation' AND a.application_name <> {ours}
+           AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+           AND (l.relation = ANY ({these}) OR l.relation IN (SELECT k.conrelid FROM pg_catalog.pg_constraint k WHERE k.confrelid = ANY ({these})))"
+    );
+    let who = async {
+        let mut session = server.session().await.ok()?;
+        let who = session.value(&sql).await.ok().flatten();
+        session.close().await;
+        who
+    };
+    match who.await {
+        Some(who) => e.hint(format!("{who}: end it, or try again when it is over")),
+        None => e.hint("a table is in use by a long transaction: try again when it is over"),
+    }
+}
+
+/// A list of numbers of those tables that are there.
+fn existing(tables: &[String]) -> String {
+    let each: Vec<String> = tables
+        .iter()
+        .map(|table| format!("pg_catalog.to_regclass({})::pg_catalog.oid", literal(table)))
+        .collect();
+    format!("ARRAY[{}]::pg_catalog.oid[]", each.join(", "))
+}
+
 /// What leads to tables, or is bound to them, in a way that cannot be made anew: for people. A view that uses one of them is made anew;
 /// one that uses only a type or a sequence of theirs is not.
 pub(super) async fn bound(session: &mut Session, tables: &[String]) -> Result<Vec<String>, ClientError> {
@@ -71,7 +106,7 @@ pub(super) async fn bound(session: &mut Session, tables: &[String]) -> Result<Ve
          UNION SELECT pg_catalog.pg_describe_object('pg_catalog.pg_subscription'::pg_catalog.regclass, l.srsubid, 0)
            FROM pg_catalog.pg_subscription_rel l WHERE l.srrelid = ANY ({these})
          UNION SELECT 'inheritance or partitions of ' || i.inhrelid::pg_catalog.regclass::text FROM pg_catalog.pg_inherits i
-           WHERE i.inhrelid = ANY ({these}) OR i.inhparent = ANY ({these}) ORDER BY 1"
+           WHERE (i.inhrelid = ANY ({these})) <> (i.inhparent = ANY ({these})) ORDER BY 1"
     );
     texts(session, &sql).await
 }

@@ -1,6 +1,6 @@
 //! What is coming of each database of a backup, and the names under which they are restored.
 
-use super::put::MOST_STATEMENTS;
+use super::{part, put::MOST_STATEMENTS};
 use crate::{
     PostgresConfig, layout,
     server::Server,
@@ -78,6 +78,37 @@ impl<'a> Coming<'a> {
     }
 }
 
+/// What is selected, with the partitions and children of selected tables; and their names, for people.
+pub(super) async fn widened(
+    incoming: &Incoming,
+    schema_only: bool,
+    cx: &Context,
+) -> Result<(Selection, Vec<String>)> {
+    let (mut folders, mut names) = (Vec::new(), Vec::new());
+    for coming in Coming::all(incoming, cx).await? {
+        for table in part::heirs(&coming.selection, coming.items.as_deref().unwrap_or_default()) {
+            folders.push(layout::path_in(coming.folder.as_deref(), &part::folder(table)).into_bytes());
+            names.push(coming.note(&format!(
+                "{}.{}",
+                table.schema.as_deref().unwrap_or_default(),
+                table.name
+            )));
+        }
+    }
+    let selection = incoming.selection.clone();
+    if folders.is_empty() {
+        return Ok((selection, names));
+    }
+    let is_theirs = move |path: &[u8]| {
+        let inside = |folder: &Vec<u8>| {
+            path.strip_prefix(&**folder).is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+        };
+        folders.iter().any(inside) && !(schema_only && layout::is_data(path))
+    };
+    let widened = move |path: &[u8]| selection.covers(path) || is_theirs(path);
+    Ok((Selection::Exactly(Arc::new(widened)), names))
+}
+
 /// The names of several databases; `None`: the backup is of one.
 async fn names(incoming: &Incoming, cx: &Context) -> Result<Option<Vec<String>>> {
     if incoming.component.proof.get("database", "properties").is_some() {
@@ -97,7 +128,13 @@ pub(super) fn named(
     let own = || coming.iter().filter_map(|c| c.name.clone()).collect::<Vec<String>>();
     if let [Coming { name: None, .. }] = coming {
         return match &*config.databases {
-            [] => Ok(vec![server.database.clone()]),
+            [] => match server.database_is_said() {
+                Ok(()) => Ok(vec![server.database.clone()]),
+                Err(e) => {
+                    let hint = "name it: --to COMPONENT=container://NAME/DATABASE";
+                    Err(Refusal::new(e.message(), hint))
+                }
+            },
             [one] if !config.means_all() => Ok(vec![one.clone()]),
             several => {
                 let why = format!(

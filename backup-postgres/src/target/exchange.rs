@@ -5,7 +5,7 @@
 
 use super::{
     beside::{Schemas, bring, by_schema, is_there},
-    bound::{Surveyed, bound, fields, made_anew, numbers, regclasses},
+    bound::{Surveyed, blocked, bound, fields, made_anew, numbers, regclasses},
     part::Part,
 };
 use crate::{
@@ -100,7 +100,7 @@ impl Exchange<'_> {
                 let locked = e.code().is_some_and(|code| LOCKED.contains(&code));
                 let e = error::target("exchange the tables", self.server)(e);
                 return Err(match locked {
-                    true => e.hint("a table is in use by a long transaction: try again when it is over"),
+                    true => blocked(e, self.server, &what.part.names()).await,
                     false => e,
                 });
             }
@@ -154,7 +154,7 @@ impl Exchange<'_> {
         let _none = self.lead_to_them(&leading, true).await?;
         self.run(what.last).await?;
         self.run(what.sequences).await?;
-        let live: Vec<String> = what.part.tables.iter().map(|(s, t)| qualified(s, t)).collect();
+        let live = what.part.names();
         if let Some(record) = records.first_mut() {
             record.bound = bound(&mut self.session, &live).await?;
             let (text, keep) = (serde_json::to_string(record).unwrap_or_default(), self.schemas.old_one(0));
@@ -406,6 +406,12 @@ impl Exchange<'_> {
     ) -> Result<Option<String>, ClientError> {
         let quoted = ident(name);
         let add = format!("ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}");
+        // One on a partitioned table cannot be NOT VALID before PostgreSQL 18: rows that do not fit are an error then.
+        let partitioned = format!(
+            "SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = {}::pg_catalog.regclass",
+            literal(table)
+        );
+        let must_be_valid = must_be_valid || self.session.value(&partitioned).await?.as_deref() == Some("t");
         if must_be_valid || definition.ends_with("NOT VALID") {
             self.run(&add).await?;
             return Ok(None);

@@ -42,7 +42,11 @@ pub(super) async fn take(
 }
 
 /// What the plan says of them, or why they cannot be had.
-pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Vec<String>, Option<Refusal>)> {
+pub(super) async fn survey(
+    server: &Server,
+    replaces: bool,
+    incoming: &Incoming,
+) -> Result<(Vec<String>, Option<Refusal>)> {
     let selected = incoming.selection.covers(GLOBALS.as_bytes());
     let of = |object: Object| -> Vec<&str> {
         let facts = incoming.component.proof.iter();
@@ -69,7 +73,9 @@ pub(super) async fn survey(server: &Server, incoming: &Incoming) -> Result<(Vec<
         let (stay, made): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| there.contains(*name));
         let what = object.subject();
         if !made.is_empty() {
-            notes.push(format!("these {what} are made, before all else: {}", made.join(", ")));
+            // Then it is settled at once, unless another component replaces something.
+            let stay = if replaces { "" } else { "; they stay: where nothing is replaced there is no undo" };
+            notes.push(format!("these {what} are made, before all else: {}{stay}", made.join(", ")));
         }
         if !stay.is_empty() {
             notes.push(format!("these {what} are there already, and stay as they are: {}", stay.join(", ")));

@@ -35,6 +35,8 @@ const NAMED_AS_TABLE: [&str; 2] = ["ROW SECURITY", "TABLE ATTACH"];
 const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
 /// What a table is, before it has rows. All else of it waits until it has its place.
 const MADE_FIRST: [&str; 6] = ["TABLE", "SEQUENCE", "SEQUENCE OWNED BY", "DEFAULT", "CONSTRAINT", "INDEX"];
+/// What binds one to another: made first where both are of the part, else when the tables have their places.
+const BETWEEN_TWO: [&str; 2] = ["TABLE ATTACH", "INDEX ATTACH"];
 /// What is told if it is not made.
 const TOLD: &str = "PUBLICATION TABLE";
 
@@ -125,7 +127,8 @@ impl Part {
                 part.tables.push(name(item));
             }
             if own.contains(&item.number) {
-                let first = MADE_FIRST.contains(&&*item.kind);
+                let both = || item.needs.iter().all(|need| own.contains(need));
+                let first = MADE_FIRST.contains(&&*item.kind) || BETWEEN_TWO.contains(&&*item.kind) && both();
                 if first { &mut part.own } else { &mut part.own_last }.push(item.number);
             }
             if item.kind == "SEQUENCE" && (there.is_none() || own.contains(&item.number)) {
@@ -140,6 +143,11 @@ impl Part {
         part
     }
 
+    /// `"schema"."name"` of those that were asked for.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tables.iter().map(|(schema, table)| quote::qualified(schema, table)).collect()
+    }
+
     /// Of statements that set sequences, those of its own.
     pub(super) fn own_sequences(&self, sql: &str) -> String {
         let names: Vec<String> = self.sequences.iter().map(|name| catalog::setting_of(name)).collect();
@@ -150,9 +158,42 @@ impl Part {
 
 /// Whether this is a table that is selected.
 pub(super) fn is_wanted(item: &Item, selection: &Selection) -> bool {
-    let folder = quote::table_folder(item.schema.as_deref().unwrap_or_default(), &item.name, item.oid);
+    let folder = folder(item);
     let paths = [folder.clone(), format!("{folder}/00000.copy"), format!("{folder}/00000.copybin")];
     item.kind == "TABLE" && paths.iter().any(|path| selection.covers(path.as_bytes()))
+}
+
+/// Tables that are not selected, but come with those that are: their partitions and children, at all levels. A partitioned table has its
+/// rows in them only.
+pub(super) fn heirs<'a>(selection: &Selection, items: &'a [Item]) -> Vec<&'a Item> {
+    let tables = || items.iter().filter(|item| item.kind == "TABLE");
+    let named = |of: &Item, table: &Item| (&of.name, &of.schema) == (&table.name, &table.schema);
+    let binding = |item: &&Item| item.inherits && ["TABLE", "TABLE ATTACH"].contains(&&*item.kind);
+    let bound = items.iter().filter(binding).filter_map(|item| {
+        let child =
+            tables().find(|t| named(item, t) && (t.number == item.number || item.needs.contains(&t.number)));
+        child.map(|child| (child, &item.needs))
+    });
+    let bound: Vec<(&Item, &Vec<u32>)> = bound.collect();
+    let mut known: BTreeSet<u32> = tables().filter(|t| is_wanted(t, selection)).map(|t| t.number).collect();
+    let mut found = Vec::new();
+    loop {
+        let before = found.len();
+        for (child, parents) in &bound {
+            let is_heir = parents.iter().any(|parent| *parent != child.number && known.contains(parent));
+            if is_heir && known.insert(child.number) {
+                found.push(*child);
+            }
+        }
+        if found.len() == before {
+            return found;
+        }
+    }
+}
+
+/// The folder of a table in the backup.
+pub(super) fn folder(table: &Item) -> String {
+    quote::table_folder(table.schema.as_deref().unwrap_or_default(), &table.name, table.oid)
 }
 
 fn is_there(item: &Item, there: &BTreeSet<(String, String)>) -> bool {
@@ -204,6 +245,7 @@ mod tests {
             schema: (kind != "SCHEMA").then(|| "s".into()),
             section,
             needs: needs.to_vec(),
+            inherits: kind == "TABLE ATTACH" || name.starts_with("child"),
         }
     }
 
@@ -255,6 +297,34 @@ mod tests {
         let selection = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.users"));
         let part = Part::of(&selection, &items(), Some(&there.into())).unwrap();
         assert_eq!((part.own, part.own_last), (vec![4, 11], vec![]));
+    }
+
+    #[test]
+    fn a_table_comes_with_its_partitions_and_children_at_all_levels() {
+        let items = [
+            item(1, "TABLE", "parted", &[]),
+            item(2, "TABLE", "part", &[]),
+            item(3, "TABLE", "part_of_part", &[]),
+            item(4, "TABLE", "other", &[]),
+            item(5, "TABLE", "child_of_other", &[4]),
+            item(6, "TABLE", "of_its_type", &[1]),
+            item(7, "TABLE ATTACH", "part_of_part", &[2, 3]),
+            item(8, "TABLE ATTACH", "part", &[1, 2]),
+        ];
+        for (name, expected) in
+            [("s.parted", &[2, 3][..]), ("s.part", &[3]), ("s.other", &[5]), ("s.part_of_part", &[])]
+        {
+            let selection = Selection::Matching(Arc::new(move |path: &[u8]| path == name.as_bytes()));
+            let found: Vec<u32> = heirs(&selection, &items).iter().map(|item| item.number).collect();
+            assert_eq!(found, expected, "{name}");
+        }
+        // What binds two of the part is made with them, so that indexes find each other.
+        let all = Selection::Matching(Arc::new(|path: &[u8]| path.starts_with(b"s.part")));
+        assert_eq!(Part::of(&all, &items, None).unwrap().own, [1, 2, 3, 7, 8]);
+        let one = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.part"));
+        let there = [("s".to_owned(), "parted".to_owned()), ("s".to_owned(), "part".to_owned())];
+        let part = Part::of(&one, &items, Some(&there.into())).unwrap();
+        assert_eq!((part.own, part.own_last), (vec![2], vec![8]));
     }
 
     #[test]

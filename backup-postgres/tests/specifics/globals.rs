@@ -48,7 +48,9 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         from.admin(ROLES).await;
         from.admin("CREATE TABLESPACE lost LOCATION '/tmp/lost'").await;
         from.admin(&format!("CREATE DATABASE {} OWNER boss", from.name)).await;
-        from.sql("CREATE TABLE t AS SELECT 1 i; ALTER TABLE t OWNER TO \"o'x\"").await;
+        from.admin(&format!("ALTER DATABASE {} SET default_tablespace = fast", from.name)).await;
+        from.sql("CREATE TABLE t AS SELECT 1 i; ALTER TABLE t OWNER TO \"o'x\"; CREATE TABLE at_home (i int PRIMARY KEY USING INDEX TABLESPACE pg_default) TABLESPACE pg_default;
+            CREATE TABLE apart (i int PRIMARY KEY) TABLESPACE pg_default; INSERT INTO apart VALUES (1); ALTER TABLE at_home OWNER TO \"o'x\"; ALTER TABLE apart OWNER TO \"o'x\"").await;
         let source = backend().source("c", with_globals(&from).to_value()).unwrap();
         assert!(source.origin().get("globals").is_none());
         from.admin("GRANT SET, ALTER SYSTEM ON PARAMETER log_statement TO boss; GRANT SET ON PARAMETER \"app.Key\" TO \"o'x\" WITH GRANT OPTION").await;
@@ -90,13 +92,18 @@ fn roles_and_tablespaces_come_back_if_asked_for_and_those_that_are_there_stay_as
         let plan = survey.notes.join("\n");
         assert!(
             plan.contains("roles are made, before all else: boss, o'x")
-                && plan.contains("stay as they are: postgres, stays"),
+                && plan.contains("stay as they are: postgres, stays")
+                && plan.contains("where nothing is replaced there is no undo"),
             "{plan}"
         );
         let cx = restore_by(source.clone(), target(&to)).await.unwrap();
         let but = ["stays", "lost", "ROLE postgres"];
         assert_eq!(globals(&to, &but).await, globals(&from, &but).await);
         assert_eq!(to.sql("SELECT tableowner || ' ' || pg_get_userbyid(datdba) FROM pg_tables, pg_database WHERE tablename = 't' AND datname = current_database()").await, "o'x boss");
+        let places = "SELECT string_agg(relname || ' in ' || coalesce(spcname, 'default'), ', ' ORDER BY relname) || '; ' || current_setting('default_tablespace')
+            FROM pg_class c LEFT JOIN pg_tablespace s ON s.oid = reltablespace WHERE relname IN ('t', 'at_home', 'at_home_pkey', 'apart', 'apart_pkey')";
+        let expected = "apart in default, apart_pkey in fast, at_home in default, at_home_pkey in default, t in fast; fast";
+        assert_eq!((&*from.sql(places).await, &*to.sql(places).await), (expected, expected));
         let notes = cx.notes().list;
         let said = |name: &str, severity| notes.iter().any(|n| n.path == name && n.severity == severity);
         assert!(

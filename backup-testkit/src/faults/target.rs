@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use backup_core::{
-    Content, Context, Entry, Error, ErrorKind, Incoming, Proof, Put, Result, Sink, Survey, Target,
+    Content, Context, Entry, Error, ErrorKind, Incoming, Proof, Put, Result, Selection, Sink, Survey, Target,
 };
 use std::{
     fmt,
@@ -164,6 +164,10 @@ impl fmt::Display for FaultyTarget {
 
 #[async_trait]
 impl Target for FaultyTarget {
+    async fn widened(&mut self, incoming: &Incoming, cx: &Context) -> Result<Selection> {
+        self.inner.widened(incoming, cx).await
+    }
+
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.switch.at(Step::Survey, self.inner.survey(incoming, cx)).await
     }
