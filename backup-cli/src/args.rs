@@ -282,7 +282,8 @@ pub(crate) struct Restore {
     pub(crate) which: Option<String>,
     #[command(flatten)]
     pub(crate) among: Among,
-    /// Only this component, or what matches inside it
+    /// Only this component, or what matches inside it, as `backup ls` lists it: `data/*.pdf`, `db/public.orders`, `db/shop.orders`; in
+    /// names of tables a point, slash or percent sign is %2E, %2F or %25
     #[arg(long, value_name = "COMPONENT[/GLOB]")]
     pub(crate) only: Vec<String>,
     /// Where to [default: where it came from]

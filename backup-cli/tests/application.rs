@@ -64,7 +64,18 @@ fn a_database_is_named_by_its_container_alone() {
         let of = |database: &str| format!("db=container://{}/{database}", postgres.container().id());
         let said = expect(&place, 0, &["create", &of("named"), "--to", "./b", "-v"]);
         assert!(!said.contains(postgres.password()), "{said}");
-        assert!(expect(&place, 0, &["show", "latest", "--from", "./b"]).contains("published port"));
+        let shown = expect(&place, 0, &["show", "latest", "--from", "./b"]);
+        assert!(shown.contains("database named, reached by published port"), "{shown}");
+        let unpack = format!("zstd -dcq {}/*.tar.zst | tar -xO RESTORE.md", place.path("b").display());
+        let guide = Command::new("sh").args(["-c", &unpack]).output().unwrap().stdout;
+        let guide = String::from_utf8_lossy(&guide);
+        assert!(guide.contains("`find db/db -name RESTORE.md`"), "{guide}");
+        // The one that each server has is hardly meant.
+        let server = format!("db=container://{}", postgres.container().id());
+        let said = expect(&place, 2, &["create", &server, "--to", "./b"]);
+        assert!(said.contains("names a database") && said.contains("/app, or"), "{said}");
+        let said = expect(&place, 6, &["restore", "latest", "--from", "./b", "--to", &server]);
+        assert!(said.contains("names a database"), "{said}");
         expect(&place, 0, &["restore", "latest", "--from", "./b", "--to", &of("named%2d2")]);
         assert_eq!(sql(&postgres, "named-2", "SELECT i FROM t"), "7");
 

@@ -407,5 +407,26 @@ fn a_container_is_all_that_has_to_be_named() {
         assert!(out.stderr.contains("complete"), "{}", out.stderr);
         let said = w.place.json(0, &["show", "latest", "-m", "m"]);
         assert!(said.to_string().contains("published port"), "{said}");
+
+        // One of several databases: all of it, and nothing of the others.
+        w.sql("CREATE VIEW named.v AS SELECT i FROM named.t; CREATE TABLE named.`a b` AS SELECT 5 i; CREATE DATABASE other; CREATE TABLE other.u AS SELECT 2 i");
+        let server = format!("db=container://{}/*", w.server.container().id());
+        w.place.expect(0, &["create", &server, "--to", "./all"]);
+        w.sql("UPDATE named.t SET i = 9; UPDATE other.u SET i = 9; DROP VIEW named.v");
+        let state = "SELECT i FROM named.t; SELECT i FROM named.`a b`; SELECT i FROM other.u";
+        let only = |what: &str| {
+            let line = ["restore", "latest", "--from", "./all", "--settle", "--merge", "--only", what];
+            let plan = w.plan(&line);
+            w.expect(0, &[&line[..], &["--confirm", &plan]].concat());
+        };
+        only("db/named");
+        assert_eq!(w.sql(state), "1\n5\n9");
+        assert_eq!(w.sql("SELECT i FROM named.v"), "1");
+        w.sql("UPDATE named.`a b` SET i = 9; UPDATE named.t SET i = 9");
+        only("db/named.a b");
+        assert_eq!(w.sql(state), "9\n5\n9");
+        let copy = format!("db=container://{}/copy", w.server.container().id());
+        w.expect(0, &["restore", "latest", "--from", "./all", "--only", "db/named", "--to", &copy]);
+        assert_eq!(w.sql("SELECT i FROM copy.t; SELECT i FROM copy.v"), "1\n1");
     });
 }

@@ -47,6 +47,9 @@ pub struct Parts {
     pub is_data: fn(&[u8]) -> bool,
     /// It is read for whatever part is restored, because that means nothing without it.
     pub goes_along: fn(&[u8]) -> bool,
+    /// The path of the whole that it belongs to, if that is not a folder above it: whoever selects that, selects it, too (`app/…` and
+    /// `app.orders/…` are both of `app`).
+    pub whole: fn(&[u8]) -> Option<&[u8]>,
 }
 
 /// A source or target that was named in one text.
@@ -61,11 +64,11 @@ pub struct Named {
 }
 
 impl Named {
-    /// Something inside a server that runs in this container.
+    /// Something inside a server that runs in this container; `*`: all that is in it.
     pub fn in_container(container: &ContainerFacts, inside: Option<&str>, config: Value) -> Self {
         let below = inside.map(|inside| format!("/{inside}")).unwrap_or_default();
         Named {
-            name: inside.unwrap_or(&container.name).to_owned(),
+            name: inside.filter(|inside| *inside != "*").unwrap_or(&container.name).to_owned(),
             identity: format!("container://{}{below}", container.name),
             config,
         }

@@ -56,7 +56,11 @@ impl Backend for MysqlBackend {
     }
 
     fn parts(&self) -> Option<Parts> {
-        Some(Parts { is_data: |path| path.ends_with(b"/data.tsv"), goes_along: |_| false })
+        Some(Parts {
+            is_data: |path| path.ends_with(b"/data.tsv"),
+            goes_along: |_| false,
+            whole: database_of,
+        })
     }
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {
@@ -73,6 +77,12 @@ impl Backend for MysqlBackend {
         let config = MysqlConfig { databases, ..MysqlConfig::container(&container.name) };
         Some(Named::in_container(container, inside, config.to_value()))
     }
+}
+
+/// `app` of `app.orders/data.tsv`: names of databases in paths have no dots.
+fn database_of(path: &[u8]) -> Option<&[u8]> {
+    let first = path.split(|b| *b == b'/').next()?;
+    first.iter().position(|b| *b == b'.').map(|dot| &path[..dot])
 }
 
 fn named(place: &str) -> Result<Named> {

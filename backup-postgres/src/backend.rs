@@ -55,7 +55,7 @@ impl Backend for PostgresBackend {
     }
 
     fn parts(&self) -> Option<Parts> {
-        Some(Parts { is_data: layout::is_data, goes_along: layout::goes_along })
+        Some(Parts { is_data: layout::is_data, goes_along: layout::goes_along, whole: |_| None })
     }
 
     fn parse(&self, place: &str) -> Option<Result<Named>> {
@@ -67,8 +67,11 @@ impl Backend for PostgresBackend {
         if !images.contains(&container.image_name()) && !container.has_variable("PG_MAJOR") {
             return None;
         }
-        let database = inside.map(str::to_owned);
-        let config = PostgresConfig { database, ..PostgresConfig::container(&container.name) };
+        let mut config = PostgresConfig::container(&container.name);
+        match inside {
+            Some(all @ "*") => config.databases.push(all.to_owned()),
+            one => config.database = one.map(str::to_owned),
+        }
         Some(Named::in_container(container, inside, config.to_value()))
     }
 }

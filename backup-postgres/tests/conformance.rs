@@ -4,7 +4,7 @@
 mod common;
 
 use async_trait::async_trait;
-use backup_core::{Backend, Context, Result, Source, Target};
+use backup_core::{Backend, ContainerFacts, Context, Result, Source, Target};
 use backup_postgres::PostgresConfig;
 use backup_testkit::{
     conformance::{
@@ -182,6 +182,15 @@ mod target {
 }
 mod backend_promises {
     backup_testkit::backend_conformance!(super::Postgres::default());
+}
+
+#[test]
+fn a_star_means_all_databases_of_a_container() {
+    let facts =
+        ContainerFacts { name: "pg".into(), image: "postgres:17".into(), ..ContainerFacts::default() };
+    let named = backend().recognise(&facts, Some("*")).unwrap();
+    assert_eq!(named.config["databases"], serde_json::json!(["*"]));
+    assert_eq!((named.name.as_str(), named.identity.as_str()), ("pg", "container://pg/*"));
 }
 
 #[test]

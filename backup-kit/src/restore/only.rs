@@ -170,9 +170,33 @@ pub(super) fn completed(selection: Selection, parts: Option<Parts>, schema_only:
     let Some(parts) = parts.filter(|_| schema_only || !selection.is_all()) else { return selection };
     Selection::Exactly(Arc::new(move |path| {
         // Asked of every path: it keeps what has matched.
-        let covered = selection.covers(path);
+        let named =
+            |path: &[u8]| selection.covers(path) || plain(path).is_some_and(|plain| selection.covers(&plain));
+        let covered = named(path) | (parts.whole)(path).is_some_and(named);
         covered && !(schema_only && (parts.is_data)(path)) || (parts.goes_along)(path)
     }))
+}
+
+/// A path with the names as people write them; `None`: it is written so. What would be read as a part of a path, or as another name, stays.
+fn plain(path: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((first, after)) = rest.split_first() {
+        let decoded = after.first_chunk::<2>().filter(|_| *first == b'%');
+        let decoded =
+            decoded.and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match decoded.filter(|b| !b"%./".contains(b)) {
+            Some(b) => {
+                out.push(b);
+                rest = &after[2..];
+            }
+            None => {
+                out.push(*first);
+                rest = after;
+            }
+        }
+    }
+    (out != path).then_some(out)
 }
 
 /// Of each text the entry that is called exactly so, if there is one; first the one that is listed so.
@@ -238,7 +262,11 @@ mod tests {
 
     #[test]
     fn definitions_alone_leave_data_out_and_what_a_part_needs_goes_along() {
-        let parts = Parts { is_data: |path| path.ends_with(b".rows"), goes_along: |path| path == b"schema" };
+        let parts = Parts {
+            is_data: |path| path.ends_with(b".rows"),
+            goes_along: |path| path == b"schema",
+            whole: |path| path.strip_suffix(b".t/a.rows"),
+        };
         let all = completed(Selection::All, Some(parts), false);
         assert!(all.is_all());
         let definitions = completed(Selection::All, Some(parts), true);
@@ -249,6 +277,18 @@ mod tests {
         let both = completed(Selection::Matching(table.clone()), Some(parts), true);
         assert!(both.covers(b"t/keys") && both.covers(b"schema") && !both.covers(b"t/a.rows"));
         assert!(!completed(Selection::Matching(table), None, true).covers(b"schema"));
+        // A whole by its name, and a name as it is written elsewhere.
+        let named = |name: &'static str| {
+            let named: PathGlob = Arc::new(move |path: &[u8]| path == name.as_bytes());
+            completed(Selection::Matching(named), Some(parts), false)
+        };
+        assert!(named("app").covers(b"app.t/a.rows") && named("app").covers(b"app/x"));
+        assert!(!named("app").covers(b"apple.t/a.rows"));
+        assert!(named("s.a b").covers(b"s.a%20b/a.rows") && named("s.a%20b").covers(b"s.a%20b/a.rows"));
+        for (name, path) in [("s.a", "s.a%2Fb/a.rows"), ("s.a%20b", "s.a%2520b/a.rows"), ("s.a.b", "s.a%2Eb")]
+        {
+            assert!(!named(name).covers(path.as_bytes()), "{name}");
+        }
     }
 
     #[test]
