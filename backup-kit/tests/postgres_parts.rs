@@ -418,6 +418,7 @@ fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         let e = apply(merged("users").plan().await).await.unwrap_err();
+        let backup_kit::Error::Failed(e) = e else { panic!("{e}") };
         let hint = e.hint_text().unwrap_or_default();
         assert!(hint.contains("of postgres (busy) has used") && hint.contains("users since"), "{e} {hint}");
         assert!(!format!("{e}{hint}").contains("precious"));

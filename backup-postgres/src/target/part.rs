@@ -104,7 +104,11 @@ impl Part {
                         own.insert(item.number);
                     }
                 }
-                Some(missing) if OF_A_TABLE.contains(&&*item.kind) => {
+                // Where it shares no more than a function with them, it is none of theirs.
+                Some(missing)
+                    if OF_A_TABLE.contains(&&*item.kind)
+                        && item.needs.iter().any(|need| own.contains(need)) =>
+                {
                     part.notes.push(format!(
                         "{} is left out: it needs {}, which is not restored",
                         item.display(),
@@ -266,6 +270,7 @@ mod tests {
             item(13, "COMMENT", "CONSTRAINT events_pkey", &[12]),
             item(14, "FK CONSTRAINT", "events events_by", &[5, 11]),
             item(15, "TRIGGER", "events t", &[5, 3]),
+            item(16, "TRIGGER", "users t", &[4, 3]),
         ]
     }
 
@@ -296,7 +301,7 @@ mod tests {
         // The foreign key that leads to it is on the other one, which stays as it is.
         let selection = Selection::Matching(Arc::new(|path: &[u8]| path == b"s.users"));
         let part = Part::of(&selection, &items(), Some(&there.into())).unwrap();
-        assert_eq!((part.own, part.own_last), (vec![4, 11], vec![]));
+        assert_eq!((part.own, part.own_last), (vec![4, 11], vec![16]));
     }
 
     #[test]
