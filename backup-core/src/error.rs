@@ -234,3 +234,14 @@ impl serde::Serialize for Error {
         out.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_out_names_the_variable_of_the_component() {
+        let e = Error::new(ErrorKind::Denied, "connect", "wrong password").hint("set BACKUP_<NAME>_PASSWORD");
+        assert_eq!(e.for_component("shop.my-db").hint_text(), Some("set BACKUP_SHOP_MY_DB_PASSWORD"));
+    }
+}

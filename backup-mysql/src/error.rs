@@ -140,6 +140,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_connection_that_is_closed_is_told_so_whatever_lies_between() {
+        let tls = std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "peer closed connection without sending TLS close_notify",
+        );
+        let e = ClientError::from(Driver::Io(IoError::Io(tls)));
+        assert_eq!(e.to_string(), "the connection to the server is lost: the server closed it");
+    }
+
+    #[test]
     fn a_missing_privilege_is_named_with_its_grant() {
         for (code, message, hint) in [
             (

@@ -135,3 +135,29 @@ impl fmt::Display for ClientError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_closed_is_told_so_whatever_lies_between() {
+        let tls = "peer closed connection without sending TLS close_notify: https://docs.rs/rustls/";
+        let e = ClientError::from(io::Error::new(io::ErrorKind::UnexpectedEof, tls));
+        let e = e.during(ErrorKind::Source, "read the rows");
+        assert!(e.message().ends_with("is lost: the server closed the connection"), "{e}");
+    }
+
+    #[test]
+    fn a_role_that_is_missing_has_ways_out() {
+        let refusal = |message: &str| {
+            let (code, message) = ("42704".to_owned(), message.to_owned());
+            ClientError::Server(Box::new(Refusal { code, message, ..Refusal::default() }))
+                .during(ErrorKind::Target, "restore")
+        };
+        assert!(
+            refusal("role \"boss\" does not exist").hint_text().unwrap_or_default().contains("--globals")
+        );
+        assert!(refusal("type \"mood\" does not exist").hint_text().is_none());
+    }
+}
