@@ -126,13 +126,22 @@ pub async fn nothing_is_visible_before_commit_except_as_incomplete(make: &impl A
 }
 
 async fn crash(fresh: &Fresh, cx: &Context) -> BackupId {
-    let header = header("s", &["c"]);
+    let (header, before) = (header("s", &["c"]), fresh.names());
     let lock = fresh.archive.lock(&header.series, Duration::ZERO, cx).await.must("take the lock");
+    let mut of_lock = fresh.names();
+    of_lock.retain(|name| !before.contains(name));
     let writer = fresh.archive.begin(header.clone(), cx).await.must("begin");
     let sink = writer.component("c").must("its sink");
     let put = sink.put(file("x"), chunked(3 << 20, 100_000, 1)).await.must("put");
     assert_eq!(put, backup_core::Put::Stored);
     drop((writer, sink, lock));
+    // A busy server takes its time to give the lock back.
+    for _ in 0..100 {
+        if !fresh.names().iter().any(|name| of_lock.contains(name)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     come_to_rest(fresh).await;
     header.id
 }
