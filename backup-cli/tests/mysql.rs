@@ -428,5 +428,30 @@ fn a_container_is_all_that_has_to_be_named() {
         let copy = format!("db=container://{}/copy", w.server.container().id());
         w.expect(0, &["restore", "latest", "--from", "./all", "--only", "db/named", "--to", &copy]);
         assert_eq!(w.sql("SELECT i FROM copy.t; SELECT i FROM copy.v"), "1\n1");
+
+        // Names that would be globs are names; the plan says which tables a part is of.
+        w.sql("CREATE TABLE named.`x[1]` AS SELECT 1 i; CREATE TABLE named.x1 AS SELECT 1 i; CREATE DATABASE `na*d`; CREATE TABLE `na*d`.t AS SELECT 1 i");
+        w.place.expect(0, &["create", &server, "--to", "./all"]);
+        w.sql("UPDATE named.`x[1]` SET i = 9; UPDATE named.x1 SET i = 9; UPDATE named.t SET i = 9; UPDATE `na*d`.t SET i = 9");
+        let state = "SELECT i FROM named.`x[1]`; SELECT i FROM named.x1; SELECT i FROM named.t; SELECT i FROM `na*d`.t";
+        only("db/named.x[1]");
+        assert_eq!(w.sql(state), "1\n9\n9\n9");
+        only("db/na*d");
+        assert_eq!(w.sql(state), "1\n9\n9\n1");
+        let plan = [
+            "restore",
+            "latest",
+            "--from",
+            "./all",
+            "--merge",
+            "--only",
+            "db/named.x?1?",
+            "--only",
+            "db/named.x*",
+            "--dry-run",
+        ];
+        let said = w.command(&plan).output().unwrap();
+        let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+        assert!(said.contains("these tables are restored: named.x1, named.x[1]"), "{said}");
     });
 }

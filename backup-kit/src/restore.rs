@@ -278,7 +278,11 @@ impl Restore {
         }
         self.in_place_alone()?;
         let manifest = reader.manifest().clone();
-        let selections = Selections::of(&self.only, &*reader, &cx).await?;
+        let parts = |component: &str| {
+            let kind = &manifest.component(component)?.header.kind;
+            self.registry.get(kind).ok()?.parts()
+        };
+        let selections = Selections::of(&self.only, &*reader, parts, &cx).await?;
         let mut members = Vec::new();
         let (mut takes_no_owner, mut has_globals, mut has_log, mut at_home) = (false, false, false, false);
         let mut beside = Vec::new();

@@ -22,22 +22,26 @@ use crate::{
     error::ClientError,
     quote::texts,
     server::Server,
+    stored::{Object, Stored},
     vendor,
 };
 use async_trait::async_trait;
 use backup_core::{
-    ContainerEngine, Context, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target,
+    ContainerEngine, Context, Entry, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey,
+    Target,
 };
 use journal::Journal;
 use place::Place;
 use publish::{Publisher, foreign_key_from_outside};
 use serde_json::Value;
 use sink::{Abilities, Control, ShadowSink};
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
 /// The name by which a restore from MySQL to MariaDB, or back, is accepted.
 const OTHER_VENDOR: &str = "other-vendor";
+/// So many tables of a part are named in the plan.
+const MOST_NAMED: usize = 10;
 /// What the swap of a table takes, for the plan.
 const SWAP: Duration = Duration::from_millis(4);
 
@@ -116,14 +120,16 @@ impl fmt::Display for MysqlTarget {
 
 #[async_trait]
 impl Target for MysqlTarget {
-    async fn survey(&mut self, incoming: &Incoming, _cx: &Context) -> Result<Survey> {
+    async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.other_vendor = incoming.accepts(OTHER_VENDOR);
         let place = self.place.config.place();
         let server = self.place.server().await?;
         let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
         let surveyed = survey(&mut session, &self.place, &server, incoming).await;
         session.close().await;
-        surveyed.map_err(|e| e.on(place))
+        let mut survey = surveyed.map_err(|e| e.on(place))?;
+        survey.notes.extend(tables_of_part(incoming, cx).await?);
+        Ok(survey)
     }
 
     fn undo(&self) -> Value {
@@ -261,6 +267,24 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
     let looked = binary_log::survey(session, config, &version, disks, incoming, &mut survey).await;
     looked.map_err(failed)?;
     Ok(survey)
+}
+
+/// Which tables a part of a backup has: what is there is counted as a whole.
+async fn tables_of_part(incoming: &Incoming, cx: &Context) -> Result<Option<String>> {
+    if incoming.selection.is_all() {
+        return Ok(None);
+    }
+    let mut tables = BTreeSet::new();
+    let of_table = |entry: &Entry, selected: bool| {
+        let stored = Stored::of(entry).ok().filter(|_| selected);
+        let stored = stored.filter(|stored| matches!(stored.object, Object::Table | Object::Rows));
+        stored.is_some_and(|stored| tables.insert(format!("{}.{}", stored.database, stored.name)))
+    };
+    let count = incoming.count_of_all(of_table, cx).await? as usize;
+    let named: Vec<String> = tables.into_iter().take(MOST_NAMED).collect();
+    let more = count.saturating_sub(MOST_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Ok((count > 0).then(|| format!("of the backup these tables are restored: {}{more}", named.join(", "))))
 }
 
 /// A file of the vendor's program has definitions and rows in one.

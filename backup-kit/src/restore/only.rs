@@ -15,8 +15,8 @@ use std::{
 };
 
 /// A component, or what matches a glob inside it: `objects`, `objects/2025/*.jpg`. `*` does not cross a `/`, `**` does;
-/// what matches as a folder comes with all that is in it. Where the backup has an entry of exactly this path, or one that is listed so
-/// (`display_path`), it is that one and no glob.
+/// what matches as a folder comes with all that is in it. Where the backup has an entry of exactly this path, one that is listed so
+/// (`display_path`), or a table, schema or database of this name, it is that one and no glob.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Only {
     component: String,
@@ -96,7 +96,12 @@ impl Inside {
 
 impl Selections {
     /// Reads the index if there are globs: of one that is the path of an entry, or one as it is listed, that entry is meant.
-    pub(super) async fn of(only: &[Only], reader: &dyn BackupReader, cx: &Context) -> Result<Self> {
+    pub(super) async fn of(
+        only: &[Only],
+        reader: &dyn BackupReader,
+        parts: impl Fn(&str) -> Option<Parts> + Sync,
+        cx: &Context,
+    ) -> Result<Self> {
         let manifest = reader.manifest();
         if let Some(unknown) = only.iter().find(|only| manifest.component(&only.component).is_none()) {
             let known: Vec<&str> = manifest.components.iter().map(|c| c.header.name.as_str()).collect();
@@ -104,7 +109,7 @@ impl Selections {
             let e = Error::new(ErrorKind::NotFound, "select what to restore", message);
             return Err(e.on(&unknown.component).hint(format!("it has: {}", known.join(", "))));
         }
-        let exact = exact(only, reader, cx).await?;
+        let exact = exact(only, reader, &parts, cx).await?;
         let list = only.iter().zip(exact).map(|(only, exact)| {
             let inside = match (&only.glob, exact) {
                 (None, _) => None,
@@ -169,12 +174,18 @@ impl Selections {
 pub(super) fn completed(selection: Selection, parts: Option<Parts>, schema_only: bool) -> Selection {
     let Some(parts) = parts.filter(|_| schema_only || !selection.is_all()) else { return selection };
     Selection::Exactly(Arc::new(move |path| {
-        // Asked of every path: it keeps what has matched.
-        let named =
-            |path: &[u8]| selection.covers(path) || plain(path).is_some_and(|plain| selection.covers(&plain));
-        let covered = named(path) | (parts.whole)(path).is_some_and(named);
+        let covered = covers(&selection, Some(parts), path);
         covered && !(schema_only && (parts.is_data)(path)) || (parts.goes_along)(path)
     }))
+}
+
+/// Whether it is selected by a name: its own, as it stands or as people write it, or that of a whole it belongs to.
+fn covers(selection: &Selection, parts: Option<Parts>, path: &[u8]) -> bool {
+    let Some(parts) = parts else { return selection.covers(path) };
+    // Asked of every path: it keeps what has matched.
+    let named =
+        |path: &[u8]| selection.covers(path) | plain(path).is_some_and(|plain| selection.covers(&plain));
+    named(path) | (parts.whole)(path).is_some_and(named)
 }
 
 /// A path with the names as people write them; `None`: it is written so. What would be read as a part of a path, or as another name, stays.
@@ -199,36 +210,58 @@ fn plain(path: &[u8]) -> Option<Vec<u8>> {
     (out != path).then_some(out)
 }
 
-/// Of each text the entry that is called exactly so, if there is one; first the one that is listed so.
-async fn exact(only: &[Only], reader: &dyn BackupReader, cx: &Context) -> Result<Vec<Option<Vec<u8>>>> {
+/// Of each text the entry that is called exactly so, or the folder or whole that entries are in, if there is one; first the one that is
+/// listed so.
+async fn exact(
+    only: &[Only],
+    reader: &dyn BackupReader,
+    parts: &(dyn Fn(&str) -> Option<Parts> + Sync),
+    cx: &Context,
+) -> Result<Vec<Option<Vec<u8>>>> {
     // What is no glob matches nothing but itself.
     let is_special = |b: &u8| b"*?[]{}\\".contains(b);
-    let mut texts: Vec<(usize, &str, Vec<u8>)> = Vec::new();
+    let mut texts: Vec<Text<'_>> = Vec::new();
     for (i, only) in only.iter().enumerate() {
         if let Some(text) = only.glob.as_ref().filter(|g| g.as_bytes().iter().any(is_special)) {
             let names = path_from_display(text.as_bytes()).into_iter().chain([text.clone().into_bytes()]);
-            texts.extend(names.map(|name| (i, only.component.as_str(), name)));
+            texts.extend(names.map(|name| {
+                let wanted = name.clone();
+                let selection = Selection::Matching(Arc::new(move |path| path == wanted));
+                let component = only.component.as_str();
+                Text { of: i, component, parts: parts(component), name, selection, is_there: false }
+            }));
         }
     }
     let mut found = vec![None; only.len()];
     if texts.is_empty() {
         return Ok(found);
     }
-    let mut is_there = vec![false; texts.len()];
     let mut entries = reader.entries();
     while let Some(listed) = entries.next().await {
         let listed = listed?;
         if cx.cancel.is_cancelled() {
             return Err(Error::cancelled());
         }
-        for ((_, component, name), is_there) in texts.iter().zip(&mut is_there) {
-            *is_there |= listed.component == *component && listed.entry.path == *name;
+        for text in texts.iter_mut().filter(|text| listed.component == text.component) {
+            text.is_there = text.is_there || covers(&text.selection, text.parts, &listed.entry.path);
         }
     }
-    for ((i, _, name), _) in texts.into_iter().zip(is_there).filter(|(_, is_there)| *is_there) {
-        found[i].get_or_insert(name);
+    for text in texts.into_iter().filter(|text| text.is_there) {
+        found[text.of].get_or_insert(text.name);
     }
     Ok(found)
+}
+
+/// What may be a name and no glob.
+struct Text<'a> {
+    /// Which of the list it is.
+    of: usize,
+    component: &'a str,
+    parts: Option<Parts>,
+    name: Vec<u8>,
+    /// What is called so.
+    selection: Selection,
+    is_there: bool,
 }
 
 #[cfg(unix)]
