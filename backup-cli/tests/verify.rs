@@ -296,5 +296,11 @@ fn what_stands_beside_a_backup_is_made_anew_by_who_has_the_key() {
         assert_eq!(fs::read(&file).unwrap(), before, "{folder}");
         let ran = place.expect(0, &["verify", "--from", folder]);
         assert!(!ran.stderr.contains("made anew"), "{}", ran.stderr);
+        // Empty or cut, as after a loss of power.
+        for length in [0, before.len() / 2] {
+            fs::write(&file, &before[..length]).unwrap();
+            place.expect(0, &[&["verify", "--from", folder][..], keys].concat());
+            assert_eq!(fs::read(&file).unwrap(), before, "{folder}");
+        }
     }
 }

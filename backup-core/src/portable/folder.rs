@@ -355,10 +355,11 @@ impl PortableArchive {
         Ok(Some(found))
     }
 
-    /// What stands beside a backup, if it was lost: all of the backup was read and found right.
+    /// What stands beside a backup, if it was lost, or cut as by a loss of power: all of the backup was read and found right.
     async fn make_sidecar_again(&self, found: &BackupSummary, cx: &Context) -> Result<()> {
         let (destination, name) = (&*self.destination, &found.location);
-        if sidecar::read_as_stored(destination, &name::manifest_sidecar(name)).await?.is_some() {
+        let stored = sidecar::read_as_stored(destination, &name::manifest_sidecar(name)).await?;
+        if stored.is_some_and(|stored| sidecar::says_a_backup(&stored)) {
             return Ok(());
         }
         let reader = self.read(name).await?;

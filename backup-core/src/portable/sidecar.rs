@@ -167,11 +167,14 @@ pub(super) async fn is_ours(destination: &dyn Destination, name: &str, bytes: u6
     Ok(match name.ends_with(".state.json") {
         // An empty one says nothing, neither whose it is.
         true => serde_json::from_slice::<Later>(&stored).is_ok_and(|l| l != Later::default()),
-        false => {
-            serde_json::from_slice::<ManifestCopy<'_>>(&stored).is_ok()
-                || serde_json::from_slice::<Outside>(&stored).is_ok()
-        }
+        false => says_a_backup(&stored),
     })
+}
+
+/// Whether it is what stands beside a backup, of either form. What is right in it is another matter.
+pub(super) fn says_a_backup(stored: &[u8]) -> bool {
+    serde_json::from_slice::<ManifestCopy<'_>>(stored).is_ok()
+        || serde_json::from_slice::<Outside>(stored).is_ok()
 }
 
 pub(super) async fn read_later(destination: &dyn Destination, archive: &str) -> Result<Later> {
