@@ -63,6 +63,21 @@ fn a_folder_of_backups_that_is_gone_or_empty_is_told_and_so_is_a_source_that_is_
         let told = place.expect(code, &[command, "--from", "disk/b"]).stderr;
         assert!(told.contains("disk/b has held backups before"), "{command}: {told}");
     }
+    // Where a person chooses, too.
+    let line = format!("{} restore --from disk/b", env!("CARGO_BIN_EXE_backup"));
+    let guided = std::process::Command::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .current_dir(place.path(""))
+        .env("BACKUP_STATE_DIR", place.path("state"))
+        .stdin(std::process::Stdio::null())
+        .output();
+    match guided {
+        Ok(ran) => {
+            let told = String::from_utf8_lossy(&ran.stdout).replace("\r\n", " ");
+            assert!(told.contains("has held backups before"), "{told}");
+        }
+        Err(_) => support::could_not_run("script", "the program `script` makes the terminal of this test"),
+    }
     let told = create(0);
     assert!(told.contains("disk/b has held backups before") && told.contains("mounted"), "{told}");
     assert_eq!(create(0), "", "it holds one now");

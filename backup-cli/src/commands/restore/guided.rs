@@ -21,8 +21,7 @@ pub(super) fn is_possible(session: &Session) -> bool {
 /// Asks for archive, series, backup, components and place. The plan and its consent come after it, as always.
 pub(super) async fn choose(among: &Among, session: &Session) -> Result<Wanted> {
     let spec = read_with(archive(among.from.as_deref(), session).await?, &among.keys);
-    let archive = spec.open()?;
-    let mut backups = archive.list(&session.context()).await?;
+    let (archive, mut backups) = session.list(&spec).await?;
     session.progress.finish();
     let of_module = |b: &BackupSummary| among.module.as_ref().is_none_or(|m| b.module == *m);
     backups.retain(|b| b.state.is_readable() && of_module(b));
