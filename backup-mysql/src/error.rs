@@ -103,8 +103,8 @@ fn grant(message: &str) -> String {
     {
         // Those of a restore have a new name each time; in a GRANT `_` and `%` are wildcards.
         let database = match database.trim_matches('\'') {
-            ours if ours.starts_with("_backup_") => "\\_backup\\_%",
-            other => other,
+            ours if ours.starts_with("_backup_") => "\\_backup\\_%".to_owned(),
+            other => other.replace('_', "\\_").replace('%', "\\%").replace('`', "``"),
         };
         return format!("GRANT ALL ON `{database}`.* TO {user} (as an administrator)");
     }
@@ -168,6 +168,11 @@ mod tests {
                 "GRANT ALL ON `\\_backup\\_%`.* TO 'u'@'%'",
             ),
             (1044, "Access denied for user 'u'@'%' to database 'app'", "GRANT ALL ON `app`.* TO 'u'@'%'"),
+            (
+                1044,
+                "Access denied for user 'u'@'%' to database 'my_app%'",
+                "GRANT ALL ON `my\\_app\\%`.* TO 'u'@'%'",
+            ),
         ] {
             let e = ClientError::Server { code, message: message.into() }.during(ErrorKind::Source, "read");
             assert_eq!(e.kind(), ErrorKind::Denied);
