@@ -19,7 +19,7 @@ use age::secrecy::SecretString;
 use std::{io::Read, path::PathBuf};
 
 /// Bytes of content that age encrypts at a time.
-const CHUNK: u64 = 64 << 10;
+pub(crate) const CHUNK: u64 = 64 << 10;
 /// The same as it is stored: with its tag.
 const STORED_CHUNK: u64 = CHUNK + 16;
 /// How age files begin.

@@ -5,6 +5,7 @@ use super::{
     compression::{FrameAt, Lengths, frames_of},
     convoy::{Convoy, Seat},
     locator,
+    salvage::Holes,
 };
 use crate::{Error, ErrorKind, Result, buffers::Buffers, destination::Blob};
 use bytes::Bytes;
@@ -37,8 +38,6 @@ const ENOUGH_EACH: u64 = 8 << 20;
 const PATIENCE: Duration = Duration::from_millis(500);
 /// While somebody waits so few are kept.
 const LEAST_KEPT: usize = 3;
-/// What is tried at once of what cannot be read as a whole: frames do not begin where chunks of an encrypted file do.
-const PROVEN: u64 = 16 << 10;
 /// What a plain tar is read by.
 const PLAIN_FRAME: u64 = 1 << 20;
 /// A table of 8 bytes a frame: 64 MiB are enough for 32 TiB.
@@ -95,8 +94,8 @@ pub(super) struct Frames {
     table: Table,
     /// Length of the tar.
     pub(super) bytes: u64,
-    /// Of a salvage, which reads of a damaged frame what can be decompressed: the frames that were met so.
-    damaged: Option<Arc<Mutex<BTreeSet<usize>>>>,
+    /// Of a salvage, which reads of a damaged frame what can be decompressed.
+    damage: Option<Arc<Damage>>,
     cache: Mutex<VecDeque<(usize, Slot)>>,
     convoy: Arc<Convoy>,
     fetched: Arc<AtomicU64>,
@@ -106,6 +105,20 @@ pub(super) struct Frames {
     begun: Arc<AtomicU64>,
     /// So much may be held since somebody waited in vain, if it is more than is enough otherwise.
     allowed: AtomicU64,
+}
+
+/// What a salvage has met.
+struct Damage {
+    /// Frames that could not be decompressed.
+    frames: Mutex<BTreeSet<usize>>,
+    /// Parts of the file that could not be read.
+    holes: Arc<Holes>,
+}
+
+impl Damage {
+    fn of(holes: Arc<Holes>) -> Option<Arc<Self>> {
+        Some(Arc::new(Damage { frames: Mutex::default(), holes }))
+    }
 }
 
 /// Bytes that are being decompressed, until it is dropped.
@@ -161,7 +174,7 @@ impl Frames {
     }
 
     /// Frames of a salvage that were found without a seek table; for a plain tar none are needed.
-    pub(super) fn found(blob: Arc<dyn Blob>, compression: Compression, frames: Vec<FrameAt>) -> Self {
+    pub(super) fn found(blob: Arc<Holes>, compression: Compression, frames: Vec<FrameAt>) -> Self {
         let (table, bytes) = match compression {
             Compression::None => {
                 // The end may be anywhere: nothing is a frame of its own.
@@ -173,15 +186,17 @@ impl Frames {
                 (Table::Listed(frames), bytes)
             }
         };
-        Frames { damaged: Some(Arc::default()), ..Frames::new(blob, compression, table, bytes) }
+        let damage = Damage::of(blob.clone());
+        Frames { damage, ..Frames::new(blob, compression, table, bytes) }
     }
 
     /// The same frames for a salvage: of one that is damaged what stands before the damage is read, and maybe wrong bytes behind it.
-    pub(super) fn for_salvage(&self) -> Self {
-        let damaged = Some(Arc::default());
+    /// The holes are those of what they were opened from.
+    pub(super) fn for_salvage(&self, holes: Arc<Holes>) -> Self {
+        let damage = Damage::of(holes);
         let fetched = self.fetched.clone();
         let same = Frames::new(self.blob.clone(), self.compression, self.table.clone(), self.bytes);
-        Frames { damaged, fetched, ..same }
+        Frames { damage, fetched, ..same }
     }
 
     fn new(blob: Arc<dyn Blob>, compression: Compression, table: Table, bytes: u64) -> Self {
@@ -190,7 +205,7 @@ impl Frames {
             compression,
             table,
             bytes,
-            damaged: None,
+            damage: None,
             cache: Mutex::default(),
             convoy: Arc::default(),
             fetched: Arc::default(),
@@ -215,10 +230,17 @@ impl Frames {
 
     /// Whether a frame was met damaged that holds a part of this range: what was read of it may be wrong.
     pub(super) fn met_damage(&self, from: u64, to: u64) -> bool {
-        self.damaged.as_ref().is_some_and(|damaged| {
-            let frames = self.table.index_of(from)..=self.table.index_of(to.max(from + 1) - 1);
-            damaged.lock().unwrap_or_else(PoisonError::into_inner).range(frames).next().is_some()
-        })
+        self.met_hole(from, to)
+            || self.damage.as_ref().is_some_and(|damage| {
+                let frames = self.table.index_of(from)..=self.table.index_of(to.max(from + 1) - 1);
+                damage.frames.lock().unwrap_or_else(PoisonError::into_inner).range(frames).next().is_some()
+            })
+    }
+
+    /// Whether zeros stand in this range for what could not be read. They do in a plain tar alone: a frame ends before them.
+    pub(super) fn met_hole(&self, from: u64, to: u64) -> bool {
+        let damage = self.damage.as_ref().filter(|_| matches!(self.table, Table::Plain { .. }));
+        damage.is_some_and(|damage| damage.holes.first(from, to).is_some())
     }
 
     /// Bytes read from the place so far.
@@ -418,7 +440,7 @@ impl Frames {
         }
         let (blob, at, codec) = (self.blob.clone(), self.table.at(index), self.compression.codec());
         let (fetched, home) = (self.fetched.clone(), self.buffers.clone());
-        let damaged = self.damaged.clone();
+        let damage = self.damage.clone();
         // What is not decompressed is small, and not counted.
         let bytes = if codec.is_some() { u64::from(at.lengths.raw) } else { 0 };
         self.begun.fetch_add(bytes, Relaxed);
@@ -426,23 +448,28 @@ impl Frames {
         let task = tokio::spawn(async move {
             let stored = codec.map_or(at.lengths.packed, |codec| codec.stored(at.lengths.packed));
             fetched.fetch_add(u64::from(stored), Relaxed);
-            let packed = match damaged {
-                None => blob.read_at(at.packed, stored as usize).await?,
-                Some(_) => what_can_be_read(&*blob, at.packed, stored).await?,
+            // Of a salvage the last frame that was found may be longer than what is there.
+            let stored = match &damage {
+                None => stored.into(),
+                Some(_) => u64::from(stored).min(blob.bytes().saturating_sub(at.packed)),
             };
+            let mut packed = blob.read_at(at.packed, stored as usize).await?;
             let Some(codec) = codec else { return Ok(packed) };
+            if let Some(hole) = damage.as_ref().and_then(|d| d.holes.first(at.packed, at.packed + stored)) {
+                packed.truncate((hole - at.packed) as usize);
+            }
             let decompress = move || {
                 let _begun = begun;
                 let mut bytes = home.take();
                 bytes.clear();
-                match (codec.decode(&packed, at.lengths, &mut bytes), damaged) {
+                match (codec.decode(&packed, at.lengths, &mut bytes), damage) {
                     (Ok(()), _) => {}
                     (Err(e), None) => return Err(e),
-                    (Err(e), Some(damaged)) => {
+                    (Err(e), Some(damage)) => {
                         bytes.clear();
                         codec.decode_beginning(&packed, &mut bytes);
                         bytes.truncate(at.lengths.raw as usize);
-                        damaged.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
+                        damage.frames.lock().unwrap_or_else(PoisonError::into_inner).insert(index);
                         if bytes.is_empty() {
                             return Err(e);
                         }
@@ -472,33 +499,6 @@ impl Frames {
     }
 }
 
-/// For a salvage: what stands before the first chunk of an encrypted file that is not what it was, or before what a disk cannot give.
-async fn what_can_be_read(blob: &dyn Blob, at: u64, length: u32) -> Result<Bytes> {
-    let length = u64::from(length).min(blob.bytes().saturating_sub(at));
-    match blob.read_at(at, length as usize).await {
-        Err(e) if is_lost(&e) => {}
-        read => return read,
-    }
-    let mut came = Vec::new();
-    while (came.len() as u64) < length {
-        let piece = (length - came.len() as u64).min(PROVEN);
-        match blob.read_at(at + came.len() as u64, piece as usize).await {
-            Ok(bytes) => came.extend_from_slice(&bytes),
-            Err(e) if is_lost(&e) && !came.is_empty() => break,
-            Err(e) if is_lost(&e) => return Err(e.with_kind(ErrorKind::Damaged)),
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(came.into())
-}
-
-/// A part that is lost, while others may be there. Of a place that does not answer none is.
-fn is_lost(e: &Error) -> bool {
-    let under = std::error::Error::source(e).and_then(|e| e.downcast_ref::<std::io::Error>());
-    e.kind() == ErrorKind::Damaged
-        || under.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::compression::Holds, *};
@@ -521,32 +521,8 @@ mod tests {
         let bytes = file.len() as u64;
         let mut stored = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut stored, &file).unwrap();
-        let blob = local_blob(stored, bytes, "frames".into());
+        let blob = Holes::of(local_blob(stored, bytes, "frames".into()), 4096);
         Arc::new(Frames { cores: 2, ..Frames::found(blob, Compression::Zstd, list) })
-    }
-
-    /// A disk that cannot read what is behind its first 40,000 bytes.
-    struct Worn;
-
-    #[async_trait::async_trait]
-    impl Blob for Worn {
-        fn bytes(&self) -> u64 {
-            100_000
-        }
-
-        async fn read_at(&self, offset: u64, length: usize) -> Result<Bytes> {
-            match offset + length as u64 {
-                0..40_000 => Ok(vec![7; length].into()),
-                _ => Err(Error::io(ErrorKind::Destination, "read", std::io::Error::from_raw_os_error(5))),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_disk_cannot_read_is_lost_to_a_salvage_and_what_stands_before_it_is_not() {
-        assert_eq!(what_can_be_read(&Worn, 0, 90_000).await.unwrap().len(), 2 * PROVEN as usize);
-        let e = what_can_be_read(&Worn, 50_000, 10).await.unwrap_err();
-        assert_eq!(e.kind(), ErrorKind::Damaged, "{e}");
     }
 
     #[tokio::test]

@@ -5,10 +5,12 @@
 //! (their shard is gone) are taken from their headers, if they can be read to their end; there is no digest to compare them with. What is
 //! missing is noted as lost.
 
+mod holes;
 mod kept;
 mod scan;
 mod walk;
 
+pub(super) use holes::Holes;
 pub(super) use kept::KeptLines;
 
 use super::{
@@ -28,7 +30,7 @@ use crate::{
     Manifest, Moment, Phase, Result, Series, Severity, Sha, State, Tally,
     destination::Blob,
     display_path,
-    encryption::{EncryptedBlob, Identities, is_encrypted},
+    encryption::{CHUNK, EncryptedBlob, Identities, is_encrypted},
     is_component_name, is_entry_path,
     tar::Member,
 };
@@ -65,28 +67,32 @@ pub(super) async fn open(
     cx: &Context,
 ) -> Result<PortableReader> {
     cx.emit(&Event::Phase { phase: Phase::ReadBack });
+    let blob = Holes::on_disk(blob).await.map_err(|e| e.on(&place))?;
     let encrypted = is_encrypted(&*blob).await?;
-    let blob: Arc<dyn Blob> = match encrypted {
-        true => Arc::new(match EncryptedBlob::open(blob.clone(), identities).await {
-            Err(e) if e.kind() == ErrorKind::Damaged => {
-                let text = what_is_lost(blob.bytes(), beside.bytes);
-                let cut = EncryptedBlob::open_cut(blob, identities).await.map_err(|e| e.on(&place))?;
-                cx.note(Severity::Lost, "", &place, text);
-                cut
-            }
-            opened => opened.map_err(|e| e.on(&place))?,
-        }),
+    let holes = match encrypted {
+        true => Holes::of(
+            Arc::new(match EncryptedBlob::open(blob.clone(), identities).await {
+                Err(e) if e.kind() == ErrorKind::Damaged => {
+                    let text = what_is_lost(blob.bytes(), beside.bytes);
+                    let cut = EncryptedBlob::open_cut(blob, identities).await.map_err(|e| e.on(&place))?;
+                    cx.note(Severity::Lost, "", &place, text);
+                    cut
+                }
+                opened => opened.map_err(|e| e.on(&place))?,
+            }),
+            CHUNK,
+        ),
         false => blob,
     };
-    let whole = match PortableReader::open_inner(blob.clone(), place.clone(), encrypted).await {
+    let whole = match PortableReader::open_inner(holes.clone(), place.clone(), encrypted).await {
         Ok(reader) => Some(reader),
         Err(e) if e.kind() == ErrorKind::Damaged => None,
         Err(e) => return Err(e),
     };
     let manifest_is_whole = whole.is_some();
     let (frames, manifest) = match whole {
-        Some(reader) => (Arc::new(reader.0.frames.for_salvage()), Some(reader.0.manifest.clone())),
-        None => (Arc::new(find_frames(blob, &place, cx).await?), beside.manifest),
+        Some(reader) => (Arc::new(reader.0.frames.for_salvage(holes)), Some(reader.0.manifest.clone())),
+        None => (Arc::new(find_frames(holes, &place, cx).await?), beside.manifest),
     };
     let manifest = match manifest {
         Some(manifest) => manifest,
@@ -122,7 +128,7 @@ fn what_is_lost(there: u64, written: Option<u64>) -> &'static str {
 }
 
 /// The frames of an archive that has no end. What it begins with tells its compression, or what is left of its table.
-async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<Frames> {
+async fn find_frames(blob: Arc<Holes>, place: &str, cx: &Context) -> Result<Frames> {
     let first = blob.read_at(0, blob.bytes().min(512) as usize).await?;
     let tail = blob.bytes().min(64);
     let tail = blob.read_at(blob.bytes() - tail, tail as usize).await?;
@@ -130,11 +136,11 @@ async fn find_frames(blob: Arc<dyn Blob>, place: &str, cx: &Context) -> Result<F
         let Some(codec) = compression.codec() else { continue };
         let has_table = codec.table_length(&tail).is_some();
         if has_table && let Ok(frames) = Frames::open(blob.clone()).await {
-            return Ok(frames.for_salvage());
+            return Ok(frames.for_salvage(blob));
         }
         let rest = first.strip_prefix(codec.head());
         if has_table || rest.is_some_and(|rest| codec.find_frame(rest) == Some(0)) {
-            let (frames, cut) = scan::frames(&blob, codec, cx).await?;
+            let (frames, cut) = scan::frames(blob.clone(), codec, cx).await?;
             if cut {
                 let text = "it was cut within a frame, whose checksum stood at its end: damage before the cut may be unnoticed there";
                 cx.note(Severity::Warning, "", place, text);
@@ -445,6 +451,10 @@ impl<'a> Salvage<'a> {
                     continue;
                 }
                 line.sha256 = content.digest();
+                if line.places.iter().any(|p| archive.frames.met_hole(p.data, p.end())) {
+                    self.lose(line.component, &line.entry.path, "it stands in a part that is damaged");
+                    continue;
+                }
             }
             self.by_headers += 1;
             if line.places.iter().any(|p| archive.frames.met_damage(p.header, p.end())) {

@@ -18,11 +18,11 @@ const USUAL: u32 = 4 << 20;
 /// of which only the beginning can be read, as long as it says it is, or as the first one is; a wrong guess is found out by the digests of
 /// what comes after it. Says, too, whether the last one is the beginning of a frame that was cut.
 pub(super) async fn frames(
-    blob: &Arc<dyn Blob>,
+    blob: Arc<dyn Blob>,
     codec: &'static dyn Codec,
     cx: &Context,
 ) -> Result<(Vec<FrameAt>, bool)> {
-    let mut window = Window { blob: blob.clone(), start: 0, bytes: Bytes::new() };
+    let mut window = Window { blob, start: 0, bytes: Bytes::new() };
     let (mut frames, mut packed, mut raw) = (Vec::new(), codec.head().len() as u64, 0u64);
     let mut usual = None;
     loop {
