@@ -116,7 +116,8 @@ pub trait Target: Display + Send {
     }
 
     /// Before publish: drops the shadow. After it: swaps the old data back. Idempotent, at any point, also half-way through
-    /// `prepare`, `publish` and itself.
+    /// `prepare`, `publish` and itself. An error of the kind `Refused` says that this call has changed nothing: what was published stays
+    /// until somebody asks once more.
     async fn revert(&mut self, cx: &Context) -> Result<()>;
 
     /// Drops the old data: there is no way back. Idempotent.

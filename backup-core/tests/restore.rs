@@ -35,6 +35,34 @@ async fn a_restore_replaces_all_keeps_the_old_data_and_can_be_undone() {
     assert_eq!(undo_restore(&found[0], &recover, &s.cx).await.unwrap_err().kind(), ErrorKind::NotFound);
 }
 
+#[tokio::test]
+async fn an_undo_that_was_refused_before_anything_was_changed_is_not_repeated_by_itself() {
+    let s = scene().await;
+    s.restore(s.targets(), |_| {}).await.unwrap();
+    let found = pending(&s.state(), &[]).unwrap();
+    let all_refuse = |_: &str, undo: serde_json::Value| {
+        let mut target = FileTarget::new(undo["place"].as_str().unwrap()).fault("revert", How::Refuse);
+        target.home = undo["home"].as_str().unwrap().into();
+        Ok(Box::new(target) as Box<dyn Target>)
+    };
+    let e = undo_restore(&found[0], &all_refuse, &s.cx).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Refused, "{e}");
+    let hint = e.hint_text().unwrap();
+    assert!(hint.starts_with("drop the view; ") && hint.contains("backup settle"), "{hint}");
+    assert!(matches!(&s.heal(0).await[..], [Healed::Kept { .. }]));
+    assert!(s.is_new());
+    // Where one of them was brought back, the others have to follow.
+    let one_refuses =
+        |kind: &str, undo: serde_json::Value| match undo["place"] == s.place("one").to_str().unwrap() {
+            true => all_refuse(kind, undo),
+            false => recover(kind, undo),
+        };
+    let e = undo_restore(&found[0], &one_refuses, &s.cx).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::NotRolledBack, "{e}");
+    assert!(matches!(&s.heal(0).await[..], [Healed::Reverted { .. }]));
+    s.assert_old_without_traces();
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn journals_and_their_folders_are_for_the_owner_only() {

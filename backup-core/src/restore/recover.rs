@@ -237,26 +237,39 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
         for t in &journal.document.targets {
             let mut target = recover.target(&t.kind, t.undo.clone())?;
             let may = target.check_revert(cx).await;
-            may.map_err(|e| {
-                let kept = journal.document.homes.iter().map(|home| home.display().to_string());
-                let kept = match kept.collect::<Vec<_>>().join(", ") {
-                    none if none.is_empty() => String::new(),
-                    homes => format!("look at the old data in {homes}; "),
-                };
-                let id = &journal.document.id;
-                e.on(of(t)).hint(format!("{kept}`backup settle {id}` lets it go"))
-            })?;
+            may.map_err(|e| not_undone(e.on(of(t)), &journal.document))?;
         }
         let app = journal.document.app.clone();
         journal.document.stopped = application::still_running(&*recover.containers(), &app).await?;
     }
+    let was_published = journal.document.phase == RestorePhase::Published;
     // Until this is written nothing was touched.
     enter(&mut journal, RestorePhase::Reverting).await?;
-    match finish(journal, RestorePhase::Reverting, recover, cx).await {
-        Ok(None) => Ok(()),
-        Ok(Some(gone)) => Err(gone),
-        Err(e) => Err(e.with_kind(ErrorKind::NotRolledBack)),
+    let failed = |e: Error| e.with_kind(ErrorKind::NotRolledBack);
+    let failures = end_targets(&mut journal, RestorePhase::Reverting, recover, cx).await.map_err(failed)?;
+    let untouched = was_published && !journal.document.targets.iter().any(|t| t.done);
+    let all_refused = failures.iter().all(|e| e.kind() == ErrorKind::Refused);
+    match failures.into_iter().next() {
+        None => over(journal, RestorePhase::Reverting, cx).await.map_err(failed)?.map_or(Ok(()), Err),
+        Some(e) if untouched && all_refused => {
+            // Who is told that nothing was undone does not expect it of the next `heal`.
+            journal.document.stopped.clear();
+            enter(&mut journal, RestorePhase::Published).await.map_err(failed)?;
+            Err(not_undone(e, &journal.document))
+        }
+        Some(e) => Err(failed(e)),
     }
+}
+
+/// The refusal of an undo, with the other way out.
+fn not_undone(e: Error, document: &Document) -> Error {
+    let own = e.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    let kept = document.homes.iter().map(|home| home.display().to_string());
+    let kept = match kept.collect::<Vec<_>>().join(", ") {
+        none if none.is_empty() => String::new(),
+        homes => format!("look at the old data in {homes}; "),
+    };
+    e.hint(format!("{own}{kept}`backup settle {}` lets the old data go", document.id))
 }
 
 /// Lets the previous data go. Only for a restore that was published.
@@ -323,6 +336,11 @@ async fn finish(
     if let Some(e) = end_targets(&mut journal, phase, recover, cx).await?.into_iter().next() {
         return Err(e);
     }
+    over(journal, phase, cx).await
+}
+
+/// All targets are at their end.
+async fn over(journal: Journal, phase: RestorePhase, cx: &Context) -> Result<Option<Error>> {
     let gone = gone(&journal.document).filter(|_| phase == RestorePhase::Reverting);
     take_away(journal, cx).await.map(|()| gone)
 }

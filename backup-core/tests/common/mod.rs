@@ -136,6 +136,8 @@ pub enum How {
     Fail,
     /// It finds something wrong with what it holds.
     Damaged,
+    /// It changes nothing, and knows a way out.
+    Refuse,
     Panic,
     Hang,
 }
@@ -182,6 +184,9 @@ impl FileTarget {
                 Err(Error::new(ErrorKind::Target, name, "the disk is full"))
             }
             Some(Fault(step, How::Damaged)) if step == name => Err(Error::damaged(name, "a row is missing")),
+            Some(Fault(step, How::Refuse)) if step == name => {
+                Err(Error::new(ErrorKind::Refused, name, "a view needs it").hint("drop the view"))
+            }
             Some(Fault(step, How::Panic)) if step == name => panic!("a defect in {name}"),
             Some(Fault(step, How::Hang)) if step == name => std::future::pending().await,
             _ => Ok(()),

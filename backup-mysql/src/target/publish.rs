@@ -257,7 +257,8 @@ impl Publisher<'_> {
         }
         let phase = Journal::of(self.place).phase(self.session).await.map_err(|e| self.failed(e, looking))?;
         if phase >= Phase::Publishing {
-            self.bring_back().await?;
+            // What refuses it comes after the first changes.
+            self.bring_back().await.map_err(|e| e.with_kind(ErrorKind::Target))?;
             accounts::take_away(self.place, self.session).await?;
         }
         self.put_settings_back().await?;
