@@ -73,6 +73,13 @@ struct Leading {
     views: Vec<[Option<String>; 3]>,
 }
 
+/// A foreign key that rows do not fit after an undo.
+struct Unfit {
+    name: String,
+    /// It is not there, and this adds it. `None`: it is there, but NOT VALID.
+    to_add: Option<String>,
+}
+
 /// A session with the database, whatever the user or the database has set for others.
 pub(super) async fn session(server: &Server) -> Result<Session, ClientError> {
     let mut session = server.session().await?;
@@ -201,7 +208,7 @@ impl Exchange<'_> {
 
     fn not_undone(&self, why: String) -> Error {
         let e = Error::new(ErrorKind::Refused, "bring the previous tables back", why).on(self.server.place());
-        e.hint("drop what is named, or what of it you can do without, and try again; `settle` lets the old data go")
+        e.hint("drop what is named, or what of it you can do without, and try again")
     }
 
     /// Schemas and names of the tables that were published, as far as they are there.
@@ -245,11 +252,18 @@ impl Exchange<'_> {
                     self.roll_back().await;
                     return Err(self.not_undone(why));
                 }
-                Ok(Ok(unchecked)) => {
-                    for name in unchecked {
-                        let text =
-                            "rows that were written meanwhile do not fit it: it is there, but NOT VALID";
-                        cx.note(Severity::Warning, component, format!("foreign key {name}"), text);
+                Ok(Ok(unfit)) => {
+                    for key in unfit {
+                        let text = match key.to_add {
+                            None => {
+                                "rows that were written meanwhile do not fit it: it is there, but NOT VALID"
+                                    .to_owned()
+                            }
+                            Some(sql) => format!(
+                                "rows that were written or deleted meanwhile do not fit it, and it is not there any more: {sql}"
+                            ),
+                        };
+                        cx.note(Severity::Warning, component, format!("foreign key {}", key.name), text);
                     }
                     break;
                 }
@@ -258,16 +272,33 @@ impl Exchange<'_> {
                     tokio::time::sleep(PAUSE).await;
                 }
                 Err(e) => {
+                    // The server has said no: nothing of the transaction is done.
+                    let refused = self.session.is_clean();
+                    let locked = e.code().is_some_and(|code| LOCKED.contains(&code));
                     self.roll_back().await;
-                    return Err(failed()(e));
+                    let e = failed()(e);
+                    return Err(match (refused, locked) {
+                        (true, true) => self.held_up(e).await,
+                        (true, false) => e.with_kind(ErrorKind::Refused),
+                        (false, _) => e,
+                    });
                 }
             }
         }
         self.drop_schemas("new").await.map_err(failed())
     }
 
-    /// Names of foreign keys that could not be checked.
-    async fn try_revert(&mut self) -> Result<Decided<Vec<String>>, ClientError> {
+    /// An undo that has waited in vain.
+    async fn held_up(&mut self, e: Error) -> Error {
+        let e = e.with_kind(ErrorKind::Refused);
+        let Ok(records) = self.records().await else { return e };
+        let live = self.live(&records).await.unwrap_or_default();
+        let names: Vec<String> = live.iter().map(|(s, t)| qualified(s, t)).collect();
+        blocked(e, self.server, &names).await
+    }
+
+    /// The foreign keys that rows do not fit.
+    async fn try_revert(&mut self) -> Result<Decided<Vec<Unfit>>, ClientError> {
         let records = self.records().await?;
         if records.is_empty() {
             return Ok(Ok(Vec::new()));
@@ -292,13 +323,13 @@ impl Exchange<'_> {
             }
             self.run(&format!("DROP SCHEMA {}", ident(&keep))).await?;
         }
-        let mut unchecked = Vec::new();
+        let mut unfit = Vec::new();
         for (table, name, definition) in records.iter().flat_map(|record| &record.foreign_keys) {
-            unchecked.extend(self.add_key(table, name, definition, false).await?);
+            unfit.extend(self.add_key(table, name, definition, false).await?);
         }
-        unchecked.extend(self.lead_to_them(&leading, false).await?);
+        unfit.extend(self.lead_to_them(&leading, false).await?);
         self.run("COMMIT").await?;
-        Ok(Ok(unchecked))
+        Ok(Ok(unfit))
     }
 
     /// Drops the old tables.
@@ -376,13 +407,15 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Foreign keys and views lead to what has the names now. Names of keys that could not be checked, if that is no error.
-    async fn lead_to_them(&mut self, leading: &Leading, checked: bool) -> Result<Vec<String>, ClientError> {
-        let mut unchecked = Vec::new();
+    /// Foreign keys and views lead to what has the names now. The keys that rows do not fit, if that is no error.
+    async fn lead_to_them(&mut self, leading: &Leading, checked: bool) -> Result<Vec<Unfit>, ClientError> {
+        let mut unfit = Vec::new();
         for key in &leading.foreign_keys {
             let [table, name, definition, comment] = key.clone().map(Option::unwrap_or_default);
-            unchecked.extend(self.add_key(&table, &name, &definition, checked).await?);
-            if !comment.is_empty() {
+            let added = self.add_key(&table, &name, &definition, checked).await?;
+            let is_there = added.as_ref().is_none_or(|key| key.to_add.is_none());
+            unfit.extend(added);
+            if is_there && !comment.is_empty() {
                 let on =
                     format!("COMMENT ON CONSTRAINT {} ON {table} IS {}", ident(&name), literal(&comment));
                 self.run(&on).await?;
@@ -393,35 +426,41 @@ impl Exchange<'_> {
             let (name, definition) = (name.unwrap_or_default(), definition.unwrap_or_default());
             self.run(&format!("CREATE OR REPLACE VIEW {name}{with} AS {definition}")).await?;
         }
-        Ok(unchecked)
+        Ok(unfit)
     }
 
-    /// Adds a foreign key. Unless it must be valid, rows that do not fit it leave it NOT VALID; its name is returned then.
+    /// Adds a foreign key. Unless it must be valid, rows that do not fit it leave it NOT VALID, or out.
     async fn add_key(
         &mut self,
         table: &str,
         name: &str,
         definition: &str,
         must_be_valid: bool,
-    ) -> Result<Option<String>, ClientError> {
+    ) -> Result<Option<Unfit>, ClientError> {
         let quoted = ident(name);
         let add = format!("ALTER TABLE {table} ADD CONSTRAINT {quoted} {definition}");
-        // One on a partitioned table cannot be NOT VALID before PostgreSQL 18: rows that do not fit are an error then.
-        let partitioned = format!(
-            "SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = {}::pg_catalog.regclass",
-            literal(table)
-        );
-        let must_be_valid = must_be_valid || self.session.value(&partitioned).await?.as_deref() == Some("t");
         if must_be_valid || definition.ends_with("NOT VALID") {
             self.run(&add).await?;
             return Ok(None);
         }
-        self.run(&format!("{add} NOT VALID; SAVEPOINT checked")).await?;
-        match self.run(&format!("ALTER TABLE {table} VALIDATE CONSTRAINT {quoted}")).await {
+        let partitioned = format!(
+            "SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = {}::pg_catalog.regclass",
+            literal(table)
+        );
+        // One on a partitioned table cannot be NOT VALID before PostgreSQL 18.
+        let (first, checked, to_add) = match self.session.value(&partitioned).await?.as_deref() == Some("t") {
+            true => ("SAVEPOINT checked".to_owned(), add.clone(), Some(add)),
+            false => {
+                let validate = format!("ALTER TABLE {table} VALIDATE CONSTRAINT {quoted}");
+                (format!("{add} NOT VALID; SAVEPOINT checked"), validate, None)
+            }
+        };
+        self.run(&first).await?;
+        match self.run(&checked).await {
             Ok(()) => Ok(None),
             Err(e) if e.code() == Some("23503") => {
                 self.run("ROLLBACK TO SAVEPOINT checked").await?;
-                Ok(Some(format!("{name} of {table}")))
+                Ok(Some(Unfit { name: format!("{name} of {table}"), to_add }))
             }
             Err(e) => Err(e),
         }
