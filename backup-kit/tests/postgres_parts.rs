@@ -313,6 +313,9 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
             let undone = conclude(Old::BringBack, Some(&id), None, w.dir.path(), &registry, &cx).await;
             let e = undone.unwrap_err();
             assert!(e.kind() == ErrorKind::Refused && e.to_string().contains("view public.since"), "{e}");
+            let backup_kit::Error::Failed(e) = e else { panic!("{e}") };
+            let hint = e.hint_text().unwrap();
+            assert!(hint.contains("drop what is named") && hint.contains("backup settle"), "{hint}");
             assert_eq!(
                 w.sql("shop", "SELECT count(*) FROM since"),
                 w.sql("shop", "SELECT count(*) FROM events")
@@ -405,19 +408,24 @@ fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
         assert_eq!(w.sql("shop", "SELECT made FROM events"), "theirs");
 
         // Who keeps it from its place is named, and not what he does.
-        let script = "BEGIN; SELECT 'precious' FROM users LIMIT 1; SELECT pg_sleep(13)";
+        let script = "BEGIN; SELECT 'precious' FROM users LIMIT 1; SELECT pg_sleep(600)";
         let (url, password) = (w.server.url(&w.name("shop")), w.server.password().to_owned());
         let mut busy = std::process::Command::new("psql");
         let busy = busy
             .args(["-qAtXc", script, &url])
             .env("PGPASSWORD", password)
             .env("PGAPPNAME", "busy")
-            .stdout(std::process::Stdio::null());
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
         let mut busy = busy.spawn().unwrap();
         while w.sql("postgres", "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'busy' AND wait_event = 'PgSleep'") == "0" {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         let e = apply(merged("users").plan().await).await.unwrap_err();
+        w.sql(
+            "postgres",
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'busy'",
+        );
         let backup_kit::Error::Failed(e) = e else { panic!("{e}") };
         let hint = e.hint_text().unwrap_or_default();
         assert!(hint.contains("of postgres (busy) has used") && hint.contains("users since"), "{e} {hint}");
@@ -514,4 +522,87 @@ fn a_table_comes_with_its_partitions_and_its_children() {
             assert!(refused("public.days").await.contains("y26"));
         }
     });
+}
+
+#[test]
+fn of_partitions_only_rows_that_the_backup_has_are_exchanged_and_an_undo_never_fails_for_a_foreign_key() {
+    run(
+        "of_partitions_only_rows_that_the_backup_has_are_exchanged_and_an_undo_never_fails_for_a_foreign_key",
+        async {
+            let w = World::new(17).await;
+            w.sql("shop", "DROP MATERIALIZED VIEW many;
+                CREATE TABLE log (id int, what text) PARTITION BY RANGE (id); CREATE TABLE log_old PARTITION OF log FOR VALUES FROM (0) TO (100);
+                CREATE TABLE log_new PARTITION OF log FOR VALUES FROM (100) TO (200); INSERT INTO log VALUES (1, 'old'), (101, 'new');
+                CREATE TABLE bs (id bigserial, by int REFERENCES users, n int GENERATED ALWAYS AS IDENTITY (START 40), PRIMARY KEY (id)) PARTITION BY RANGE (id);
+                CREATE TABLE bs_1 PARTITION OF bs FOR VALUES FROM (0) TO (1000); INSERT INTO bs (by) SELECT 2 FROM generate_series(1, 5)");
+            let source = postgres::container(w.server.container().id()).database(w.name("shop"));
+            let module = Module::new("shop").source("db", source.exclude_table_data("public.log_old"));
+            module.backup().to(archive::file(w.file())).run().await.unwrap();
+            let only =
+                |restore: Restore, table: &str| restore.only(Only::matching("db", format!("public.{table}")));
+
+            // What the backup does not have takes nobody's rows away, and is not said to come with them.
+            for table in ["log", "log_old"] {
+                let plan = only(w.restore().merge(true), table).plan().await.unwrap();
+                let e = plan.refused().unwrap();
+                assert!(
+                    e.to_string().contains("left out of the backup")
+                        && e.to_string().contains("public.log_old"),
+                    "{e}"
+                );
+                assert!(!e.to_string().contains("log_new"), "{e}");
+            }
+            let plan = only(w.to("new"), "log").plan().await.unwrap();
+            let notes = plan.plan().notes.iter().filter(|note| note.contains("these come, too"));
+            let notes: Vec<_> = notes
+                .map(|note| {
+                    (note.contains("without rows"), note.contains("log_old"), note.contains("log_new"))
+                })
+                .collect();
+            assert_eq!(notes, [(false, false, true), (true, true, false)]);
+            apply(Ok(plan)).await.unwrap();
+            assert_eq!(w.sql("new", "SELECT string_agg(what, ',') FROM log"), "new");
+            // Out of the way it keeps its rows.
+            w.sql("shop", "ALTER TABLE log DETACH PARTITION log_old; ALTER TABLE log_old RENAME TO kept; UPDATE log SET what = 'changed'");
+            apply(only(w.restore().merge(true).settle(true), "log").plan().await).await.unwrap();
+            assert_eq!(
+                w.sql("shop", "SELECT (SELECT what FROM kept), (SELECT string_agg(what, ',') FROM log)"),
+                "old|new"
+            );
+
+            // Sequences of a partitioned table; its foreign key does not fit any more when it comes back.
+            w.sql("shop", "UPDATE bs SET n = DEFAULT WHERE id = 1");
+            let report = apply(only(w.restore().merge(true), "bs").plan().await).await.unwrap();
+            let added = "INSERT INTO bs (by) VALUES (1) RETURNING id, n";
+            assert_eq!(w.sql("shop", added), "6|45");
+            assert_eq!(
+                w.sql("shop", "SELECT pg_get_serial_sequence('bs', 'id'), pg_get_serial_sequence('bs', 'n')"),
+                "public.bs_id_seq|public.bs_n_seq"
+            );
+            w.sql("shop", "DELETE FROM bs WHERE by = 2; DELETE FROM events; DELETE FROM users WHERE id = 2");
+            let (cx, id) = (backup_kit::Context::default(), report.id.to_string());
+            let registry = backup_kit::Registry::default();
+            let undo = async || conclude(Old::BringBack, Some(&id), None, w.dir.path(), &registry, &cx).await;
+            // What the server refuses is not done, and not tried again by anybody else.
+            w.sql("shop", "CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'not now'; END$$;
+                CREATE EVENT TRIGGER no ON ddl_command_start WHEN TAG IN ('ALTER TABLE') EXECUTE FUNCTION no()");
+            let e = undo().await.unwrap_err();
+            assert!(e.kind() == ErrorKind::Refused && e.to_string().contains("not now"), "{e}");
+            let kept = backup_kit::kept(Old::LetGo, None, None, w.dir.path()).unwrap();
+            assert_eq!(kept.phase, backup_core::RestorePhase::Published);
+            w.sql("shop", "DROP EVENT TRIGGER no");
+            undo().await.unwrap();
+            assert_eq!(w.sql("shop", "SELECT count(*), max(n) FROM bs"), "5|45");
+            let notes = cx.notes().list;
+            let told = notes
+                .iter()
+                .find(|note| note.path.contains("bs_by_fkey"))
+                .unwrap_or_else(|| panic!("{notes:?}"));
+            let statement = &told.text[told.text.find("ALTER TABLE").unwrap()..];
+            assert!(w.try_sql("shop", statement).unwrap_err().contains("bs_by_fkey"), "{statement}");
+            w.sql("shop", &format!("INSERT INTO users VALUES (2, 'b'); {statement}"));
+            assert_eq!(w.sql("shop", LEFT), "0");
+            assert_eq!(w.sql("shop", added), "6|46");
+        },
+    );
 }

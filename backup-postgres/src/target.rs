@@ -31,7 +31,7 @@ use backup_core::{
 };
 use beside::Schemas;
 use bound::Surveyed;
-use coming::Coming;
+use coming::{Coming, Heirs};
 use databases::Databases;
 use exchange::{Exchange, Published};
 use maintenance::Maintenance;
@@ -101,8 +101,7 @@ pub(crate) struct PostgresTarget {
     undo: Undo,
     engine: Arc<dyn ContainerEngine>,
     server: Option<Server>,
-    /// Tables that come with those that were selected: for people.
-    heirs: Vec<String>,
+    heirs: Heirs,
     planned: Vec<Planned>,
     sink: Option<Arc<Databases>>,
 }
@@ -125,7 +124,14 @@ impl PostgresTarget {
     }
 
     fn of(undo: Undo, engine: Arc<dyn ContainerEngine>) -> Self {
-        PostgresTarget { undo, engine, server: None, heirs: Vec::new(), planned: Vec::new(), sink: None }
+        PostgresTarget {
+            undo,
+            engine,
+            server: None,
+            heirs: Heirs::default(),
+            planned: Vec::new(),
+            sink: None,
+        }
     }
 
     /// The server, found out once.
@@ -171,7 +177,7 @@ impl PostgresTarget {
             let choice = survey::choice(&server, coming).await?;
             let merged = choice.part.as_ref().filter(|_| choice.merge);
             let (mut survey, number, tables) = match merged {
-                Some(part) => merging::survey(&server, major, part).await?,
+                Some(part) => merging::survey(&server, major, part, &coming.without_rows()).await?,
                 None => {
                     if !may_create {
                         survey::may_create(session, &server).await?;
@@ -316,10 +322,7 @@ impl Target for PostgresTarget {
         if self.undo.config.in_place && !incoming.selection.is_all() {
             survey.refusals.push(survey::part_in_place());
         }
-        if !self.heirs.is_empty() {
-            let text = "these come, too, with their rows, as partitions or children of what is selected";
-            survey.notes.push(format!("{text}: {}", self.heirs.join(", ")));
-        }
+        survey.notes.extend(self.heirs.notes());
         survey.notes.extend(untested);
         survey.refusals.extend(survey::newer(incoming, major));
         let (notes, refused) = globals::survey(&server, survey.replaces, incoming).await?;

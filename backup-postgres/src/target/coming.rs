@@ -72,32 +72,77 @@ impl<'a> Coming<'a> {
         subjects.filter_map(|subject| subject.strip_prefix(&*begins)).map(str::to_owned).collect()
     }
 
+    /// Whether the rows of a table of it were left out of the backup. One with partitions has none of its own.
+    fn lacks_rows(&self, table: &Item, tables: &BTreeSet<String>) -> bool {
+        !tables.contains(&shown(table))
+            && !part::has_partitions(table, self.items.as_deref().unwrap_or_default())
+    }
+
+    /// Tables that are selected, and whose rows were left out of the backup: schemas and names.
+    pub(super) fn without_rows(&self) -> Vec<(String, String)> {
+        let tables = self.tables();
+        let wanted = self.items.iter().flatten().filter(|item| part::is_wanted(item, &self.selection));
+        let lacking = wanted.filter(|item| self.lacks_rows(item, &tables));
+        lacking.map(|item| (item.schema.clone().unwrap_or_default(), item.name.clone())).collect()
+    }
+
     /// A note of the plan, with the database that it is about.
     pub(super) fn note(&self, text: &str) -> String {
         layout::path_in(self.folder.as_deref(), text)
     }
 }
 
-/// What is selected, with the partitions and children of selected tables; and their names, for people.
+/// Tables that come with those that were selected, for people.
+#[derive(Debug, Default)]
+pub(super) struct Heirs {
+    with_rows: Vec<String>,
+    /// Of these the backup has none.
+    without_rows: Vec<String>,
+}
+
+impl Heirs {
+    /// What the plan says of them.
+    pub(super) fn notes(&self) -> impl Iterator<Item = String> {
+        let all = [
+            ("with their rows", &self.with_rows),
+            ("without rows, of which the backup has none", &self.without_rows),
+        ];
+        let all = all.into_iter().filter(|(_, names)| !names.is_empty());
+        all.map(|(how, names)| {
+            format!(
+                "these come, too, {how}, as partitions or children of what is selected: {}",
+                names.join(", ")
+            )
+        })
+    }
+}
+
+/// `schema.table`.
+fn shown(table: &Item) -> String {
+    format!("{}.{}", table.schema.as_deref().unwrap_or_default(), table.name)
+}
+
+/// What is selected, with the partitions and children of selected tables; and these.
 pub(super) async fn widened(
     incoming: &Incoming,
     schema_only: bool,
     cx: &Context,
-) -> Result<(Selection, Vec<String>)> {
-    let (mut folders, mut names) = (Vec::new(), Vec::new());
+) -> Result<(Selection, Heirs)> {
+    let (mut folders, mut heirs) = (Vec::new(), Heirs::default());
     for coming in Coming::all(incoming, cx).await? {
+        let tables = coming.tables();
         for table in part::heirs(&coming.selection, coming.items.as_deref().unwrap_or_default()) {
             folders.push(layout::path_in(coming.folder.as_deref(), &part::folder(table)).into_bytes());
-            names.push(coming.note(&format!(
-                "{}.{}",
-                table.schema.as_deref().unwrap_or_default(),
-                table.name
-            )));
+            let list = match coming.lacks_rows(table, &tables) {
+                true => &mut heirs.without_rows,
+                false => &mut heirs.with_rows,
+            };
+            list.push(coming.note(&shown(table)));
         }
     }
     let selection = incoming.selection.clone();
     if folders.is_empty() {
-        return Ok((selection, names));
+        return Ok((selection, heirs));
     }
     let is_theirs = move |path: &[u8]| {
         let inside = |folder: &Vec<u8>| {
@@ -106,7 +151,7 @@ pub(super) async fn widened(
         folders.iter().any(inside) && !(schema_only && layout::is_data(path))
     };
     let widened = move |path: &[u8]| selection.covers(path) || is_theirs(path);
-    Ok((Selection::Exactly(Arc::new(widened)), names))
+    Ok((Selection::Exactly(Arc::new(widened)), heirs))
 }
 
 /// The names of several databases; `None`: the backup is of one.

@@ -9,7 +9,7 @@ use crate::{
     catalog,
     client::{ClientError, Session},
     error,
-    quote::{ident, literal},
+    quote::{ident, literal, qualified},
     server::Server,
 };
 use backup_core::{Error, ErrorKind, Refusal, Result, Survey};
@@ -36,8 +36,37 @@ pub(super) fn several() -> Refusal {
     Refusal::new(why, "merge one database after another: --only COMPONENT/DATABASE/SCHEMA.TABLE")
 }
 
-/// The survey, the number of the database, and the tables that are there.
-pub(super) async fn survey(server: &Server, major: u32, part: &Part) -> Result<(Survey, u64, Surveyed)> {
+/// Rows that are there would go, and none come for them.
+async fn emptied(
+    session: &mut Session,
+    without_rows: &[(String, String)],
+    there: &Surveyed,
+) -> Result<Option<Refusal>, ClientError> {
+    let mut names = Vec::new();
+    for (schema, table) in without_rows {
+        let Some(number) = there.get(&qualified(schema, table)) else { continue };
+        // One with partitions has no rows of its own: these are looked at themselves.
+        let sql = format!("SELECT relkind <> 'p' FROM pg_catalog.pg_class WHERE oid = {number}");
+        if session.value(&sql).await?.as_deref() == Some("t") {
+            names.push(format!("{schema}.{table}"));
+        }
+    }
+    let why = format!(
+        "their rows were left out of the backup, and those that are there would go: {}",
+        names.join(", ")
+    );
+    let hint = "select other tables; or detach these partitions and give them other names first (ALTER TABLE … DETACH PARTITION, \
+                ALTER TABLE … RENAME TO); or restore into a database of their own (--to), and take from there what is needed";
+    Ok((!names.is_empty()).then(|| Refusal::new(why, hint)))
+}
+
+/// The survey, the number of the database, and the tables that are there. Rows of some of the part are not in the backup.
+pub(super) async fn survey(
+    server: &Server,
+    major: u32,
+    part: &Part,
+    without_rows: &[(String, String)],
+) -> Result<(Survey, u64, Surveyed)> {
     let failed = || error::target("look at the target", server);
     let mut session = server.session().await.map_err(failed())?;
     session.query(&catalog::settings(major, 10)).await.map_err(failed())?;
@@ -62,6 +91,7 @@ pub(super) async fn survey(server: &Server, major: u32, part: &Part) -> Result<(
             "restore the tables into a database of their own (--to), and take from there what is needed";
         refusals.push(Refusal::new(why, hint));
     }
+    refusals.extend(emptied(&mut session, without_rows, &surveyed).await.map_err(failed())?);
     let mut notes = part.notes.clone();
     let anew = made_anew(&mut session, &there, &there).await.map_err(failed())?;
     if !anew.is_empty() {

@@ -85,6 +85,10 @@ impl Part {
         for table in tables {
             chosen.extend(needed(table, &known, &chosen));
         }
+        // One of a column, which partitions of the table need, is chosen with these.
+        let owned = |i: &&Item| i.kind == "SEQUENCE" && i.needs.iter().any(|need| asked.contains(need));
+        let owned = items.iter().filter(owned).map(|item| item.number);
+        own.extend(owned.filter(|number| chosen.contains(number)));
         let more = items.iter().filter(|i| chosen.contains(&i.number) && !asked.contains(&i.number));
         for item in more.filter(|item| RELATIONS.contains(&&*item.kind)) {
             part.notes.push(format!("{} is made, too, because it is needed; without rows", item.display()));
@@ -193,6 +197,13 @@ pub(super) fn heirs<'a>(selection: &Selection, items: &'a [Item]) -> Vec<&'a Ite
             return found;
         }
     }
+}
+
+/// Whether a table has partitions, as the backup has it.
+pub(super) fn has_partitions(table: &Item, items: &[Item]) -> bool {
+    let others = |item: &&Item| (&item.name, &item.schema) != (&table.name, &table.schema);
+    let mut attached = items.iter().filter(|item| item.kind == "TABLE ATTACH").filter(others);
+    attached.any(|item| item.needs.contains(&table.number))
 }
 
 /// The folder of a table in the backup.
