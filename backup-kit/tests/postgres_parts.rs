@@ -352,6 +352,20 @@ fn a_table_is_exchanged_in_its_database_undone_and_settled_and_all_others_stay()
 }
 
 #[test]
+fn a_table_whose_name_looks_like_a_glob_is_restored_alone() {
+    run("a_table_whose_name_looks_like_a_glob_is_restored_alone", async {
+        let w = World::new(17).await;
+        w.sql("shop", r#"CREATE TABLE "s*r" (i int); CREATE TABLE sar (i int); CREATE TABLE "x[1]" (i int); CREATE TABLE x1 (i int)"#);
+        w.back_up().await;
+        for (to, table) in [("star", "s*r"), ("class", "x[1]")] {
+            let only = Only::matching("db", format!("public.{table}"));
+            apply(w.to(to).only(only).plan().await).await.unwrap();
+            assert_eq!(w.tables(to), format!("public.\"{table}\""));
+        }
+    });
+}
+
+#[test]
 fn nothing_that_nobody_agreed_to_lose_goes_with_a_table() {
     run("nothing_that_nobody_agreed_to_lose_goes_with_a_table", async {
         let w = World::new(17).await;

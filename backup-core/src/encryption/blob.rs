@@ -253,7 +253,7 @@ impl Blob for EncryptedBlob {
             let changed = |_| damaged(format!("the part at byte {first} of the file was changed"));
             let mut reader = file.reader(window)?;
             // Where a chunk begins it would look for the end of the file, which one that was cut has not; inside a chunk it does not.
-            if offset % CHUNK == 0 && offset + 1 < file.content {
+            if offset.is_multiple_of(CHUNK) && offset + 1 < file.content {
                 reader.seek(SeekFrom::Start(offset + 1)).map_err(changed)?;
             }
             reader.seek(SeekFrom::Start(offset)).map_err(changed)?;
