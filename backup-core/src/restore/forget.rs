@@ -94,7 +94,9 @@ async fn give_up(mut journal: Journal, recover: Recover<'_>, cx: &Context) -> Re
             RestorePhase::Reverting
         }
     };
-    let mut failures = end_targets(&mut journal, phase, recover, cx).await?;
+    let ended = end_targets(&mut journal, phase, recover, cx).await?;
+    let mut failures = ended.failures;
+    failures.extend(ended.not_started);
     failures.extend(gone(&journal.document).filter(|_| phase == RestorePhase::Reverting));
     let given_up = failures.iter().map(ToString::to_string).collect();
     let left = blocking(move || journal.remove()).await?;

@@ -12,7 +12,7 @@ use crate::{
     BackupId, ContainerEngine, Context, Error, ErrorKind, JournalTarget, NoContainers, PendingRestore,
     RestorePhase, Result, Severity, Target, pipeline::calmly,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
 use std::{
@@ -246,18 +246,49 @@ pub async fn undo_restore(restore: &PendingRestore, recover: Recover<'_>, cx: &C
     // Until this is written nothing was touched.
     enter(&mut journal, RestorePhase::Reverting).await?;
     let failed = |e: Error| e.with_kind(ErrorKind::NotRolledBack);
-    let failures = end_targets(&mut journal, RestorePhase::Reverting, recover, cx).await.map_err(failed)?;
+    let ended = end_targets(&mut journal, RestorePhase::Reverting, recover, cx).await.map_err(failed)?;
     let untouched = was_published && !journal.document.targets.iter().any(|t| t.done);
-    let all_refused = failures.iter().all(|e| e.kind() == ErrorKind::Refused);
-    match failures.into_iter().next() {
-        None => over(journal, RestorePhase::Reverting, cx).await.map_err(failed)?.map_or(Ok(()), Err),
+    let all_refused = ended.failures.iter().all(|e| e.kind() == ErrorKind::Refused);
+    match ended.failures.into_iter().next() {
+        None => match ended.not_started {
+            None => over(journal, RestorePhase::Reverting, cx).await.map_err(failed)?.map_or(Ok(()), Err),
+            Some(e) => Err(failed(e)),
+        },
         Some(e) if untouched && all_refused => {
-            // Who is told that nothing was undone does not expect it of the next `heal`.
+            // Who is told that nothing was undone does not expect it of the next `heal`, nor that it drops what he was about to bring back.
+            if let Some(e) = ended.not_started {
+                cx.note(
+                    Severity::Warning,
+                    "",
+                    "",
+                    format!("the application was stopped, and does not start: {e}"),
+                );
+            }
             journal.document.stopped.clear();
+            let another_try = Timestamp::now().saturating_add(ANOTHER_TRY).unwrap_or(Timestamp::MAX);
+            journal.document.keep_until = journal.document.keep_until.map(|until| until.max(another_try));
             enter(&mut journal, RestorePhase::Published).await.map_err(failed)?;
             Err(not_undone(e, &journal.document))
         }
         Some(e) => Err(failed(e)),
+    }
+}
+
+/// So long the old data is kept at least after an undo that was refused.
+const ANOTHER_TRY: SignedDuration = SignedDuration::from_hours(24);
+
+/// What was wrong when all targets were to be brought to their end.
+pub(super) struct Ended {
+    /// Of each target that is not at its end.
+    pub(super) failures: Vec<Error>,
+    /// Of the application.
+    pub(super) not_started: Option<Error>,
+}
+
+impl Ended {
+    /// The first that went wrong.
+    pub(super) fn error(self) -> Option<Error> {
+        self.failures.into_iter().next().or(self.not_started)
     }
 }
 
@@ -333,7 +364,7 @@ async fn finish(
     recover: Recover<'_>,
     cx: &Context,
 ) -> Result<Option<Error>> {
-    if let Some(e) = end_targets(&mut journal, phase, recover, cx).await?.into_iter().next() {
+    if let Some(e) = end_targets(&mut journal, phase, recover, cx).await?.error() {
         return Err(e);
     }
     over(journal, phase, cx).await
@@ -351,7 +382,7 @@ pub(super) async fn end_targets(
     phase: RestorePhase,
     recover: Recover<'_>,
     cx: &Context,
-) -> Result<Vec<Error>> {
+) -> Result<Ended> {
     enter(journal, phase).await?;
     let calm = cx.calm();
     let mut failures = Vec::new();
@@ -389,10 +420,11 @@ pub(super) async fn end_targets(
             Err(e) => failures.push(e.on(of(&t))),
         }
     }
+    let mut not_started = None;
     if phase == RestorePhase::Settling || !is_torn(&journal.document) {
-        failures.extend(application::start(&*containers, &stopped).await.err());
+        not_started = application::start(&*containers, &stopped).await.err();
     }
-    Ok(failures)
+    Ok(Ended { failures, not_started })
 }
 
 /// Removes the journal of a restore that is over.

@@ -21,8 +21,8 @@ use crate::{
 use backup_core::{Error, ErrorKind, Result, Severity};
 use std::time::{Duration, Instant};
 
-/// Rows that lead to none are looked for so long.
-const LOOK: Duration = Duration::from_secs(60);
+/// Rows that lead to none are looked for so long, while others wait for the end of the restore.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// A foreign key, as it is added to its table.
 #[derive(Clone, Debug, PartialEq)]

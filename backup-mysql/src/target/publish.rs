@@ -76,11 +76,11 @@ impl Publisher<'_> {
         }
         // Last: they may be granted what has just been made.
         accounts::make(self.place, self.session, self.cx).await?;
-        self.look_for_orphans(&restored).await?;
         Journal::of(self.place)
             .enter(self.session, Phase::Published)
             .await
-            .map_err(|e| self.failed(e, record))
+            .map_err(|e| self.failed(e, record))?;
+        self.look_for_orphans(&restored).await
     }
 
     async fn run(&mut self, sql: &str, operation: &'static str) -> Result<()> {

@@ -3,19 +3,21 @@
 use crate::{Error, ErrorKind, Result, destination::Blob};
 use bytes::Bytes;
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 /// What a disk cannot read is found in steps of this.
 const DISK_BLOCK: u64 = 4 << 10;
+/// So many reads may fail before the rest of what is asked for is halved no further: a dying disk takes seconds for each.
+const PATIENCE: usize = 64;
 
 /// Bytes of which some are lost.
 pub(in crate::portable) struct Holes {
     inner: Arc<dyn Blob>,
     block: u64,
-    /// Numbers of blocks. What was lost once is not tried again: a disk may take seconds for it.
-    lost: Mutex<BTreeSet<u64>>,
+    /// Numbers of blocks, from and to before which. What was lost once is not tried again.
+    lost: Mutex<BTreeMap<u64, u64>>,
 }
 
 impl Holes {
@@ -40,20 +42,43 @@ impl Holes {
     /// Where the first hole begins that was met in this range.
     pub(in crate::portable) fn first(&self, from: u64, to: u64) -> Option<u64> {
         let lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
-        let first = lost.range(from / self.block..).next().map(|block| (block * self.block).max(from));
-        first.filter(|at| *at < to)
+        let around =
+            lost.range(..=from / self.block).next_back().filter(|(_, end)| **end > from / self.block);
+        let first = around.or_else(|| lost.range(from / self.block..).next());
+        first.map(|(block, _)| (block * self.block).max(from)).filter(|at| *at < to)
     }
 
-    /// `None`: it is lost.
-    async fn read_known(&self, at: u64, length: u64) -> Result<Option<Bytes>> {
+    fn lose(&self, from: u64, to: u64) {
+        let mut lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut start, mut end) = (from / self.block, to.div_ceil(self.block));
+        // One with what it touches.
+        while let Some((other, its_end)) = lost.range(..=end).next_back().map(|(a, b)| (*a, *b)) {
+            if its_end < start {
+                break;
+            }
+            lost.remove(&other);
+            (start, end) = (start.min(other), end.max(its_end));
+        }
+        lost.insert(start, end);
+    }
+
+    /// Reads what has no hole yet.
+    async fn read_known(&self, at: u64, length: u64) -> Result<Known> {
         if self.first(at, at + length).is_some() {
-            return Ok(None);
+            return Ok(Known::Hole);
         }
         match self.inner.read_at(at, length as usize).await {
-            Err(e) if is_lost(&e) => Ok(None),
-            read => read.map(Some),
+            Err(e) if is_lost(&e) => Ok(Known::Failed),
+            read => read.map(Known::Bytes),
         }
     }
+}
+
+enum Known {
+    Bytes(Bytes),
+    /// Of some of it that was known before.
+    Hole,
+    Failed,
 }
 
 #[async_trait::async_trait]
@@ -66,22 +91,24 @@ impl Blob for Holes {
         let Some(end) = offset.checked_add(length as u64).filter(|end| *end <= self.bytes()) else {
             return self.inner.read_at(offset, length).await;
         };
-        if let Some(whole) = self.read_known(offset, length as u64).await? {
-            return Ok(whole);
-        }
-        let mut came = Vec::with_capacity(length);
-        let mut at = offset;
-        while at < end {
-            let block = at / self.block;
-            let next = ((block + 1) * self.block).min(end);
-            match self.read_known(at, next - at).await? {
-                Some(bytes) => came.extend_from_slice(&bytes),
-                None => {
-                    self.lost.lock().unwrap_or_else(PoisonError::into_inner).insert(block);
-                    came.resize((next - offset) as usize, 0);
+        // Larger parts first: where reads are dear, all of it is known about before any of it is known well.
+        let (mut came, mut failed) = (vec![0; length], 0);
+        let mut left = VecDeque::from([(offset, end)]);
+        while let Some((from, to)) = left.pop_front() {
+            let known = self.read_known(from, to - from).await?;
+            failed += usize::from(matches!(known, Known::Failed));
+            let middle = ((from + to) / 2 / self.block).max(from / self.block + 1) * self.block;
+            match known {
+                Known::Bytes(bytes) if bytes.len() == length => return Ok(bytes),
+                Known::Bytes(bytes) => {
+                    came[(from - offset) as usize..(to - offset) as usize].copy_from_slice(&bytes);
                 }
+                Known::Hole if middle < to => left.extend([(from, middle), (middle, to)]),
+                Known::Failed if middle < to && failed <= PATIENCE => {
+                    left.extend([(from, middle), (middle, to)]);
+                }
+                Known::Hole | Known::Failed => self.lose(from, to),
             }
-            at = next;
         }
         Ok(came.into())
     }
@@ -135,6 +162,16 @@ mod tests {
         let read = holes.read_at(10, 99_000).await.unwrap();
         assert_eq!((read.len(), read.iter().filter(|b| **b == 0).count()), (99_000, 4096));
         assert_eq!((holes.first(0, 40_960), holes.first(41_000, 50_000)), (None, Some(41_000)));
+        // Much of it: no more reads fail than are worth it, and what is known to be lost is not read again.
+        let worn = Arc::new(Worn(vec![7; 4_000_000], 1_000_000..3_000_000));
+        let holes = Holes::on_disk(worn).await.unwrap();
+        for _ in 0..2 {
+            let read = holes.read_at(0, 4_000_000).await.unwrap();
+            assert!(read[..900_000].iter().chain(&read[3_100_000..]).all(|b| *b == 7));
+            assert!(read.len() == 4_000_000 && read[1_000_000..3_000_000].iter().all(|b| *b == 0));
+        }
+        assert_eq!(holes.lost.lock().unwrap().len(), 1);
+        assert_eq!(holes.first(2_000_000, 2_000_001), Some(2_000_000));
         let gone = Arc::new(Worn(vec![7; 100_000], 0..100_000));
         let e = Holes::on_disk(gone).await.err().unwrap();
         assert_eq!(e.kind(), ErrorKind::Destination, "nothing is known of the file: {e}");
