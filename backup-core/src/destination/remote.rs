@@ -151,7 +151,7 @@ impl RemoteFolder {
                 return Err(opendal::Error::new(Remote::Unexpected, "another length is there than was sent"));
             }
             match self.operator.rename(&temporary, &path).await {
-                Err(e) if sftp::is_refusal(&e) => {
+                Err(e) if is_refusal(&e) => {
                     // A server without a rename that replaces. What is there goes first; from then on nothing but the new one is left.
                     self.operator.delete(&path).await?;
                     replaced = true;
@@ -446,4 +446,13 @@ impl Blob for RemoteBlob {
         let read = read.map_err(|e| self.folder.error("read", &self.name, &e))?.to_bytes();
         if read.len() == length { Ok(read) } else { Err(short()) }
     }
+}
+
+/// Whether a server has answered, and refused. Otherwise nobody knows what it has done.
+fn is_refusal(e: &opendal::Error) -> bool {
+    #[cfg(unix)]
+    return sftp::is_refusal(e);
+    // What else is renamed has calls of its own.
+    #[cfg(not(unix))]
+    return e.kind() == Remote::Unsupported;
 }

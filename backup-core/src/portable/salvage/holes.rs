@@ -116,9 +116,19 @@ impl Blob for Holes {
 
 /// A part that is lost, while others may be there. Of a place that does not answer none is.
 fn is_lost(e: &Error) -> bool {
+    e.kind() == ErrorKind::Damaged || is_read_error(e)
+}
+
+#[cfg(unix)]
+fn is_read_error(e: &Error) -> bool {
     let under = std::error::Error::source(e).and_then(|e| e.downcast_ref::<std::io::Error>());
-    e.kind() == ErrorKind::Damaged
-        || under.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()))
+    under.is_some_and(|e| e.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()))
+}
+
+/// Elsewhere it is not told apart from a place that does not answer.
+#[cfg(not(unix))]
+fn is_read_error(_: &Error) -> bool {
+    false
 }
 
 #[cfg(test)]
