@@ -149,8 +149,9 @@ impl Switch {
                 Some(done) => done,
                 None => {
                     self.happened.store(true, SeqCst);
+                    let killed = self.kill();
                     self.wait_for_threads().await;
-                    self.kill()
+                    killed
                 }
             },
         }
