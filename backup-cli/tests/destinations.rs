@@ -428,6 +428,28 @@ fn a_killed_upload_to_azure_is_never_a_backup_and_heal_leaves_none_of_its_blocks
     }
 }
 
+/// Until the server has come to the end of each connection that others have closed. It must be this test's own.
+fn wait_until_all_is_read(server: &dyn ObjectServer) {
+    let begun = Instant::now();
+    let port: u16 = server.address().rsplit(':').next().unwrap().parse().unwrap();
+    let ours = format!(":{port:04X}");
+    let is_open = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (local, state) = (words.nth(1).unwrap_or_default(), words.nth(1).unwrap_or_default());
+        // Neither the one that listens nor those that only wait for packets that are late.
+        local.ends_with(&ours) && !["0A", "06"].contains(&state)
+    };
+    let tables = || {
+        let read =
+            ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| fs::read_to_string(table).unwrap_or_default());
+        read.concat()
+    };
+    while tables().lines().any(is_open) {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the server reads and reads");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn killed_uploads(server: &dyn ObjectServer) {
     let client = Client::of(server);
     let to = server.url("killed");
@@ -458,6 +480,7 @@ fn killed_uploads(server: &dyn ObjectServer) {
             "round {round}: it was over before it was killed"
         );
         // A server that is loaded makes a part of what had reached it when the sender was killed a good while later.
+        wait_until_all_is_read(server);
         std::thread::sleep(Duration::from_secs(1));
         for (id, state) in client.list(&to) {
             match state.as_str() {

@@ -117,6 +117,22 @@ fn a_pipe_that_ends_early_gives_nothing() {
     assert_eq!(code, 7);
 }
 
+/// Before that a signal ends it as it ends any program.
+#[cfg(target_os = "linux")]
+fn wait_until_it_hears_signals(child: &std::process::Child) {
+    let from = Instant::now();
+    let caught = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+        u64::from_str_radix(mask, 16).unwrap() >> (rustix::process::Signal::TERM.as_raw() - 1) & 1 == 1
+    };
+    while !caught() {
+        assert!(from.elapsed() < Duration::from_secs(60), "it does not listen to signals");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[cfg(target_os = "linux")]
 #[test]
 fn a_pipe_that_stands_still_does_not_hold_an_interrupted_run() {
     let place = Place::with_tree();
@@ -124,8 +140,10 @@ fn a_pipe_that_stands_still_does_not_hold_an_interrupted_run() {
     // Nobody reads; and nobody writes.
     let writes = place.command(&["create", "tree", "--to", "-"]).stdout(Stdio::piped()).spawn().unwrap();
     let reads = place.command(&["verify", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(700));
     for mut child in [writes, reads] {
+        wait_until_it_hears_signals(&child);
+        // It comes to stand still.
+        std::thread::sleep(Duration::from_millis(700));
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let from = Instant::now();

@@ -422,16 +422,14 @@ fn quiet_says_nothing_when_all_is_well() {
 #[test]
 fn the_version_comes_at_once() {
     let place = Place::new();
-    // The fastest of many: others may use the machine.
-    let fastest = (0..20)
-        .map(|_| {
-            let begun = std::time::Instant::now();
-            place.expect(0, &["--version"]);
-            begun.elapsed()
-        })
-        .min()
-        .unwrap();
-    assert!(fastest < std::time::Duration::from_millis(20), "{fastest:?}");
+    let at_once = std::time::Duration::from_millis(20);
+    let mut took = (0..300).map(|_| {
+        let begun = std::time::Instant::now();
+        place.expect(0, &["--version"]);
+        begun.elapsed()
+    });
+    // One of many: others may use the machine.
+    assert!(took.any(|took| took < at_once), "it never took less than {at_once:?}");
 }
 
 #[test]

@@ -256,6 +256,9 @@ mod tests {
     use super::*;
     use crate::Part;
 
+    /// What takes longer never happens.
+    const LONG: Duration = Duration::from_secs(60);
+
     fn sh(script: &str) -> ToolCommand {
         ToolCommand::new("sh").args(["-c", script])
     }
@@ -314,13 +317,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_content_ends_the_tool() {
-        let mut content = HostRunner.run(sh("echo $$; exec sleep 60"));
-        // The pid is flushed when the tool closes its output; the first chunk comes only then, so it is read from the process.
-        let waited = tokio::time::timeout(Duration::from_millis(300), content.next()).await;
-        assert!(waited.is_err());
+        let mut content = HostRunner.run(sh("exec sleep 61.5"));
+        // Not those of other tests. One that was killed, and not waited for yet, has no arguments any more.
+        let runs = async || {
+            let looked = run(sh("pgrep -P $PPID -fx 'sleep 61.5' || true")).await;
+            !looked.unwrap().is_empty()
+        };
+        let until = async |wanted: bool| while runs().await != wanted {};
+        tokio::select! {
+            ended = content.next() => panic!("{ended:?}"),
+            started = tokio::time::timeout(LONG, until(true)) => started.expect("it runs"),
+        }
         drop(content);
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        let left = run(sh("pgrep -P $PPID -x sleep || true")).await.unwrap();
-        assert_eq!(left, b"");
+        tokio::time::timeout(LONG, until(false)).await.expect("it is ended");
     }
 }

@@ -90,10 +90,19 @@ async fn a_large_put_dropped_before_its_end_was_said_poisons_the_archive() {
     let cx = Context::new(8 << 20, 2);
     let (writer, sink) = writer(&dir, &cx).await;
     let all = futures::stream::iter((0..300).map(|_| Ok(Part::Bytes(Bytes::from(vec![1; 1001])))));
-    let never = Content::stream(all.chain(futures::stream::pending()));
+    let taken = std::sync::Arc::new(tokio::sync::Notify::new());
+    let tell = taken.clone();
+    // Whoever asks for more than all of it waits for its end.
+    let end = futures::stream::once(async move {
+        tell.notify_one();
+        std::future::pending().await
+    });
+    let never = Content::stream(all.chain(end));
     let large = Entry::file("large", Stage::Data).sized(300 * 1001);
-    let put = tokio::time::timeout(Duration::from_millis(300), sink.put(large, never)).await;
-    assert!(put.is_err(), "it did not wait for its end");
+    tokio::select! {
+        put = sink.put(large, never) => panic!("it did not wait for its end: {put:?}"),
+        () = soon(taken.notified()) => {}
+    }
     assert!(sink.put(Entry::file("x", Stage::Data), Content::whole("bytes")).await.is_err());
     writer.abort(&cx).await.unwrap();
 }

@@ -39,6 +39,8 @@ impl Sink for Meddling {
             match content.next().await {
                 Ok(Some(bytes)) => {
                     if stream && all.is_empty() {
+                        // The clock of a file system ticks every few milliseconds: two writes within one tick look like one.
+                        std::thread::sleep(std::time::Duration::from_millis(30));
                         (self.meddle)(self.tries.fetch_add(1, Relaxed));
                     }
                     all.extend_from_slice(&bytes);

@@ -21,7 +21,7 @@ fn copies_under_write(journal_mode: &str, what: &str, filler: usize, count: usiz
         names
     };
     let before = names();
-    let writer = Other::start(what, &made.path);
+    let writer = Other::start(&format!("{what} at once"), &made.path);
     let mut methods = Vec::new();
     for _ in 0..count {
         let (method, bytes) = copy(&made.path);

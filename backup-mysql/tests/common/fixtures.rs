@@ -49,7 +49,7 @@ fn sessions_of(server: &Arc<Mysql>, user: &str) -> Vec<String> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut c = conn(&server).await;
-            for _ in 0..100 {
+            for _ in 0..600 {
                 let sql =
                     format!("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE USER = '{user}'");
                 let n = super::value(&mut c, &sql).await;

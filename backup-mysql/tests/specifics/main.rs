@@ -514,7 +514,8 @@ fn a_server_that_dies_in_the_middle_of_a_table_is_never_a_success() {
             let cx = Context::default();
             let view =
                 source(&config(&server, &name)).connect(&cx).await.must("connect").fix(&cx).await.must("fix");
-            let slow = SlowOn::all(Arc::new(ContentsSink::new()), Duration::from_millis(5));
+            // So slowly that it would take long after the engine has come to kill the server: it has other things to do, too.
+            let slow = SlowOn::all(Arc::new(ContentsSink::new()), Duration::from_millis(200));
             let ledger = backup_core::Ledger::new(slow, "db", &cx);
             let pouring = tokio::spawn({
                 let (ledger, cx) = (ledger.clone(), cx.clone());

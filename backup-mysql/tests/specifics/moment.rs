@@ -127,21 +127,31 @@ fn a_lock_that_is_not_had_in_time_is_an_error_and_nothing_stays_locked() {
             let mut other = conn(&server).await;
             // Who is at work is named, while it is waited for and afterwards.
             let id = other.id().to_string();
-            let slow = format!("UPDATE `{name}`.t SET id = id + SLEEP(3)");
+            let slow = format!("UPDATE `{name}`.t SET id = id + SLEEP(300)");
             let working = tokio::spawn(async move {
-                other.query_drop(slow).await.must("work");
+                // It is ended before its time, which may be an error.
+                let _ = other.query_drop(slow).await;
                 other
             });
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            let at_work = format!(
+                "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {id} AND STATE = 'User sleep'"
+            );
+            while value(&mut c, &at_work).await == "0" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             seen.lock().unwrap().clear();
             let ready = source(&from).connect(&cx).await.must("connect");
             let error = ready.fix(&cx).await.err().must("the lock is held");
             let named = format!("session {id} of root");
             assert!(error.hint_text().unwrap_or_default().contains(&named), "{:?}", error.hint_text());
             assert!(seen.lock().unwrap().contains(&named), "{seen:?}");
+            run(&mut c, &format!("KILL QUERY {id}")).await;
             let mut other = working.await.must("work");
-            run(&mut other, &format!("INSERT INTO `{name}`.t VALUES (2);; CREATE TABLE `{name}`.u (id int)"))
-                .await;
+            run(
+                &mut other,
+                &format!("INSERT INTO `{name}`.t VALUES (20);; CREATE TABLE `{name}`.u (id int)"),
+            )
+            .await;
         }
     });
 }
@@ -162,8 +172,15 @@ fn writers_that_wait_for_the_lock_and_for_each_other_do_not_make_the_backup_fail
             run(&mut first, &format!("START TRANSACTION;; UPDATE `{name}`.a SET m = 1")).await;
             // It waits for the row of the first, and the global lock waits for its statement.
             let sql = format!("UPDATE `{name}`.a SET m = m + 1");
+            let waits = format!(
+                "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE ID = {} AND LOWER(STATE) = 'updating'",
+                second.id()
+            );
             let waiting = tokio::spawn(async move { second.query_drop(sql).await });
-            tokio::time::sleep(Duration::from_millis(200)).await;
+            // From then on it cannot end before the first, and before that nothing would hold the global lock up.
+            while value(&mut c, &waits).await == "0" {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
             let seen = Arc::new(Mutex::new(String::new()));
             let cx = watching(&seen);
             let ready = source(&config(&server, &name)).connect(&cx).await.must("connect");

@@ -158,7 +158,7 @@ impl Database {
         let began = Instant::now();
         loop {
             let left = self.blocking_psql(&sql);
-            if left.is_empty() || began.elapsed() > Duration::from_secs(5) {
+            if left.is_empty() || began.elapsed() > Duration::from_secs(30) {
                 return left.lines().map(str::to_owned).collect();
             }
             std::thread::sleep(Duration::from_millis(50));

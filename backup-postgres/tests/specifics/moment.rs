@@ -179,6 +179,10 @@ impl Sink for Held {
     }
 }
 
+/// The sessions that look for those who wait for a dump.
+const LOOKS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %'
+    AND query LIKE '%pg_blocking_pids%' AND datname = current_database()";
+
 #[test]
 fn who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to() {
     run("who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to", async {
@@ -213,7 +217,10 @@ fn who_waits_for_the_dump_is_named_and_the_dump_gives_way_if_it_is_told_to() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             if limit.is_some() {
-                tokio::time::sleep(Duration::from_secs(4)).await;
+                // Who looks for those who wait has done so when it is decided, and until then the rows may not come.
+                while database.sql(LOOKS).await != "0" {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
             }
             held.open.add_permits(100);
             let poured = pouring.await.unwrap();
@@ -243,9 +250,7 @@ fn a_dump_that_is_dropped_half_way_leaves_no_session_on_the_server() {
             async move { view.pour(ledger, &cx).await }
         });
         // The one that looks for those who wait begins a moment after the others.
-        let looks = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'backup %'
-            AND query LIKE '%pg_blocking_pids%' AND datname = current_database()";
-        while database.sql(looks).await == "0" {
+        while database.sql(LOOKS).await == "0" {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         pouring.abort();

@@ -112,7 +112,8 @@ fn a_publish_that_waits_for_others_ends_when_the_run_is_cancelled() {
         let began = Instant::now();
         let e = target.publish(&cx).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Cancelled, "{e}");
-        assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+        // Without the cancellation it tries for a minute.
+        assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
         target.revert(&cx.calm()).await.unwrap();
         assert_eq!(live.taken(), Vec::<String>::new());
         live.sql("ROLLBACK PREPARED 'waits'").await;

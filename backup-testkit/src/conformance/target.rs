@@ -51,7 +51,7 @@ fn kills(make: &impl TargetFixture) -> impl Iterator<Item = Fault> {
 }
 
 async fn pause() {
-    // What an abandoned call still does in a thread of its own; a killed process has no such threads.
+    // What an abandoned call still does in threads that no runtime knows; a killed process has none.
     tokio::time::sleep(Duration::from_millis(60)).await;
 }
 

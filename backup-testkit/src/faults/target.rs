@@ -1,5 +1,6 @@
 //! Targets that fail, or are killed, at a step.
 
+use crate::Must;
 use async_trait::async_trait;
 use backup_core::{
     Content, Context, Entry, Error, ErrorKind, Incoming, Proof, Put, Result, Selection, Sink, Survey, Target,
@@ -10,11 +11,16 @@ use std::{
     path::PathBuf,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
     task::Poll,
+    time::Duration,
 };
+use tokio::runtime::{Handle, Runtime};
+
+/// A disk that takes longer for what one call asks of it is broken.
+const THREADS: Duration = Duration::from_secs(60);
 
 /// A call of a target or of its sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +72,17 @@ struct Switch {
     passing: AtomicU64,
     killed: AtomicBool,
     happened: AtomicBool,
+    /// Where a call runs that may be killed in its middle: what it still does in threads can be waited for there.
+    apart: Mutex<Option<Runtime>>,
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // Anything else waits, which a drop must not do here.
+        if let Some(apart) = self.apart.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
+            apart.shutdown_background();
+        }
+    }
 }
 
 impl FaultyTarget {
@@ -82,6 +99,7 @@ impl FaultyTarget {
             passing: AtomicU64::new(n + 1),
             killed: AtomicBool::new(false),
             happened: AtomicBool::new(false),
+            apart: Mutex::new(matches!(fault, Fault::KilledAtPoll(_)).then(apart)),
         };
         FaultyTarget { inner, switch: Arc::new(switch) }
     }
@@ -91,6 +109,11 @@ impl FaultyTarget {
         let switch = self.switch.clone();
         move || switch.happened.load(SeqCst)
     }
+}
+
+fn apart() -> Runtime {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    runtime.must("a runtime for a call")
 }
 
 fn killed() -> Error {
@@ -122,14 +145,29 @@ impl Switch {
                 call.await?;
                 self.kill()
             }
-            Fault::KilledAtPoll(polls) => match at_most(call, polls).await {
+            Fault::KilledAtPoll(polls) => match at_most(call, polls, &self.handle()).await {
                 Some(done) => done,
                 None => {
                     self.happened.store(true, SeqCst);
-                    self.kill()
+                    let killed = self.kill();
+                    self.wait_for_threads().await;
+                    killed
                 }
             },
         }
+    }
+
+    fn handle(&self) -> Handle {
+        let apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner);
+        apart.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+
+    /// A killed process has no threads: whoever looks afterwards must not meet one that still writes.
+    async fn wait_for_threads(&self) {
+        let apart = self.apart.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let ended =
+            tokio::task::spawn_blocking(move || apart.map(|runtime| runtime.shutdown_timeout(THREADS)));
+        ended.await.must("wait for what an abandoned call still does");
     }
 
     fn kill<T>(&self) -> Result<T> {
@@ -138,8 +176,8 @@ impl Switch {
     }
 }
 
-/// `None` if it was not ready after so many polls; it is dropped then.
-async fn at_most<T>(call: impl Future<Output = T>, polls: u32) -> Option<T> {
+/// `None` if it was not ready after so many polls; it is dropped then. What it starts is started in this runtime.
+async fn at_most<T>(call: impl Future<Output = T>, polls: u32, runtime: &Handle) -> Option<T> {
     let mut call = pin!(call);
     let mut left = polls;
     poll_fn(|cx| {
@@ -147,6 +185,7 @@ async fn at_most<T>(call: impl Future<Output = T>, polls: u32) -> Option<T> {
             return Poll::Ready(None);
         }
         left -= 1;
+        let _in_it = runtime.enter();
         match call.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
             Poll::Pending if left == 0 => Poll::Ready(None),

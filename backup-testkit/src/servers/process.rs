@@ -30,7 +30,7 @@ impl Place {
         let dir = std::env::temp_dir().join(unique);
         let fail = |e: std::io::Error| format!("{}: {e}", dir.display());
         fs::create_dir(&dir).map_err(fail)?;
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(fail)?.port();
+        let port = free_port().map_err(fail)?;
         Ok(Place { dir, port })
     }
 
@@ -43,6 +43,21 @@ impl Place {
     pub(super) fn folder(&self, name: &str) -> Result<PathBuf, String> {
         let path = self.dir.join(name);
         fs::create_dir_all(&path).map(|()| path.clone()).map_err(|e| format!("{}: {e}", path.display()))
+    }
+}
+
+/// Of none that the kernel gives to whoever wants any: between this look and the start of the server somebody else could get it.
+fn free_port() -> std::io::Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let mut tries = 0;
+    loop {
+        let number = std::process::id().wrapping_mul(31).wrapping_add(NEXT.fetch_add(1, Relaxed));
+        let port = 10_000 + (number % 20_000) as u16;
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(e) if tries == 1000 => return Err(e),
+            Err(_) => tries += 1,
+        }
     }
 }
 

@@ -25,6 +25,8 @@ use tokio::{runtime::Runtime, sync::Mutex};
 const OWNER: &str = "backup-test.pid";
 /// A server that has not started by then will not.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// Where there is none the connection is refused at once; one that starts and stops the servers of others may take its time.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(60);
 const REMOVE_LIMIT: Duration = Duration::from_secs(30);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -95,10 +97,18 @@ impl Container {
                 }
             }
             let said = String::from_utf8_lossy(&said).into_owned();
-            match docker.inspect_exec(&exec).await?.exit_code {
-                Some(0) => Ok(said),
-                code => Err(format!("{cmd:?} ended with {code:?}: {said}").into()),
+            // The engine closes the output a moment before it knows the status.
+            for _ in 0..600 {
+                let seen = docker.inspect_exec(&exec).await?;
+                match seen.exit_code {
+                    Some(0) if seen.running != Some(true) => return Ok(said),
+                    Some(code) if seen.running != Some(true) => {
+                        return Err(format!("{cmd:?} ended with {code}: {said}").into());
+                    }
+                    _ => tokio::time::sleep(Duration::from_millis(50)).await,
+                }
             }
+            Err(format!("{cmd:?} does not end: {said}").into())
         });
         said.await.must("run a command in the container")
     }
@@ -169,7 +179,7 @@ pub(super) async fn engine(store: &str) {
         skip("tests with containers are left out");
     }
     let ping = on_services(async { Ok(docker().await?.ping().await?) });
-    let answer = tokio::time::timeout(Duration::from_secs(10), ping).await;
+    let answer = tokio::time::timeout(ANSWERS_WITHIN, ping).await;
     let why = match answer {
         Ok(Ok(_)) => {
             static SWEPT: tokio::sync::OnceCell<()> = tokio::sync::OnceCell::const_new();
@@ -177,7 +187,7 @@ pub(super) async fn engine(store: &str) {
             return;
         }
         Ok(Err(e)) => e.to_string(),
-        Err(_) => "it did not answer within 10 s".to_owned(),
+        Err(_) => format!("it did not answer within {} s", ANSWERS_WITHIN.as_secs()),
     };
     let needed = names(&required, "docker") || names(&required, store);
     assert!(!needed, "BACKUP_TEST_REQUIRE names {store} or docker, and no container engine answers: {why}");
