@@ -10,7 +10,7 @@ pub(crate) fn keep_few_heaps() {
         (libc::M_ARENA_MAX, 2),
         // Given, it stays; otherwise it grows with the largest buffer that was freed.
         (libc::M_MMAP_THRESHOLD, 1 << 20),
-        (libc::M_TRIM_THRESHOLD, 4 << 20),
+        (libc::M_TRIM_THRESHOLD, 16 << 20),
     ] {
         #[expect(
             unsafe_code,

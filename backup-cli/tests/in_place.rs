@@ -66,8 +66,10 @@ struct Shop {
     server: Postgres,
 }
 
-const LEDGER: &str = "CREATE TABLE ledger AS SELECT i, CASE WHEN i % 2 = 0 THEN i ELSE -i - 1 END amount, md5(i::text) what FROM generate_series(1, 60000) i;
-    CREATE INDEX ON ledger (what)";
+const LEDGER: &str = "CREATE TABLE ledger AS SELECT i, CASE WHEN i % 2 = 0 THEN i ELSE -i - 1 END amount, md5(i::text) what, md5((-i)::text) || md5((i + 0.5)::text) || md5((i + 0.7)::text) pad FROM generate_series(1, 60000) i;
+    CREATE INDEX ON ledger (what);
+    CREATE FUNCTION fits() RETURNS bool LANGUAGE sql AS $$SELECT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'gate')$$;
+    ALTER TABLE ledger ADD CHECK (fits())";
 
 impl Shop {
     async fn new() -> Self {
@@ -91,7 +93,7 @@ impl Shop {
             shop.sql("postgres", &format!("CREATE DATABASE {database}"));
             shop.sql(database, &format!("CREATE TABLE t AS SELECT 'then' v; ALTER TABLE t OWNER TO {role}"));
         }
-        shop.sql("orders", LEDGER);
+        shop.sql("orders", &format!("CREATE ROLE gate; {LEDGER}"));
         shop
     }
 
@@ -127,6 +129,17 @@ impl Shop {
 
     fn leftovers(&self) -> String {
         self.sql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'backup\\_%'")
+    }
+
+    /// Damages the rows in the archive; where it is, and what it was.
+    fn damage(&self) -> (std::path::PathBuf, Vec<u8>) {
+        let files = std::fs::read_dir(self.world.place.path("b")).unwrap().map(|file| file.unwrap().path());
+        let path = files.filter(|path| path.extension().is_some_and(|e| e == "zst")).last().unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let (mut bytes, at) = (whole.clone(), whole.len() / 2);
+        bytes[at..at + 4].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        std::fs::write(&path, bytes).unwrap();
+        (path, whole)
     }
 
     /// Without the role that owns its table, a database fails while its definitions are restored.
@@ -168,8 +181,21 @@ fn a_module_with_a_database_in_place_is_as_it_was_until_it_begins_and_restored_a
             assert_eq!((shop.state(), shop.leftovers()), (NOW.map(String::from), "0".into()));
             shop.sql("postgres", "CREATE ROLE keeper");
 
-            // The one in place fails: all others are as before, and nothing hides what is gone.
+            // So does the one in place, where that can be known before: it is untouched, too.
             shop.without_role("clerk", "orders");
+            let failed = w.restore(1, &restore);
+            assert!(failed.contains("clerk") && !failed.contains("gone"), "{failed}");
+            assert_eq!((shop.state(), shop.leftovers()), (NOW.map(String::from), "0".into()));
+            shop.sql("postgres", "CREATE ROLE clerk");
+            let whole = shop.damage();
+            let failed = w.restore(7, &restore);
+            assert!(failed.contains("damaged") && !failed.contains("gone"), "{failed}");
+            assert_eq!((shop.state(), shop.leftovers()), (NOW.map(String::from), "0".into()));
+            std::fs::write(&whole.0, &whole.1).unwrap();
+            w.expect(0, &["verify", whole.0.file_name().unwrap().to_str().unwrap(), "-m", "shop"]);
+
+            // Its rows are refused: all others are as before, and nothing hides what is gone.
+            shop.sql("postgres", "DROP ROLE gate");
             let failed = w.restore(8, &restore);
             for said in
                 ["orders at ", "is gone", "NOT whole", "all else is as it was before", "--in-place=orders`"]
@@ -183,7 +209,7 @@ fn a_module_with_a_database_in_place_is_as_it_was_until_it_begins_and_restored_a
             assert!(w.expect(0, &["heal"]).contains("nothing to heal"));
 
             // Once more, and both in place.
-            shop.sql("postgres", "CREATE ROLE clerk");
+            shop.sql("postgres", "CREATE ROLE gate");
             let done = w.restore(0, &all);
             assert!(done.contains("stock: restored IN PLACE"), "{done}");
             assert_eq!((shop.state(), shop.leftovers()), (THEN.map(String::from), "0".into()));
@@ -238,13 +264,20 @@ fn a_database_of_mariadb_is_restored_in_place_and_again_after_a_kill() {
             &server,
             "CREATE DATABASE app; USE app; CREATE SEQUENCE s START WITH 5; CREATE TABLE t (id int PRIMARY KEY, amount int, what varchar(40), n int DEFAULT NEXT VALUE FOR s, KEY (what)); \
             INSERT INTO t SELECT seq, IF(seq % 2 = 0, seq, -seq - 1), MD5(seq), 1 FROM seq_1_to_100000; CREATE VIEW v AS SELECT SUM(amount) FROM t; \
-            CREATE TRIGGER up BEFORE INSERT ON t FOR EACH ROW SET NEW.what = UPPER(NEW.what)",
+            CREATE TRIGGER up BEFORE INSERT ON t FOR EACH ROW SET NEW.what = UPPER(NEW.what); \
+            CREATE DATABASE other; CREATE TABLE other.o (i int); CREATE VIEW outside AS SELECT i FROM other.o",
         );
         let state = "SELECT * FROM app.v";
         assert_eq!(maria(&server, state), "0");
         w.expect(0, &["create", &format!("db={}", server.url("app")), "--to", "./b"]);
         maria(&server, "INSERT INTO app.t VALUES (0, 777, 'now', 1); CREATE TABLE app.later (i int)");
         let restore = ["restore", "latest", "--from", "./b", "--in-place"];
+        // What its definitions lack is found before anything is dropped.
+        maria(&server, "RENAME TABLE other.o TO other.away");
+        let failed = w.restore(1, &restore);
+        assert!(failed.contains("outside") && !failed.contains("gone"), "{failed}");
+        assert_eq!(maria(&server, state), "777");
+        maria(&server, "RENAME TABLE other.away TO other.o");
         w.killed(&restore, || {
             maria(&server, "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'app'") == "0"
         });
@@ -259,7 +292,7 @@ fn a_database_of_mariadb_is_restored_in_place_and_again_after_a_kill() {
         w.restore(0, &restore);
         assert_eq!(maria(&server, state), "0");
         let all = "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'app'; INSERT INTO app.t (id, what) VALUES (-1, 'up'); SELECT what, n FROM app.t WHERE id = -1";
-        assert_eq!(maria(&server, all), "3\nUP|5");
+        assert_eq!(maria(&server, all), "4\nUP|5");
         assert_eq!(maria(&server, left), "0");
     });
 }

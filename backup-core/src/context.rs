@@ -84,6 +84,18 @@ impl Context {
         Context { cancel: CancellationToken::new(), ..self.clone() }
     }
 
+    /// The same run, whose notes are neither kept nor told: for what is tried before it is done.
+    pub(crate) fn without_notes(&self) -> Self {
+        let observer = self.observer.clone().map(|observer| -> Observer {
+            Arc::new(move |event: &Event| {
+                if !matches!(event, Event::Noted { .. }) {
+                    observer(event);
+                }
+            })
+        });
+        Context { notes: Arc::default(), observer, ..self.clone() }
+    }
+
     /// Tells the observer.
     pub fn emit(&self, event: &Event) {
         if let Some(observer) = &self.observer {

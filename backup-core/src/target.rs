@@ -70,7 +70,8 @@ impl Refusal {
 /// the restore are proven; then `settle` later, or `revert` at any point. After a crash `Backend::recover` makes a target
 /// from `undo` on which only `revert` and `settle` are called.
 ///
-/// One whose survey says `in_place` comes after all others are proven, one such target at a time: `prepare`, `clear`, puts, `finish`, `publish`.
+/// One whose survey says `in_place` is first asked to `rehearse`, and if it does, there are puts of definitions, `finish`, and `revert`. Then it
+/// comes after all others are proven, one such target at a time: `prepare`, `clear`, puts, `finish`, `publish`.
 /// After that only `settle` is called; before it `revert` takes away what is half made, and what was there does not come back.
 #[async_trait]
 pub trait Target: Display + Send {
@@ -97,6 +98,13 @@ pub trait Target: Display + Send {
 
     /// Makes the shadow and opens it for puts. Nothing that is there is touched.
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>>;
+
+    /// Only of a target whose survey says `in_place`: makes a shadow, like `prepare`, in which the definitions are tried without the data, so that
+    /// what they lack (roles, extensions, rights) is found while what is there is still there. It is put the entries of the stages `Prepare` and
+    /// `Complete` only; what `finish` counts is not compared. `None`: definitions cannot be tried alone.
+    async fn rehearse(&mut self, _cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
+        Ok(None)
+    }
 
     /// Only of a target whose survey says `in_place`, when the journal tells that it has begun: from now on what is there may be taken away,
     /// here or with the first put. An error or a crash half-way leaves what `revert` can clean up.

@@ -82,3 +82,16 @@ async fn what_is_wrong_with_a_target_says_nothing_of_the_backup() {
     s.archive.tamper(&s.backup, "two", b"a", |b| b[0] ^= 1).unwrap();
     assert!(met_damage(&s.restore(s.targets(), |_| {}).await.unwrap_err()));
 }
+
+#[tokio::test]
+async fn what_is_restored_in_place_is_read_before_anything_is_taken_away() {
+    let s = scene().await;
+    s.archive.tamper(&s.backup, "two", b"a", |b| b[0] ^= 1).unwrap();
+    let mut targets = s.targets();
+    targets[1].in_place = true;
+    let log = targets[1].log.clone();
+    let e = s.restore(targets, |_| {}).await.unwrap_err();
+    assert!(e.kind() == ErrorKind::RolledBack && met_damage(&e), "{e}");
+    assert_eq!(*log.lock().unwrap(), ["revert two", "reverted two"]);
+    s.assert_old_without_traces();
+}

@@ -47,19 +47,25 @@ async fn it_comes_when_all_others_are_proven_and_before_they_take_effect_and_not
     assert!(report.settled && report.undo_until.is_none());
     assert_eq!(report.components.iter().map(|c| &*c.name).collect::<Vec<_>>(), NAMES);
     assert!(pending(&s.state(), &[]).unwrap().is_empty());
-    let steps = ["prepare", "clear", "publish", "settle"];
+    let steps = ["rehearse", "put", "prepare", "clear", "publish", "settle", "revert"];
     let log: Vec<String> = log.lock().unwrap().clone();
     let log: Vec<&String> = log.iter().filter(|l| steps.contains(&l.split_once(' ').unwrap().0)).collect();
-    let expected = "prepare one, prepare three, prepare two, clear two, publish two, publish one, publish three, \
-                    settle one, settle two, settle three";
+    let expected = "rehearse two, revert two, prepare one, prepare three, prepare two, clear two, publish two, \
+                    publish one, publish three, settle one, settle two, settle three";
     assert_eq!(log, expected.split(", ").collect::<Vec<_>>());
 }
 
 #[tokio::test]
 async fn a_failure_before_anything_is_taken_away_leaves_everything_as_it_was() {
-    for (at, step) in
-        [(0, "prepare"), (2, "prepared"), (2, "skip"), (1, "prepare"), (1, "prepared"), (1, "clear")]
-    {
+    for (at, step) in [
+        (1, "rehearse"),
+        (0, "prepare"),
+        (2, "prepared"),
+        (2, "skip"),
+        (1, "prepare"),
+        (1, "prepared"),
+        (1, "clear"),
+    ] {
         let s = scene().await;
         let mut targets = targets(&s);
         targets[at].fault = Some(Fault(step, How::Fail));
@@ -67,6 +73,20 @@ async fn a_failure_before_anything_is_taken_away_leaves_everything_as_it_was() {
         assert_eq!(e.kind(), ErrorKind::RolledBack, "{at} {step} {e}");
         s.assert_old_without_traces();
     }
+}
+
+#[tokio::test]
+async fn before_anything_is_taken_away_definitions_are_tried_without_the_data_and_nothing_is_noted_twice() {
+    let s = scene_of(&[("t.sql", "CREATE"), ("a", "new"), ("b", "")]).await;
+    let mut targets = targets(&s);
+    let log = targets[1].log.clone();
+    targets[1].fault = Some(Fault("finish", How::Damaged));
+    let e = s.restore(targets, |_| {}).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::RolledBack, "{e}");
+    assert_eq!(*log.lock().unwrap(), ["rehearse two", "put t.sql", "revert two", "reverted two"]);
+    s.assert_old_without_traces();
+    let report = s.restore(self::targets(&s), |_| {}).await.unwrap();
+    assert!(report.notes.list.iter().all(|n| n.text != "noted in a rehearsal"), "{:?}", report.notes);
 }
 
 #[tokio::test]

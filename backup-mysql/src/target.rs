@@ -51,6 +51,8 @@ pub(crate) struct MysqlTarget {
     control: Option<(Control, Version)>,
     /// The plan accepts what a server of the other vendor made.
     other_vendor: bool,
+    /// The backup was made by the vendor's program.
+    dumped: bool,
     sink: Option<Arc<ShadowSink>>,
 }
 
@@ -64,7 +66,7 @@ impl MysqlTarget {
     }
 
     fn at(place: Place) -> Self {
-        MysqlTarget { place, control: None, other_vendor: false, sink: None }
+        MysqlTarget { place, control: None, other_vendor: false, dumped: false, sink: None }
     }
 
     /// The session that changes what is there: that of this process, or a new one if it is lost.
@@ -122,6 +124,7 @@ impl fmt::Display for MysqlTarget {
 impl Target for MysqlTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.other_vendor = incoming.accepts(OTHER_VENDOR);
+        self.dumped = is_dumped(incoming);
         let place = self.place.config.place();
         let server = self.place.server().await?;
         let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
@@ -138,6 +141,11 @@ impl Target for MysqlTarget {
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
         self.fill(cx).await
+    }
+
+    async fn rehearse(&mut self, cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
+        // A dump has the rows among its definitions.
+        if self.dumped { Ok(None) } else { self.fill(cx).await.map(Some) }
     }
 
     async fn clear(&mut self, _cx: &Context) -> Result<()> {
@@ -287,10 +295,13 @@ async fn tables_of_part(incoming: &Incoming, cx: &Context) -> Result<Option<Stri
     Ok((count > 0).then(|| format!("of the backup these tables are restored: {}{more}", named.join(", "))))
 }
 
+fn is_dumped(incoming: &Incoming) -> bool {
+    incoming.note("all", "method").is_some_and(|how| how.starts_with("dump"))
+}
+
 /// A file of the vendor's program has definitions and rows in one.
 fn not_apart(config: &MysqlConfig, incoming: &Incoming) -> Option<Refusal> {
-    let dumped = incoming.note("all", "method").is_some_and(|how| how.starts_with("dump"));
-    (dumped && (config.schema_only || config.data_only)).then(|| {
+    (is_dumped(incoming) && (config.schema_only || config.data_only)).then(|| {
         let why =
             "definitions and rows are in one file of the vendor's program, and cannot be restored apart";
         Refusal::new(why, "restore all of it under another name, and take from there what is wanted")

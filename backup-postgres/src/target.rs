@@ -103,6 +103,8 @@ pub(crate) struct PostgresTarget {
     server: Option<Server>,
     heirs: Heirs,
     planned: Vec<Planned>,
+    /// The backup was made by pg_dump alone.
+    dumped: bool,
     sink: Option<Arc<Databases>>,
 }
 
@@ -130,6 +132,7 @@ impl PostgresTarget {
             server: None,
             heirs: Heirs::default(),
             planned: Vec::new(),
+            dumped: false,
             sink: None,
         }
     }
@@ -295,6 +298,7 @@ impl Target for PostgresTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.undo.databases.clear();
         self.undo.in_place.clear();
+        self.dumped = coming::is_dumped(incoming);
         let coming = Coming::all(incoming, cx).await?;
         let server = self.server().await?;
         let names = match coming::named(&self.undo.config, &server, &coming) {
@@ -366,6 +370,11 @@ impl Target for PostgresTarget {
         let sink = Arc::new(Databases::new(server, (&self.undo.id, component), list, cx));
         self.sink = Some(sink.clone());
         Ok(sink)
+    }
+
+    async fn rehearse(&mut self, cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
+        // A dump has the rows among its definitions.
+        if self.dumped { Ok(None) } else { self.prepare(cx).await.map(Some) }
     }
 
     async fn clear(&mut self, cx: &Context) -> Result<()> {

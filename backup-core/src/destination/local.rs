@@ -15,6 +15,10 @@ use std::{
 
 /// After this many bytes the kernel is asked to write out what it holds, so that the last fsync has little left to do.
 const FLUSH_EVERY: u64 = 8 << 20;
+/// Of so many bytes before these the pages are given back, which are on the disk by then, or else later: a backup does not push what
+/// applications read out of the memory. Where a host gives a virtual machine its memory as it is first used, using the same pages
+/// again costs a fifth, too (400 MB: 0.18 and 0.85 s of CPU time).
+const GIVEN_BACK: u64 = 16 << 20;
 
 /// Reads of at least this length use their buffers again, and so many of these are kept.
 const LARGE: usize = 256 << 10;
@@ -427,7 +431,8 @@ impl Upload for LocalUpload {
             return Err(Error::contract("a write after the end").on(&self.name));
         };
         self.written += bytes.len() as u64;
-        let flush = (self.written - self.flushed >= FLUSH_EVERY).then_some(self.flushed..self.written);
+        let flush = (self.written - self.flushed >= FLUSH_EVERY)
+            .then_some(self.flushed.saturating_sub(GIVEN_BACK)..self.written);
         if let Some(range) = &flush {
             self.flushed = range.end;
         }
@@ -497,8 +502,8 @@ pub(crate) fn local_blob(file: File, bytes: u64, path: PathBuf) -> Arc<dyn Blob>
     Arc::new(LocalBlob { file: Arc::new(file), bytes, path, buffers: Buffers::new(KEPT_BUFFERS) })
 }
 
-/// Lets the kernel begin to write out a part of the file, without waiting for it. `fdatasync` would commit the journal of the
-/// file system each time, and cost a tenth of a backup's time.
+/// Lets the kernel begin to write out a part of the file, without waiting for it, and give back the pages of what is written out.
+/// `fdatasync` would commit the journal of the file system each time, and cost a tenth of a backup's time.
 fn begin_to_write_out(file: &File, range: std::ops::Range<u64>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     if let Some(length) = std::num::NonZeroU64::new(range.end - range.start) {

@@ -15,6 +15,7 @@ pub(crate) use pour::{calmly, pour_each, what_ended, what_ended_and_where};
 pub use put_stage::put_stage;
 pub use read_back::{ReadBack, read_back};
 pub use report::{ComponentReport, PlaceReport, Report};
+pub(crate) use verify::expected_of_reading;
 pub use verify::{DigestSink, VerifiedComponent, VerifyReport, verify};
 
 use crate::{BackupReader, BackupWriter, Context, Error, Ready, Result, Selection, Severity, Source, View};

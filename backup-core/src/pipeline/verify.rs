@@ -162,7 +162,18 @@ async fn read_components(
     Ok(())
 }
 
-/// The manifest also holds what only the store itself can count; that is compared as far as the archive says it again.
+/// What a reading is compared with. The manifest also holds what only the store itself can count; that is compared as far as the archive
+/// says it again.
+pub(crate) fn expected_of_reading(proof: &Proof, there: &Proof) -> Proof {
+    let mut expected = Proof::new();
+    for (s, m, fact) in proof.iter() {
+        if s == "all" && matches!(m, "entries" | "bytes" | "digest") || there.get(s, m).is_some() {
+            expected.insert(s, m, fact.clone());
+        }
+    }
+    expected
+}
+
 fn compare_with_manifest(
     reader: &Arc<dyn BackupReader>,
     name: &str,
@@ -170,12 +181,7 @@ fn compare_with_manifest(
     report: &mut VerifyReport,
 ) {
     let Some(component) = reader.manifest().component(name) else { return };
-    let mut expected = Proof::new();
-    for (s, m, fact) in component.proof.iter() {
-        if s == "all" && matches!(m, "entries" | "bytes" | "digest") || there.get(s, m).is_some() {
-            expected.insert(s, m, fact.clone());
-        }
-    }
+    let expected = expected_of_reading(&component.proof, there);
     for difference in compare(&expected, there, &|_, _| false) {
         report.defects.push(Error::damaged("compare it with the manifest", difference).on(name));
     }

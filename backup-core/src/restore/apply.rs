@@ -151,6 +151,16 @@ pub(super) struct Restore<'a> {
 /// What is to be poured, and how much that is about.
 pub(super) type Prepared = (Pouring, Option<u64>);
 
+/// What came of pouring a component.
+pub(super) struct Unproven {
+    component: String,
+    entries: u64,
+    /// What the archive says of it.
+    pub(super) said: Facts,
+    /// What the sink has counted.
+    pub(super) there: Proof,
+}
+
 impl Restore<'_> {
     /// Those that are restored in place, or all others.
     pub(super) fn which(&self, in_place: bool) -> Vec<usize> {
@@ -158,8 +168,9 @@ impl Restore<'_> {
         such.map(|(at, _)| at).collect()
     }
 
-    /// Makes, fills and proves all shadows of those that are not restored in place. Nothing takes effect.
+    /// Rehearses what is restored in place; makes, fills and proves all shadows of the others. Nothing takes effect.
     async fn shadows(&mut self, views: Vec<(Box<dyn View>, Option<u64>)>) -> Result<Vec<RestoredComponent>> {
+        self.rehearse().await?;
         let mut list = Vec::new();
         for (at, view) in self.which(false).into_iter().zip(views) {
             still_wanted(self.cx)?;
@@ -187,6 +198,30 @@ impl Restore<'_> {
         let cx = self.cx;
         let (which, list): (Vec<usize>, Vec<Prepared>) = list.into_iter().unzip();
         cx.emit(&Event::Phase { phase: Phase::Pour });
+        let poured = self.pour_unproven(list, cx).await?;
+        cx.emit(&Event::Phase { phase: Phase::Prove });
+        let mut done = Vec::new();
+        for (Unproven { component: name, entries, said, there }, at) in poured.into_iter().zip(which) {
+            let (name, planned) = (&name, &self.plan.members[at]);
+            let component = self.reader.manifest().component(name);
+            let expected = match component {
+                Some(component) if !planned.selective => &component.proof,
+                _ => &said,
+            };
+            prove(name, expected, &there, &planned.survey.notes)?;
+            done.push(RestoredComponent {
+                name: name.clone(),
+                place: planned.survey.place.clone(),
+                entries,
+                bytes: there.count("all", "bytes"),
+                lost: component.map_or(0, |c| c.lost),
+            });
+        }
+        Ok(done)
+    }
+
+    /// Pours these, and compares nothing.
+    pub(super) async fn pour_unproven(&mut self, list: Vec<Prepared>, cx: &Context) -> Result<Vec<Unproven>> {
         let outcomes = pour_each(list, true, cx).await;
         // A damaged entry explains what came after it; it is told first.
         if let Some((o, (path, e))) = outcomes.iter().find_map(|o| Some((o, o.unreadable.first()?))) {
@@ -207,27 +242,12 @@ impl Restore<'_> {
             Some((e, _)) => return Err(e),
             None => {}
         }
-        cx.emit(&Event::Phase { phase: Phase::Prove });
-        let mut done = Vec::new();
-        for (outcome, at) in outcomes.into_iter().zip(which) {
-            let (name, planned) = (&outcome.component, &self.plan.members[at]);
-            let said = outcome.view.map_err(|e| e.on(name))?;
-            let there = outcome.there.map_err(|e| e.on(name))?;
-            let component = self.reader.manifest().component(name);
-            let expected = match component {
-                Some(component) if !planned.selective => &component.proof,
-                _ => &said,
-            };
-            prove(name, expected, &there, &planned.survey.notes)?;
-            done.push(RestoredComponent {
-                name: name.clone(),
-                place: planned.survey.place.clone(),
-                entries: outcome.entries,
-                bytes: there.count("all", "bytes"),
-                lost: component.map_or(0, |c| c.lost),
-            });
-        }
-        Ok(done)
+        let poured = outcomes.into_iter().map(|outcome| {
+            let said = outcome.view.map_err(|e| e.on(&outcome.component))?;
+            let there = outcome.there.map_err(|e| e.on(&outcome.component))?;
+            Ok(Unproven { component: outcome.component, entries: outcome.entries, said, there })
+        });
+        poured.collect()
     }
 
     /// Restores what is restored in place, swaps all shadows in, asks the application, and passes the commit point.
@@ -463,7 +483,7 @@ fn not_rolled_back(restore: &Restore<'_>, cause: Error, e: &Error) -> Error {
 
 /// What was restored must be what was counted at the time of the backup, but for what the plan has announced: a note of the
 /// survey that begins with the subject and the measure ("table x: grants …").
-fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> Result<()> {
+pub(super) fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> Result<()> {
     let accepted = |subject: &str, measure: &str| {
         let begins = format!("{subject}: {measure}");
         announced.iter().any(|note| {

@@ -13,6 +13,7 @@ mod in_the_way;
 mod journal;
 mod plan;
 mod recover;
+mod rehearsal;
 mod trust;
 
 pub use apply::{RestoreReport, RestoredComponent, met_damage};

@@ -39,17 +39,21 @@ where
     }
 }
 
-/// Puts these files; a text of `!` fails.
+/// Puts these files, those that end with `.sql` as definitions; a text of `!` fails.
 pub fn files(list: &'static [(&'static str, &'static str)]) -> Script {
     script(move |sink, cx| async move {
-        let items = list.iter().map(|(path, text)| {
-            let content = match *text {
-                "!" => Content::failed(Error::new(ErrorKind::Denied, "open", "no")),
-                text => Content::whole(text),
-            };
-            Ok((Entry::file(*path, Stage::Data), content))
-        });
-        put_stage(&sink, &cx, futures::stream::iter(items)).await?;
+        let is_definition = |path: &str| path.ends_with(".sql");
+        for stage in [Stage::Prepare, Stage::Data] {
+            let its = list.iter().filter(|(path, _)| is_definition(path) == (stage == Stage::Prepare));
+            let items = its.map(|(path, text)| {
+                let content = match *text {
+                    "!" => Content::failed(Error::new(ErrorKind::Denied, "open", "no")),
+                    text => Content::whole(text),
+                };
+                Ok((Entry::file(*path, stage), content))
+            });
+            put_stage(&sink, &cx, futures::stream::iter(items)).await?;
+        }
         Ok(Facts::new())
     })
 }
@@ -311,13 +315,16 @@ impl Target for FileTarget {
         }
         fs::write(self.inside("new"), "").unwrap();
         self.step("prepared").await?;
-        Ok(Arc::new(FileSink {
-            shadow: self.inside("new"),
-            lines: Mutex::default(),
-            tally: Mutex::default(),
-            skips: self.fault.is_some_and(|f| f.0 == "skip"),
-            damaged: self.fault.is_some_and(|Fault(step, how)| (step, how) == ("finish", How::Damaged)),
-        }))
+        Ok(Arc::new(FileSink::new(self)))
+    }
+
+    async fn rehearse(&mut self, cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
+        self.step("rehearse").await?;
+        cx.note(Severity::Warning, "", "", "noted in a rehearsal");
+        fs::create_dir_all(&self.home).unwrap();
+        fs::write(self.inside("new"), "").unwrap();
+        let log = Some(self.log.clone());
+        Ok(Some(Arc::new(FileSink { log, skips: false, ..FileSink::new(self) })))
     }
 
     async fn clear(&mut self, _cx: &Context) -> Result<()> {
@@ -386,6 +393,21 @@ struct FileSink {
     tally: Mutex<Tally>,
     skips: bool,
     damaged: bool,
+    /// Of what is put.
+    log: Option<Arc<Mutex<Vec<String>>>>,
+}
+
+impl FileSink {
+    fn new(target: &FileTarget) -> Self {
+        FileSink {
+            shadow: target.inside("new"),
+            lines: Mutex::default(),
+            tally: Mutex::default(),
+            skips: target.fault.is_some_and(|f| f.0 == "skip"),
+            damaged: target.fault.is_some_and(|Fault(step, how)| (step, how) == ("finish", How::Damaged)),
+            log: None,
+        }
+    }
 }
 
 impl fmt::Display for FileSink {
@@ -397,6 +419,9 @@ impl fmt::Display for FileSink {
 #[async_trait]
 impl Sink for FileSink {
     async fn put(&self, entry: Entry, content: Content) -> Result<Put> {
+        if let Some(log) = &self.log {
+            log.lock().unwrap().push(format!("put {}", entry.display_path()));
+        }
         let mut content = content.hashed(&entry);
         let mut text = Vec::new();
         loop {

@@ -18,8 +18,13 @@ pub struct Scene {
 
 /// A backup of three components; `one` and `two` exist with old data, `three` does not.
 pub async fn scene() -> Scene {
+    scene_of(&[("a", "new"), ("b", "")]).await
+}
+
+/// The same of components that hold these files.
+pub async fn scene_of(held: &'static [(&'static str, &'static str)]) -> Scene {
     let (archive, cx) = (MemoryArchive::new(), Context::default());
-    let components = NAMES.map(|n| component(n, files(&[("a", "new"), ("b", "")])));
+    let components = NAMES.map(|n| component(n, files(held)));
     let backup = create(request(components.into()), &archive, &cx).await.unwrap().id;
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("data")).unwrap();

@@ -6,9 +6,15 @@ use crate::{
     server::Server,
     toc::{self, Item},
 };
-use backup_core::{Context, Error, Incoming, Refusal, Result, Selection};
+use backup_core::{Context, Error, Fact, Incoming, Refusal, Result, Selection};
 use bytes::Bytes;
 use std::{collections::BTreeSet, sync::Arc};
+
+/// Whether the backup was made by pg_dump alone.
+pub(super) fn is_dumped(incoming: &Incoming) -> bool {
+    let by_dump = |fact: &Fact| matches!(fact, Fact::Note(how) if how.starts_with("dump"));
+    incoming.component.proof.iter().any(|(_, measure, fact)| measure == "method" && by_dump(fact))
+}
 
 /// A database of a backup, and what of it is selected.
 pub(super) struct Coming<'a> {
