@@ -301,6 +301,12 @@ pub(crate) fn refresh_of(view: &str) -> String {
     format!("REFRESH MATERIALIZED VIEW {view};")
 }
 
+/// The view that such a statement fills, for people.
+pub(crate) fn refreshed_by(statement: &str) -> String {
+    let name = statement.trim_start_matches("REFRESH MATERIALIZED VIEW ").trim_end_matches(';');
+    name.trim_matches('"').replace("\".\"", ".").replace("\"\"", "\"")
+}
+
 /// Statements that fill the materialized views, or those that are filled, in an order in which each finds what it needs.
 pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Result<String, ClientError> {
     let views = session

@@ -17,6 +17,7 @@ mod put;
 mod shadow;
 mod statements;
 mod survey;
+mod views;
 
 use crate::{
     PostgresConfig,

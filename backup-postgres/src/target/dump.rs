@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{catalog, client::NO_ROLE, error, layout};
 use backup_core::{Content, Error, ErrorKind, Fact, Facts, Part, Result};
+use bytes::Bytes;
 use futures::stream;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,8 @@ impl Shadow {
             );
             return Err(Taking::Target(e));
         }
-        self.restore_flowing("restore the large objects", &["--single-transaction"], content).await
+        let begin = Bytes::new();
+        self.restore_flowing("restore the large objects", &["--single-transaction"], (begin, content)).await
     }
 
     /// Definitions and rows of all that there is. What came before a failure is in a database that is dropped.
@@ -36,16 +38,18 @@ impl Shadow {
             let message = format!("{} is not restored with it", layout::PROPERTIES);
             return Err(Taking::Target(Error::damaged("restore the dump", message)));
         }
-        self.restore_flowing("restore the dump", arguments, content).await?;
+        let begin = self.without_views(content).await.map_err(Taking::Content)?;
+        self.restore_flowing("restore the dump", arguments, (begin, content)).await?;
         self.dumped.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
+    /// An archive, of which this beginning was read already.
     async fn restore_flowing(
         &self,
         operation: &'static str,
         arguments: &[&str],
-        content: &mut Content,
+        (begin, content): (Bytes, &mut Content),
     ) -> Result<(), Taking> {
         let failure: Arc<Mutex<Option<Error>>> = Arc::default();
         let (sender, receiver) = tokio::sync::mpsc::channel(2);
@@ -54,8 +58,13 @@ impl Shadow {
         let restoring =
             self.tools.restore_stream(&self.name, passed_on(receiver), arguments, no_owner, &settings);
         let feeding = async {
+            let mut begin = Some(begin).filter(|begin| !begin.is_empty());
             loop {
-                match content.next().await {
+                let next = match begin.take() {
+                    Some(begin) => Ok(Some(begin)),
+                    None => content.next().await,
+                };
+                match next {
                     Ok(Some(bytes)) => {
                         if sender.send(Part::Bytes(bytes)).await.is_err() {
                             // The tool has stopped reading. The rest is read for its digest.

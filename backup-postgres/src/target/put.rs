@@ -2,7 +2,6 @@
 
 use super::{
     indexes::LARGE,
-    present,
     shadow::{Shadow, WORK},
 };
 use crate::{
@@ -50,11 +49,12 @@ pub(super) struct Loaded {
 }
 
 impl Shadow {
+    pub(super) fn keep(&self, change: impl FnOnce(&mut Received)) {
+        change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// An entry of this database, at this path of it.
     pub(super) async fn take(&self, entry: &Entry, path: &str, content: &mut Content) -> Result<(), Taking> {
-        let keep = |change: &mut dyn FnMut(&mut Received)| {
-            change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
-        };
         let how = &self.server.config;
         let stays = [layout::PROPERTIES, layout::SCHEMA].contains(&path);
         match path {
@@ -65,25 +65,20 @@ impl Shadow {
             layout::PROPERTIES => {
                 let read: Properties = serde_json::from_str(&text(content).await?)
                     .map_err(|e| Taking::Target(Error::damaged("read the properties", e).on(path)))?;
-                keep(&mut |received| received.properties = Some(read.clone()));
+                self.keep(|received| received.properties = Some(read));
             }
             layout::SCHEMA => {
                 let file = Arc::new(spool(content).await?);
-                keep(&mut |received| received.schema = Some(file.clone()));
+                self.keep(|received| received.schema = Some(file));
             }
             layout::SEQUENCES => {
                 let sql = text(content).await?;
                 let sql = self.choice.part.as_ref().map_or_else(|| sql.clone(), |p| p.own_sequences(&sql));
-                keep(&mut |received| received.sequences = Some(sql.clone()));
+                self.keep(|received| received.sequences = Some(sql));
             }
             layout::REFRESH => {
                 let sql = text(content).await?;
-                let kept = how.data_only;
-                keep(&mut |received| {
-                    let here = received.refresh.take().filter(|_| kept).unwrap_or_default();
-                    let sql = if kept { present::to_fill(&received.views, &here, &sql) } else { sql.clone() };
-                    received.refresh = Some(sql);
-                });
+                self.keep(|received| received.fill(&sql, how.data_only));
             }
             // For people only.
             layout::LOAD | layout::GUIDE => drain(content).await?,
