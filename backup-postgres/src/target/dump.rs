@@ -93,9 +93,12 @@ impl Shadow {
 
     /// What a tool says, with a way out where there is one.
     pub(super) fn refused(&self, operation: &'static str, e: Error) -> Error {
-        let about = Error::new(ErrorKind::Target, operation, e.message()).on(self.server.place());
-        match e.message().contains("role \"") && e.message().contains("does not exist") {
+        let said = reasons(e.message());
+        let about = Error::new(ErrorKind::Target, operation, &said).on(self.server.place());
+        let is_missing = said.contains("does not exist");
+        match is_missing && said.contains("role \"") {
             true => about.hint(NO_ROLE),
+            false if is_missing || said.contains("no default operator class") => self.lacking(about),
             false => about,
         }
     }
@@ -118,9 +121,29 @@ impl Shadow {
     }
 }
 
+/// Of what `pg_restore` says that which says why: it also tells that its process ended, which had said so itself.
+fn reasons(said: &str) -> String {
+    const NONE: &str = "error: a worker process died unexpectedly";
+    let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with(NONE)).collect();
+    if lines.is_empty() { said.to_owned() } else { lines.join("\n") }
+}
+
 fn passed_on(receiver: tokio::sync::mpsc::Receiver<Part>) -> Content {
     Content::stream(stream::unfold(receiver, |mut receiver| async {
         let part = receiver.recv().await?;
         Some((Ok(part), receiver))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reasons;
+
+    #[test]
+    fn of_what_a_tool_says_only_the_reason_is_told() {
+        let why = "it ended with exit status: 1: pg_restore: error: could not execute query: ERROR:  no f\nCommand was: CREATE INDEX";
+        assert_eq!(reasons(&format!("{why}\npg_restore: error: a worker process died unexpectedly")), why);
+        let alone = "it ended with exit status: 1: pg_restore: error: a worker process died unexpectedly";
+        assert_eq!((reasons(alone), reasons(why)), (alone.to_owned(), why.to_owned()));
+    }
 }

@@ -25,6 +25,8 @@ const DISK_FULL: &str = "53100";
 
 /// The way to a single table, as long as there is no shorter one.
 const WHOLE: &str = "restore the whole database under another name (--to NAME=postgres://…/other) and take the table from there";
+/// What the server says of functions, types, operators and tables that are not there.
+const MISSING: [&str; 5] = ["42883", "42704", "42P01", "3F000", "42703"];
 
 /// What has come and is used later.
 #[derive(Default)]
@@ -115,9 +117,12 @@ impl Shadow {
             .await?
             .map_err(|e| match e {
                 ClientError::Content(e) => Taking::Content(e),
-                e => Taking::Target(
-                    error::target("load the rows", &self.server)(e).on(format!("{}.{}", of.schema, of.table)),
-                ),
+                e => {
+                    let is_missing = e.code().is_some_and(|code| MISSING.contains(&code));
+                    let e = error::target("load the rows", &self.server)(e);
+                    let e = e.on(format!("{}.{}", of.schema, of.table));
+                    Taking::Target(if is_missing { self.lacking(e) } else { e })
+                }
             })?;
         let (subject, measure) = layout::rows_fact(&of.schema, &of.table, path);
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, measure, Fact::Count(rows));
@@ -156,6 +161,19 @@ impl Shadow {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.entry((of.schema.clone(), of.table.clone())).or_default().is_analyzed = true;
         Ok(())
+    }
+}
+
+impl Shadow {
+    /// What failed because something is not there. A part comes with what its definitions name; what only the text of a function names is
+    /// known to nobody.
+    pub(super) fn lacking(&self, e: Error) -> Error {
+        match self.choice.part {
+            Some(_) => {
+                e.hint(format!("what only the text of a function names does not come with a part: {WHOLE}"))
+            }
+            None => e,
+        }
     }
 }
 
