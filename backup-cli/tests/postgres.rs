@@ -108,6 +108,30 @@ fn a_database_is_backed_up_restored_elsewhere_replaced_undone_and_settled() {
     });
 }
 
+#[test]
+fn a_view_that_cannot_be_filled_makes_the_restore_partial_and_the_old_database_is_kept() {
+    run("a_view_that_cannot_be_filled_makes_the_restore_partial_and_the_old_database_is_kept", async {
+        let w = World::new(15, "viewed_").await;
+        w.make("app", "CREATE TABLE t AS SELECT 'then' v; CREATE MATERIALIZED VIEW seen AS SELECT v FROM t;
+            CREATE ROLE nobody; GRANT ALL ON SCHEMA public TO nobody; ALTER MATERIALIZED VIEW seen OWNER TO nobody");
+        w.expect(0, &["create", &format!("db={}", w.url("app")), "--to", "./b"]);
+        w.sql("app", "UPDATE t SET v = 'now'");
+        let replace = ["restore", "latest", "--from", "./b", "--settle"];
+        let plan = w.plan(&replace);
+        let said = w.expect(5, &[&replace[..], &["--confirm", &plan]].concat());
+        assert!(
+            said.contains("public.seen: it is left unfilled: permission denied for table t")
+                && said.contains("REFRESH MATERIALIZED VIEW \"public\".\"seen\";")
+                && said.contains("the previous data is kept"),
+            "{said}"
+        );
+        assert_eq!(w.sql("app", "SELECT v FROM t"), "then");
+        w.expect(0, &["restore", "--undo", "--yes"]);
+        assert_eq!(w.sql("app", "SELECT v, (SELECT v FROM seen) FROM t"), "now|then");
+        assert_eq!(w.leftovers(), "");
+    });
+}
+
 /// Kills a restore at so many points, more in a soak, and heals it each time: `state` says `1|0` where all is old, and `0|1` where all is new.
 async fn killed(w: &World, replace: &[&str], points: u64, state: impl Fn() -> String) -> String {
     let seed: u64 =

@@ -539,6 +539,58 @@ fn a_table_comes_with_its_partitions_and_its_children() {
 }
 
 #[test]
+fn a_table_comes_with_what_only_the_index_of_its_constraint_needs() {
+    run("a_table_comes_with_what_only_the_index_of_its_constraint_needs", async {
+        for version in [15, 17] {
+            let w = World::new(version).await;
+            w.sql("shop", "CREATE EXTENSION btree_gist; CREATE EXTENSION unaccent; CREATE TABLE excl (room int, during tsrange, EXCLUDE USING gist (room WITH =, during WITH &&));
+                INSERT INTO excl VALUES (1, '[2026-01-01, 2026-01-02)'); CREATE FUNCTION low(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)';
+                CREATE TABLE by_f (a text, EXCLUDE (low(a) WITH =)); INSERT INTO by_f VALUES ('x');
+                CREATE OPERATOR CLASS same FOR TYPE int USING btree AS OPERATOR 1 <, OPERATOR 2 <=, OPERATOR 3 =, OPERATOR 4 >=, OPERATOR 5 >, FUNCTION 1 btint4cmp(int, int);
+                CREATE TABLE own (i int, EXCLUDE (i same WITH =)); INSERT INTO own VALUES (1)");
+            w.back_up().await;
+            for table in ["excl", "by_f", "own"] {
+                let only = Only::matching("db", format!("public.{table}"));
+                apply(w.to(table).only(only).plan().await).await.unwrap();
+                assert_eq!(w.sql(table, &format!("SELECT count(*) FROM {table}")), "1");
+                assert_eq!(w.definition(table, table), w.definition("shop", table), "PostgreSQL {version}");
+            }
+            // Nothing that is not needed: it may not be there on another server.
+            let extensions = "SELECT string_agg(extname, ' ' ORDER BY extname) FROM pg_extension";
+            assert_eq!(
+                (w.sql("excl", extensions), w.sql("by_f", extensions)),
+                ("btree_gist plpgsql".into(), "plpgsql".into())
+            );
+        }
+    });
+}
+
+#[test]
+fn what_only_the_text_of_a_function_names_is_told_with_the_way_out() {
+    run("what_only_the_text_of_a_function_names_is_told_with_the_way_out", async {
+        let w = World::new(15).await;
+        w.sql("shop", "CREATE FUNCTION f3(int) RETURNS bool LANGUAGE sql AS 'SELECT $1 > 0'; CREATE FUNCTION f2(int) RETURNS bool LANGUAGE plpgsql AS 'BEGIN RETURN public.f3($1); END';
+            CREATE TABLE checked (i int CHECK (f2(i))); INSERT INTO checked VALUES (1);
+            CREATE FUNCTION low(text) RETURNS text IMMUTABLE LANGUAGE sql AS 'SELECT lower($1)'; CREATE FUNCTION lower_still(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN public.low($1); END';
+            CREATE TABLE indexed AS SELECT 'x' t; CREATE INDEX ON indexed (lower_still(t)); CREATE INDEX ON indexed (t)");
+        w.back_up().await;
+        for table in ["checked", "indexed"] {
+            let only = Only::matching("db", format!("public.{table}"));
+            let e = apply(w.to(table).only(only).plan().await).await.unwrap_err();
+            let hint = e.failed().and_then(|e| e.hint_text()).unwrap_or_default();
+            assert!(
+                hint.contains("text of a function") && hint.contains("whole database under another name"),
+                "{e}: {hint}"
+            );
+            assert!(
+                e.to_string().contains("does not exist") && !e.to_string().contains("unexpectedly"),
+                "{e}"
+            );
+        }
+    });
+}
+
+#[test]
 fn of_partitions_only_rows_that_the_backup_has_are_exchanged_and_an_undo_never_fails_for_a_foreign_key() {
     run(
         "of_partitions_only_rows_that_the_backup_has_are_exchanged_and_an_undo_never_fails_for_a_foreign_key",

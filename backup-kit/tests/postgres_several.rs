@@ -144,3 +144,45 @@ fn several_databases_are_restored_together_undone_together_and_taken_one_by_one(
         assert_eq!((w.values(), w.kept()), ("then then".to_owned(), "0".to_owned()));
     });
 }
+
+#[test]
+fn roles_come_with_a_part_if_they_are_asked_for() {
+    run("roles_come_with_a_part_if_they_are_asked_for", async {
+        let w = World { server: services::own_postgres(17).await, dir: tempfile::tempdir().unwrap() };
+        for database in BOTH {
+            w.sql("postgres", &format!("CREATE DATABASE {database}"));
+        }
+        w.sql("stock", "CREATE ROLE keeper; CREATE TABLE t AS SELECT 1 i; ALTER TABLE t OWNER TO keeper");
+        let source = || postgres::container(w.server.container().id()).databases(BOTH);
+        let module = Module::new("shop").source("db", source().globals(true));
+        module.backup().to(archive::file(w.file())).run().await.unwrap();
+        for (glob, merge) in [("stock/public.t", false), ("stock", false), ("stock/public.t", true)] {
+            w.sql("stock", "REASSIGN OWNED BY keeper TO postgres; DROP ROLE keeper");
+            let part = || w.restore().only(Only::matching("db", glob)).merge(merge).settle(true);
+            let part = || if merge { part() } else { part().to("db", w.place("other")) };
+            let e = apply(part().plan().await.unwrap()).await.unwrap_err();
+            assert!(e.failed().and_then(|e| e.hint_text()).unwrap_or_default().contains("--globals"), "{e}");
+            apply(part().globals(true).plan().await.unwrap()).await.unwrap();
+            let there = if merge { "stock" } else { "other" };
+            assert_eq!(w.sql(there, "SELECT tableowner FROM pg_tables WHERE tablename = 't'"), "keeper");
+            if !merge {
+                w.sql("postgres", "DROP DATABASE other");
+            }
+        }
+
+        // Where the backup has none it is no way out.
+        Module::new("shop")
+            .source("db", source())
+            .backup()
+            .to(archive::file(w.dir.path().join("without.tar")))
+            .run()
+            .await
+            .unwrap();
+        let archive = archive::file(w.dir.path().join("without.tar"));
+        let without = w.module().restore(archive).latest().state_dir(w.dir.path()).globals(true);
+        let plan =
+            without.only(Only::matching("db", "stock")).to("db", w.place("other")).plan().await.unwrap();
+        let e = refused(plan);
+        assert!(e.contains("the backup has none"), "{e}");
+    });
+}

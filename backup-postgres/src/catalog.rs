@@ -301,6 +301,12 @@ pub(crate) fn refresh_of(view: &str) -> String {
     format!("REFRESH MATERIALIZED VIEW {view};")
 }
 
+/// The view that such a statement fills, for people.
+pub(crate) fn refreshed_by(statement: &str) -> String {
+    let name = statement.trim_start_matches("REFRESH MATERIALIZED VIEW ").trim_end_matches(';');
+    name.trim_matches('"').replace("\".\"", ".").replace("\"\"", "\"")
+}
+
 /// Statements that fill the materialized views, or those that are filled, in an order in which each finds what it needs.
 pub(crate) async fn refreshes(session: &mut Session, filled_only: bool) -> Result<String, ClientError> {
     let views = session
@@ -395,6 +401,28 @@ pub(crate) async fn analyses(session: &mut Session) -> Result<Vec<Analysis>, Cli
 pub(crate) fn analyze(schema: &str, table: &str, columns: &[String]) -> String {
     let columns = if columns.is_empty() { String::new() } else { format!(" ({})", column_list(columns)) };
     format!("ANALYZE {}.{}{columns}", ident_in_ascii(schema), ident_in_ascii(table))
+}
+
+/// Numbers of constraints, each with the numbers of what its index is made of (operator classes, functions) or of the extensions that
+/// this is of: `pg_dump` names neither of a constraint, for of a whole database they are there.
+pub(crate) async fn needs_of_keys(session: &mut Session) -> Result<Vec<(String, String)>, ClientError> {
+    let rows = session
+        .query(
+            "SELECT k.oid, pg_catalog.string_agg(DISTINCT coalesce(e.refobjid, d.refobjid)::text, ' ')
+             FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_depend d ON d.objid = k.conindid
+               AND d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid NOT IN
+               ('pg_catalog.pg_class'::pg_catalog.regclass, 'pg_catalog.pg_constraint'::pg_catalog.regclass)
+             LEFT JOIN pg_catalog.pg_depend e ON e.classid = d.refclassid AND e.objid = d.refobjid AND e.deptype = 'e'
+             WHERE k.contype IN ('p', 'u', 'x') GROUP BY k.oid ORDER BY k.oid",
+        )
+        .await?;
+    Ok(rows
+        .into_iter()
+        .filter_map(|row| {
+            let mut row = row.into_iter();
+            Some((row.next()??, row.next()??))
+        })
+        .collect())
 }
 
 /// How many large objects there are.

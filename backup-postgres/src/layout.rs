@@ -80,6 +80,9 @@ fn below(path: &[u8]) -> Option<&str> {
     std::str::from_utf8(path).ok().map(|path| split(path).1)
 }
 
+/// The subject of notes that say what constraints need by their indexes, each by its number in the definitions: numbers in these.
+pub(crate) const KEYS_NEED: &str = "constraints need";
+
 /// The subject and measure of the rows of a table in a dump.
 pub(crate) fn dumped_rows_fact(schema: &str, table: &str) -> (String, &'static str) {
     (format!("table {schema}.{table}"), "rows")

@@ -224,7 +224,7 @@ impl Ready for PostgresReady {
 
     async fn fix(self: Box<Self>, cx: &Context) -> Result<Box<dyn View>> {
         tokio::select! {
-            view = fix::fix(*self) => Ok(Box::new(view?)),
+            view = fix::fix(*self, cx) => Ok(Box::new(view?)),
             () = cx.cancel.cancelled() => Err(Error::cancelled()),
         }
     }

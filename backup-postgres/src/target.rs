@@ -17,6 +17,7 @@ mod put;
 mod shadow;
 mod statements;
 mod survey;
+mod views;
 
 use crate::{
     PostgresConfig,
@@ -290,7 +291,7 @@ impl fmt::Display for PostgresTarget {
 #[async_trait]
 impl Target for PostgresTarget {
     async fn widened(&mut self, incoming: &Incoming, cx: &Context) -> Result<Selection> {
-        let (selection, heirs) = coming::widened(incoming, self.undo.config.schema_only, cx).await?;
+        let (selection, heirs) = coming::widened(incoming, &self.undo.config, cx).await?;
         self.heirs = heirs;
         Ok(selection)
     }

@@ -16,6 +16,8 @@ const KNOWN: std::ops::RangeInclusive<u8> = 14..=16;
 const COMPRESSION_BYTE: u8 = 15;
 /// Since then the kind of a relation is told.
 const RELATION_KIND: u8 = 16;
+/// A table of contents with more bytes than this is none that was ever seen.
+pub(crate) const LONGEST: usize = 256 << 20;
 /// No archive has more.
 const MOST_ITEMS: u32 = 10_000_000;
 
@@ -78,7 +80,10 @@ struct Contents {
 
 /// The same archive without items that are removed. What comes after the table of contents stays: `pg_restore` passes over data that no
 /// item has. `archive` is as much of it as holds the table.
-pub(crate) fn without(archive: &[u8], removed: impl Fn(&[Item]) -> Result<BTreeSet<u32>>) -> Result<Vec<u8>> {
+pub(crate) fn without(
+    archive: &[u8],
+    removed: impl FnOnce(&[Item]) -> Result<BTreeSet<u32>>,
+) -> Result<Vec<u8>> {
     let contents = contents(archive)?;
     let removed = removed(&contents.items)?;
     let mut kept = Vec::new();
@@ -98,8 +103,43 @@ pub(crate) fn without(archive: &[u8], removed: impl Fn(&[Item]) -> Result<BTreeS
 }
 
 /// Whether this much of an archive holds its table of contents.
-pub(crate) fn is_whole(archive: &[u8]) -> bool {
+fn is_whole(archive: &[u8]) -> bool {
     contents(archive).is_ok()
+}
+
+/// The beginning of an archive that flows, until it holds the table of contents.
+#[derive(Default)]
+pub(crate) struct Held {
+    bytes: Vec<u8>,
+    tried: usize,
+}
+
+impl Held {
+    /// The next of it. Whether this is enough; also where nothing that comes could make it so.
+    pub(crate) fn take(&mut self, bytes: &[u8]) -> bool {
+        self.bytes.extend_from_slice(bytes);
+        // Each try reads all: not at every piece.
+        let tries = self.bytes.len() >= self.tried * 2;
+        if tries {
+            self.tried = self.bytes.len();
+        }
+        tries && is_whole(&self.bytes) || self.is_too_long() || !is_known(&self.bytes)
+    }
+
+    /// A table of contents that is as long is none that was ever seen.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.bytes.len() > LONGEST
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Whether an archive that begins so may be one that is understood.
+fn is_known(begin: &[u8]) -> bool {
+    let magic = &MAGIC[..MAGIC.len().min(begin.len())];
+    begin.starts_with(magic) && begin.get(6).is_none_or(|minor| KNOWN.contains(minor))
 }
 
 struct Reader<'a> {

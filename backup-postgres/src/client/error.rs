@@ -78,7 +78,7 @@ impl ClientError {
 }
 
 /// What can be done about a role that is not there.
-pub(crate) const NO_ROLE: &str = "make the role first (CREATE ROLE …), or let the restore make those of the backup (--globals), or leave owners and privileges out (--no-owner, in a configuration no_owner = true)";
+pub(crate) const NO_ROLE: &str = "make the role first (CREATE ROLE …), or let the restore make those of the backup, if it has them (--globals), or leave owners and privileges out (--no-owner, in a configuration no_owner = true)";
 
 impl Refusal {
     fn meaning(&self) -> (Option<ErrorKind>, Option<&'static str>) {

@@ -36,6 +36,8 @@ pub(super) struct Known {
     pub(super) sequences: String,
     pub(super) refreshes: String,
     pub(super) large_objects: u64,
+    /// What constraints need, by their numbers.
+    pub(super) needs: Vec<(String, String)>,
     /// The tables whose rows are wanted, and those whose rows are not.
     pub(super) kept: Vec<Table>,
     pub(super) left_out: Vec<Table>,
@@ -75,7 +77,7 @@ impl PostgresView {
     ) -> Result<(Known, Content)> {
         let (cx, server) = (&watch.cx, &database.server);
         let failed = || error::source("read the catalog", server);
-        let (properties, sequences, refreshes, large_objects) = {
+        let (properties, sequences, refreshes, large_objects, needs) = {
             let mut leader = database.leader.lock().await;
             for text in catalog::not_captured(&mut leader).await.map_err(failed())? {
                 cx.note(Severity::Note, &self.component, database.among(), format!("not included: {text}"));
@@ -90,6 +92,7 @@ impl PostgresView {
                 catalog::sequences(&mut leader).await.map_err(failed())?,
                 catalog::refreshes(&mut leader, true).await.map_err(failed())?,
                 catalog::large_objects(&mut leader).await.map_err(failed())?,
+                catalog::needs_of_keys(&mut leader).await.map_err(failed())?,
             )
         };
         let (schema, gone) = left_out(database, schema, tables).await?;
@@ -108,7 +111,7 @@ impl PostgresView {
             let text = "left out with a table that it needs";
             cx.note(Severity::Note, &self.component, database.server.shown(what), text);
         }
-        let known = Known { properties, sequences, refreshes, large_objects, kept, left_out, gone };
+        let known = Known { properties, sequences, refreshes, large_objects, needs, kept, left_out, gone };
         Ok((known, schema))
     }
 

@@ -48,7 +48,11 @@ impl PostgresView {
         }
         for (database, known) in list {
             let path = layout::dump_path(&database.server.database);
-            let guide = guide::of_dump(&self.guided(&database), &known.properties, &path);
+            let guide = guide::of_dump(
+                &self.guided(&database),
+                &known.properties,
+                (&path, !known.refreshes.is_empty()),
+            );
             let item = database.placed(whole(layout::GUIDE, Stage::Complete, guide));
             put_stage(sink, cx, stream::iter([Ok(item)])).await?;
         }

@@ -11,8 +11,6 @@ use bytes::Bytes;
 use futures::stream;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A table of contents with more bytes than this is none that was ever seen.
-const LONGEST: usize = 256 << 20;
 /// What holds rows, or shows them.
 const RELATIONS: [&str; 4] = ["TABLE", "VIEW", "MATERIALIZED VIEW", "FOREIGN TABLE"];
 /// What belongs to something and is told with it.
@@ -184,26 +182,20 @@ impl Filtering {
         if self.passed {
             return self.archive.next().await;
         }
-        let mut held = Vec::new();
-        let mut tried = 0;
+        let mut held = toc::Held::default();
         while let Some(bytes) = self.archive.next().await? {
             if let Some(e) = self.gave_way.why() {
                 return Err(e);
             }
-            held.extend_from_slice(&bytes);
-            // Each try reads all: not at every piece.
-            if held.len() >= tried * 2 {
-                tried = held.len();
-                if toc::is_whole(&held) {
-                    break;
-                }
-            }
-            if held.len() > LONGEST {
-                return Err(too_long());
+            if held.take(&bytes) {
+                break;
             }
         }
+        if held.is_too_long() {
+            return Err(too_long());
+        }
         self.passed = true;
-        Ok(Some(self.left_out.filtered(&held)?.into()))
+        Ok(Some(self.left_out.filtered(&held.into_bytes())?.into()))
     }
 }
 
@@ -211,7 +203,7 @@ impl Filtering {
 pub(super) async fn held(mut archive: Content) -> Result<Vec<u8>> {
     let mut held = Vec::new();
     while let Some(bytes) = archive.next().await? {
-        if held.len() + bytes.len() > LONGEST {
+        if held.len() + bytes.len() > toc::LONGEST {
             return Err(too_long());
         }
         held.extend_from_slice(&bytes);

@@ -8,12 +8,19 @@ use crate::{
     error,
     server::Server,
 };
-use backup_core::{Error, ErrorKind, Moment, Result};
+use backup_core::{Context, Error, ErrorKind, Event, Moment, Result};
 use futures::future::{join_all, try_join_all};
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 /// A database whose tables come and go all the time gets so many tries.
 const TRIES: usize = 5;
+
+/// The first look who is waited for, and the next ones.
+const FIRST_LOOK: Duration = Duration::from_millis(500);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// A session, for people.
+const SESSION: &str = "pg_catalog.format('process %s of %s has held or asked for a lock since %s: %s', a.pid, coalesce(a.usename, a.backend_type),
+    a.xact_start::timestamp(0), pg_catalog.left(a.query, 100))";
 
 /// All tables, those that cannot be read being an error.
 pub(super) async fn list(session: &mut Session, server: &Server, sizes: Sizes) -> Result<Vec<Table>> {
@@ -24,11 +31,11 @@ pub(super) async fn list(session: &mut Session, server: &Server, sizes: Sizes) -
     }
 }
 
-pub(super) async fn fix(ready: PostgresReady) -> Result<PostgresView> {
+pub(super) async fn fix(ready: PostgresReady, cx: &Context) -> Result<PostgresView> {
     let PostgresReady { component, server, tools, major, mut databases, workers, fell_back, settings } =
         ready;
     for _ in 0..TRIES {
-        if let Some(fixed) = try_fix(&mut databases).await? {
+        if let Some(fixed) = try_fix(&mut databases, cx).await? {
             let snapshots = databases.iter().zip(&fixed).map(|(d, f)| (d.server.clone(), f.snapshot.clone()));
             let pool = Pool::new(snapshots.collect(), settings, workers).await;
             let pool = Arc::new(pool.map_err(error::source("share the snapshot", &server))?);
@@ -61,9 +68,8 @@ struct Fixed {
 }
 
 /// `None`: tables have come, gone or changed since they were listed.
-async fn try_fix(databases: &mut [Opened]) -> Result<Option<Vec<Fixed>>> {
-    // All locks are waited for: none is left behind that is still being asked for.
-    let locked = join_all(databases.iter_mut().map(|d| lock(&mut d.leader, &d.tables))).await;
+async fn try_fix(databases: &mut [Opened], cx: &Context) -> Result<Option<Vec<Fixed>>> {
+    let locked = lock_all(databases, cx).await;
     let mut gone = false;
     for (locked, database) in locked.into_iter().zip(databases.iter_mut()) {
         match locked {
@@ -89,6 +95,55 @@ async fn try_fix(databases: &mut [Opened]) -> Result<Option<Vec<Fixed>>> {
         database.tables = seen;
     }
     Ok(is_same.then_some(fixed))
+}
+
+/// Locks the tables of all. Who holds what is waited for is told meanwhile.
+async fn lock_all(databases: &mut [Opened], cx: &Context) -> Vec<Result<(), ClientError>> {
+    let Some(server) = databases.first().map(|database| database.server.clone()) else { return Vec::new() };
+    let waiting: Vec<String> = databases.iter().map(|d| d.leader.process().to_string()).collect();
+    let waiting = waiting.join(",");
+    // All locks are waited for: none is left behind that is still being asked for.
+    let locking = join_all(databases.iter_mut().map(|d| lock(&mut d.leader, &d.tables)));
+    let mut beside = None;
+    let locked = tokio::select! {
+        biased;
+        locked = locking => locked,
+        never = tell(&server, &waiting, &mut beside, cx) => match never {},
+    };
+    if let Some(mut session) = beside {
+        session.leave().await;
+    }
+    locked
+}
+
+/// Names each session that these processes of the server wait for, once.
+async fn tell(server: &Server, waiting: &str, beside: &mut Option<Session>, cx: &Context) -> Infallible {
+    // A prepared transaction is no process.
+    let sql = format!(
+        "SELECT DISTINCT b, CASE WHEN b = 0 THEN 'a prepared transaction' ELSE {SESSION} END
+         FROM pg_catalog.unnest('{{{waiting}}}'::int4[]) w CROSS JOIN pg_catalog.unnest(pg_catalog.pg_blocking_pids(w)) b
+         LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = b"
+    );
+    let (mut pause, mut named) = (FIRST_LOOK, BTreeSet::new());
+    loop {
+        tokio::time::sleep(pause).await;
+        pause = LOOK_AGAIN;
+        let session = match beside.take().filter(Session::is_clean) {
+            Some(session) => session,
+            // It is told, no more: the wait is the same without.
+            None => match server.session().await {
+                Ok(session) => session,
+                Err(_) => continue,
+            },
+        };
+        for row in beside.insert(session).query(&sql).await.unwrap_or_default() {
+            if let [Some(process), Some(who)] = row.as_slice()
+                && named.insert(process.clone())
+            {
+                cx.emit(&Event::Waiting { reason: format!("locks on the tables are waited for: {who}") });
+            }
+        }
+    }
 }
 
 /// Locks come first: a snapshot that is older than a lock sees no rows of a table that was truncated in between, without an error.
@@ -122,11 +177,12 @@ async fn blocked(e: ClientError, server: &Server) -> Error {
     let error = error::source("lock the tables", server)(e);
     let who = async {
         let mut session = server.session().await.ok()?;
-        let sql = "SELECT format('process %s of %s has held or asked for a lock since %s: %s', a.pid, a.usename, a.xact_start::timestamp(0), left(a.query, 100))
-            FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+        let sql = format!(
+            "SELECT {SESSION} FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
             WHERE l.mode = 'AccessExclusiveLock' AND l.locktype = 'relation' AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-            ORDER BY l.granted DESC, a.xact_start LIMIT 1";
-        session.value(sql).await.ok().flatten()
+            ORDER BY l.granted DESC, a.xact_start LIMIT 1"
+        );
+        session.value(&sql).await.ok().flatten()
     };
     match who.await {
         Some(who) => error.hint(format!("{who}; end it, or raise lock_timeout")),

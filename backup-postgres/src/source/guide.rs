@@ -30,7 +30,7 @@ pub(super) fn text(of: &Of, properties: &Properties, large_objects: bool) -> Str
             "Indexes, constraints, triggers".to_owned(),
             restore(&shell, "--section=post-data --jobs=4", layout::SCHEMA),
         ),
-        ("The materialized views".to_owned(), run(&shell, layout::REFRESH)),
+        (views(), format!("psql -X -q -d {shell} -f {}", layout::REFRESH)),
         as_a_whole(&of.name, properties),
     ];
     if large_objects {
@@ -42,19 +42,32 @@ pub(super) fn text(of: &Of, properties: &Properties, large_objects: bool) -> Str
     page(of, properties, steps)
 }
 
-/// The same of a database that is one file.
-pub(super) fn of_dump(of: &Of, properties: &Properties, file: &str) -> String {
+/// The same of a database that is one file. `filled`: it has materialized views that are filled.
+pub(super) fn of_dump(of: &Of, properties: &Properties, (file, filled): (&str, bool)) -> String {
     let shell = of.shell();
-    let steps = vec![
-        join(),
-        create(&of.name, properties),
-        (
-            "Definitions and rows".to_owned(),
-            format!("pg_restore --exit-on-error --jobs=4 -d {shell} '{file}'"),
-        ),
-        as_a_whole(&of.name, properties),
-    ];
+    let rows = "Definitions and rows".to_owned();
+    let restore = |list: &str| format!("pg_restore --exit-on-error --jobs=4{list} -d {shell} '{file}'");
+    let mut steps = vec![join(), create(&of.name, properties)];
+    if filled {
+        let listed = |sed: &str, list: &str| format!("pg_restore -l '{file}' | sed {sed} > {list}");
+        let rest = listed(&format!("'/{FILLS_A_VIEW}/d'"), "database/rest.list");
+        steps.push((rows, format!("{rest}\n{}", restore(" -L database/rest.list"))));
+        let its = listed(&format!("-n '/{FILLS_A_VIEW}/p'"), "database/views.list");
+        let fill = format!("pg_restore -L database/views.list -f - '{file}' | psql -X -q -d {shell}");
+        steps.push((views(), format!("{its}\n{fill}")));
+    } else {
+        steps.push((rows, restore("")));
+    }
+    steps.push(as_a_whole(&of.name, properties));
     page(of, properties, steps)
+}
+
+/// A line of the list of `pg_restore`, as `sed` knows it.
+const FILLS_A_VIEW: &str = "^[0-9]*; [0-9]* [0-9]* MATERIALIZED VIEW DATA ";
+
+fn views() -> String {
+    "The materialized views. One that cannot be filled (its other server does not answer, its owner may not read a table) is told as an error and \
+     stays empty; all others are filled. Once the reason is gone, run this again".to_owned()
 }
 
 fn restore(database: &str, what: &str, file: &str) -> String {

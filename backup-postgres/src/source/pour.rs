@@ -138,11 +138,16 @@ impl PostgresView {
     }
 
     fn facts(&self, database: &Database, known: &Known) -> Result<Facts> {
-        Ok(Facts::new()
+        let mut facts = Facts::new()
             .with("server", "position", Fact::Note(database.position.clone()))
             .with("database", "method", Fact::Note(self.method()))
             .with("database", "properties", Fact::Digest(known.properties.digest()?))
-            .with("large objects", "count", Fact::Count(known.large_objects)))
+            .with("large objects", "count", Fact::Count(known.large_objects));
+        // Of a dump no part is restored.
+        for (key, needs) in known.needs.iter().filter(|_| !self.is_dumped()) {
+            facts.insert(layout::KEYS_NEED, key, Fact::Note(needs.clone()));
+        }
+        Ok(facts)
     }
 
     fn definitions(&self, database: &Database, watch: &Watch) -> Content {

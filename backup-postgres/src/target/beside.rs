@@ -117,7 +117,7 @@ impl Shadow {
         if locked {
             return Err(blocked(e, &self.server, &part.names()).await);
         }
-        Err(match missing {
+        Err(match missing && e.hint_text().is_none() {
             true => {
                 e.hint("what the table is made of is not there: restore it into a database of its own (--to)")
             }

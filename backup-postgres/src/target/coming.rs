@@ -2,13 +2,18 @@
 
 use super::{part, put::MOST_STATEMENTS};
 use crate::{
-    PostgresConfig, layout,
+    PostgresConfig,
+    globals::GLOBALS,
+    layout,
     server::Server,
     toc::{self, Item},
 };
 use backup_core::{Context, Error, Fact, Incoming, Refusal, Result, Selection};
 use bytes::Bytes;
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Whether the backup was made by pg_dump alone.
 pub(super) fn is_dumped(incoming: &Incoming) -> bool {
@@ -53,8 +58,21 @@ impl<'a> Coming<'a> {
         if !coming.selection.is_all() {
             let schema = coming.read(layout::SCHEMA, cx).await?;
             coming.items = schema.map(|schema| toc::read(&schema)).transpose()?;
+            coming.complete_needs();
         }
         Ok(coming)
+    }
+
+    /// Adds what the definitions do not say of themselves: what constraints need by their indexes.
+    fn complete_needs(&mut self) {
+        let subject = layout::path_in(self.folder.as_deref(), layout::KEYS_NEED);
+        let items = self.items.iter_mut().flatten();
+        let by_oid: BTreeMap<u32, u32> = items.map(|item| (item.oid, item.number)).collect();
+        for item in self.items.iter_mut().flatten().filter(|item| item.kind == "CONSTRAINT") {
+            let Some(needs) = self.incoming.note(&subject, &item.oid.to_string()) else { continue };
+            let needs = needs.split(' ').filter_map(|oid| by_oid.get(&oid.parse().ok()?));
+            item.needs.extend(needs);
+        }
     }
 
     /// Whether there is more than what goes along with every part of every database.
@@ -128,12 +146,14 @@ fn shown(table: &Item) -> String {
     format!("{}.{}", table.schema.as_deref().unwrap_or_default(), table.name)
 }
 
-/// What is selected, with the partitions and children of selected tables; and these.
+/// What is selected, with the partitions and children of selected tables, and these; and with roles and tablespaces, if they are asked for:
+/// what is restored may be theirs.
 pub(super) async fn widened(
     incoming: &Incoming,
-    schema_only: bool,
+    config: &PostgresConfig,
     cx: &Context,
 ) -> Result<(Selection, Heirs)> {
+    let (schema_only, globals) = (config.schema_only, config.globals == Some(true));
     let (mut folders, mut heirs) = (Vec::new(), Heirs::default());
     for coming in Coming::all(incoming, cx).await? {
         let tables = coming.tables();
@@ -147,7 +167,7 @@ pub(super) async fn widened(
         }
     }
     let selection = incoming.selection.clone();
-    if folders.is_empty() {
+    if folders.is_empty() && !globals {
         return Ok((selection, heirs));
     }
     let is_theirs = move |path: &[u8]| {
@@ -156,7 +176,8 @@ pub(super) async fn widened(
         };
         folders.iter().any(inside) && !(schema_only && layout::is_data(path))
     };
-    let widened = move |path: &[u8]| selection.covers(path) || is_theirs(path);
+    let widened =
+        move |path: &[u8]| selection.covers(path) || is_theirs(path) || globals && path == GLOBALS.as_bytes();
     Ok((Selection::Exactly(Arc::new(widened)), heirs))
 }
 

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{catalog, client::NO_ROLE, error, layout};
 use backup_core::{Content, Error, ErrorKind, Fact, Facts, Part, Result};
+use bytes::Bytes;
 use futures::stream;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -20,7 +21,8 @@ impl Shadow {
             );
             return Err(Taking::Target(e));
         }
-        self.restore_flowing("restore the large objects", &["--single-transaction"], content).await
+        let begin = Bytes::new();
+        self.restore_flowing("restore the large objects", &["--single-transaction"], (begin, content)).await
     }
 
     /// Definitions and rows of all that there is. What came before a failure is in a database that is dropped.
@@ -36,16 +38,18 @@ impl Shadow {
             let message = format!("{} is not restored with it", layout::PROPERTIES);
             return Err(Taking::Target(Error::damaged("restore the dump", message)));
         }
-        self.restore_flowing("restore the dump", arguments, content).await?;
+        let begin = self.without_views(content).await.map_err(Taking::Content)?;
+        self.restore_flowing("restore the dump", arguments, (begin, content)).await?;
         self.dumped.store(true, std::sync::atomic::Ordering::Relaxed);
         Ok(())
     }
 
+    /// An archive, of which this beginning was read already.
     async fn restore_flowing(
         &self,
         operation: &'static str,
         arguments: &[&str],
-        content: &mut Content,
+        (begin, content): (Bytes, &mut Content),
     ) -> Result<(), Taking> {
         let failure: Arc<Mutex<Option<Error>>> = Arc::default();
         let (sender, receiver) = tokio::sync::mpsc::channel(2);
@@ -54,8 +58,13 @@ impl Shadow {
         let restoring =
             self.tools.restore_stream(&self.name, passed_on(receiver), arguments, no_owner, &settings);
         let feeding = async {
+            let mut begin = Some(begin).filter(|begin| !begin.is_empty());
             loop {
-                match content.next().await {
+                let next = match begin.take() {
+                    Some(begin) => Ok(Some(begin)),
+                    None => content.next().await,
+                };
+                match next {
                     Ok(Some(bytes)) => {
                         if sender.send(Part::Bytes(bytes)).await.is_err() {
                             // The tool has stopped reading. The rest is read for its digest.
@@ -84,9 +93,12 @@ impl Shadow {
 
     /// What a tool says, with a way out where there is one.
     pub(super) fn refused(&self, operation: &'static str, e: Error) -> Error {
-        let about = Error::new(ErrorKind::Target, operation, e.message()).on(self.server.place());
-        match e.message().contains("role \"") && e.message().contains("does not exist") {
+        let said = reasons(e.message());
+        let about = Error::new(ErrorKind::Target, operation, &said).on(self.server.place());
+        let is_missing = said.contains("does not exist");
+        match is_missing && said.contains("role \"") {
             true => about.hint(NO_ROLE),
+            false if is_missing || said.contains("no default operator class") => self.lacking(about),
             false => about,
         }
     }
@@ -109,9 +121,29 @@ impl Shadow {
     }
 }
 
+/// Of what `pg_restore` says that which says why: it also tells that its process ended, which had said so itself.
+fn reasons(said: &str) -> String {
+    const NONE: &str = "error: a worker process died unexpectedly";
+    let lines: Vec<&str> = said.lines().filter(|line| !line.ends_with(NONE)).collect();
+    if lines.is_empty() { said.to_owned() } else { lines.join("\n") }
+}
+
 fn passed_on(receiver: tokio::sync::mpsc::Receiver<Part>) -> Content {
     Content::stream(stream::unfold(receiver, |mut receiver| async {
         let part = receiver.recv().await?;
         Some((Ok(part), receiver))
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reasons;
+
+    #[test]
+    fn of_what_a_tool_says_only_the_reason_is_told() {
+        let why = "it ended with exit status: 1: pg_restore: error: could not execute query: ERROR:  no f\nCommand was: CREATE INDEX";
+        assert_eq!(reasons(&format!("{why}\npg_restore: error: a worker process died unexpectedly")), why);
+        let alone = "it ended with exit status: 1: pg_restore: error: a worker process died unexpectedly";
+        assert_eq!((reasons(alone), reasons(why)), (alone.to_owned(), why.to_owned()));
+    }
 }

@@ -62,8 +62,10 @@ pub(super) async fn survey(
         return Ok((Vec::from_iter(any.then(|| said.to_owned())), None));
     }
     if !any {
-        let why = "roles and tablespaces are asked for, and what is restored has none";
-        return Ok((Vec::new(), Some(Refusal::new(why, "leave --globals out"))));
+        let why =
+            "roles and tablespaces are asked for, and the backup has none (globals = true lets it have them)";
+        let hint = "leave --globals out; make roles that are missing first (CREATE ROLE …), or leave owners and privileges out (--no-owner)";
+        return Ok((Vec::new(), Some(Refusal::new(why, hint))));
     }
     let failed = || error::target("look for roles and tablespaces", server);
     let mut session = server.maintenance_session().await.map_err(failed())?;

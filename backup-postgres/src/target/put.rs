@@ -2,7 +2,6 @@
 
 use super::{
     indexes::LARGE,
-    present,
     shadow::{Shadow, WORK},
 };
 use crate::{
@@ -26,6 +25,8 @@ const DISK_FULL: &str = "53100";
 
 /// The way to a single table, as long as there is no shorter one.
 const WHOLE: &str = "restore the whole database under another name (--to NAME=postgres://…/other) and take the table from there";
+/// What the server says of functions, types, operators and tables that are not there.
+const MISSING: [&str; 5] = ["42883", "42704", "42P01", "3F000", "42703"];
 
 /// What has come and is used later.
 #[derive(Default)]
@@ -50,11 +51,12 @@ pub(super) struct Loaded {
 }
 
 impl Shadow {
+    pub(super) fn keep(&self, change: impl FnOnce(&mut Received)) {
+        change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
     /// An entry of this database, at this path of it.
     pub(super) async fn take(&self, entry: &Entry, path: &str, content: &mut Content) -> Result<(), Taking> {
-        let keep = |change: &mut dyn FnMut(&mut Received)| {
-            change(&mut self.received.lock().unwrap_or_else(PoisonError::into_inner));
-        };
         let how = &self.server.config;
         let stays = [layout::PROPERTIES, layout::SCHEMA].contains(&path);
         match path {
@@ -65,25 +67,20 @@ impl Shadow {
             layout::PROPERTIES => {
                 let read: Properties = serde_json::from_str(&text(content).await?)
                     .map_err(|e| Taking::Target(Error::damaged("read the properties", e).on(path)))?;
-                keep(&mut |received| received.properties = Some(read.clone()));
+                self.keep(|received| received.properties = Some(read));
             }
             layout::SCHEMA => {
                 let file = Arc::new(spool(content).await?);
-                keep(&mut |received| received.schema = Some(file.clone()));
+                self.keep(|received| received.schema = Some(file));
             }
             layout::SEQUENCES => {
                 let sql = text(content).await?;
                 let sql = self.choice.part.as_ref().map_or_else(|| sql.clone(), |p| p.own_sequences(&sql));
-                keep(&mut |received| received.sequences = Some(sql.clone()));
+                self.keep(|received| received.sequences = Some(sql));
             }
             layout::REFRESH => {
                 let sql = text(content).await?;
-                let kept = how.data_only;
-                keep(&mut |received| {
-                    let here = received.refresh.take().filter(|_| kept).unwrap_or_default();
-                    let sql = if kept { present::to_fill(&received.views, &here, &sql) } else { sql.clone() };
-                    received.refresh = Some(sql);
-                });
+                self.keep(|received| received.fill(&sql, how.data_only));
             }
             // For people only.
             layout::LOAD | layout::GUIDE => drain(content).await?,
@@ -120,9 +117,12 @@ impl Shadow {
             .await?
             .map_err(|e| match e {
                 ClientError::Content(e) => Taking::Content(e),
-                e => Taking::Target(
-                    error::target("load the rows", &self.server)(e).on(format!("{}.{}", of.schema, of.table)),
-                ),
+                e => {
+                    let is_missing = e.code().is_some_and(|code| MISSING.contains(&code));
+                    let e = error::target("load the rows", &self.server)(e);
+                    let e = e.on(format!("{}.{}", of.schema, of.table));
+                    Taking::Target(if is_missing { self.lacking(e) } else { e })
+                }
             })?;
         let (subject, measure) = layout::rows_fact(&of.schema, &of.table, path);
         self.facts.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, measure, Fact::Count(rows));
@@ -161,6 +161,19 @@ impl Shadow {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         loaded.entry((of.schema.clone(), of.table.clone())).or_default().is_analyzed = true;
         Ok(())
+    }
+}
+
+impl Shadow {
+    /// What failed because something is not there. A part comes with what its definitions name; what only the text of a function names is
+    /// known to nobody.
+    pub(super) fn lacking(&self, e: Error) -> Error {
+        match self.choice.part {
+            Some(_) => {
+                e.hint(format!("what only the text of a function names does not come with a part: {WHOLE}"))
+            }
+            None => e,
+        }
     }
 }
 

@@ -312,10 +312,7 @@ impl Shadow {
             facts.add_missing(self.count_dumped().await?);
         }
         if let Some(sql) = refresh.filter(|_| self.choice.part.is_none()) {
-            // One by one: each is a transaction of its own.
-            for statement in sql.lines().filter(|line| !line.is_empty()) {
-                self.run("fill the materialized views", statement).await?;
-            }
+            self.fill_views(&sql).await?;
         }
         self.gather_statistics().await?;
         match self.choice.part {

@@ -17,3 +17,4 @@ mod rights;
 mod round_trip;
 mod several;
 mod tls;
+mod views;

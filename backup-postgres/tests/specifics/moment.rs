@@ -3,12 +3,12 @@
 use crate::common::{Database, backend, engine::DockerProgram, pour};
 use backup_core::{
     Backend, CommandRunner, ContainerEngine, ContainerFacts, Content, Context, Entry, Error, ErrorKind,
-    Ledger, Proof, Put, Result, Sink, Stage, ToolCommand,
+    Event, Ledger, Proof, Put, Result, Sink, Stage, ToolCommand,
 };
 use backup_postgres::PostgresBackend;
 use backup_testkit::{memory::ContentsSink, run};
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering::Relaxed},
 };
 use std::time::Duration;
@@ -93,9 +93,22 @@ fn a_lock_that_somebody_holds_is_waited_for_and_then_named() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let mut config = database.config();
-        config.lock_timeout = Some(1);
+        config.lock_timeout = Some(2);
         let source = backend().source("c", config.to_value()).unwrap();
-        let e = pour(&*source, &Context::default()).await.unwrap_err();
+        let said: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = said.clone();
+        let cx = Context::default().with_observer(Some(Arc::new(move |event: &Event| {
+            if let Event::Waiting { reason } = event {
+                told.lock().unwrap().push(reason.clone());
+            }
+        })));
+        let e = pour(&*source, &cx).await.unwrap_err();
+        // While it waits, and once.
+        let said = said.lock().unwrap().clone();
+        assert!(
+            said.len() == 1 && said[0].contains("of postgres") && said[0].contains("pg_sleep"),
+            "{said:?}"
+        );
         assert_eq!(e.kind(), ErrorKind::Source, "{e}");
         assert!(e.hint_text().unwrap().contains("pg_sleep"), "{:?}", e.hint_text());
         holder.kill().unwrap();
