@@ -425,6 +425,10 @@ fn a_container_is_all_that_has_to_be_named() {
         w.sql("UPDATE named.`a b` SET i = 9; UPDATE named.t SET i = 9");
         only("db/named.a b");
         assert_eq!(w.sql(state), "9\n5\n9");
+        // A variable that is empty is none.
+        let mut command = w.place.command(&["create", "-m", "m"]);
+        let out = command.env("BACKUP_M_DB_PASSWORD", "").env("BACKUP_DB_PASSWORD", "").output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         let copy = format!("db=container://{}/copy", w.server.container().id());
         w.expect(0, &["restore", "latest", "--from", "./all", "--only", "db/named", "--to", &copy]);
         assert_eq!(w.sql("SELECT i FROM copy.t; SELECT i FROM copy.v"), "1\n1");
