@@ -10,6 +10,7 @@ mod faults;
 mod in_place;
 mod large;
 mod moment;
+mod packages;
 mod users;
 mod versions;
 
