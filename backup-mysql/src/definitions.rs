@@ -282,6 +282,9 @@ mod tests {
         let place = |at: usize| order.iter().position(|o| *o == at).unwrap();
         assert_eq!(order.len(), 4);
         assert!(place(0) > place(2) && place(2) > place(1) && place(2) > place(3), "{order:?}");
+        // An alias that is called as another view is.
+        let views = [view("a", "select 1 from `t` `b`"), view("b", "select * from `a`")];
+        assert_eq!(after_what_they_use(&views, "app"), [0, 1]);
     }
 
     #[test]
