@@ -44,6 +44,8 @@ pub enum Phase {
     Commit,
     /// What was written is read again.
     ReadBack,
+    /// Definitions are tried before anything is taken away.
+    Rehearse,
     /// What was restored is compared with what was counted at the time of the backup.
     Prove,
     /// Restored data takes the place of the old data.

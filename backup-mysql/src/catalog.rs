@@ -26,16 +26,22 @@ pub(crate) struct Version {
 impl Version {
     pub(crate) async fn of(session: &mut Session) -> Result<Self, ClientError> {
         let said = session.value("SELECT VERSION()").await?.unwrap_or_default();
-        Ok(Self::parse(&said))
+        Self::parse(&said).ok_or_else(|| {
+            ClientError::Foreign(format!("it says `{said}`, which is no version of MySQL or MariaDB"))
+        })
     }
 
-    pub(crate) fn parse(said: &str) -> Self {
+    /// As a server says it (`9.7.4-2`, `11.8.6-MariaDB-log`), and as it is printed here (`MySQL 9.7.4`). `None`: it is no version.
+    pub(crate) fn parse(said: &str) -> Option<Self> {
         let mariadb = said.contains("MariaDB");
         // Old replication protocols made MariaDB say "5.5.5-10.6.12-MariaDB".
         let said = said.strip_prefix("5.5.5-").filter(|_| mariadb).unwrap_or(said);
-        let mut parts = said.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-        let mut part = || parts.next().unwrap_or(0);
-        Version { mariadb, number: (part(), part(), part()) }
+        let said = said.trim_start_matches(|c: char| !c.is_ascii_digit());
+        let mut parts = said.split(|c: char| c != '.' && !c.is_ascii_digit()).next()?.split('.');
+        let (major, minor) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        // It decides nothing.
+        let patch = parts.next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        Some(Version { mariadb, number: (major, minor, patch) })
     }
 
     /// Whether it is MySQL of at least this version.
@@ -272,10 +278,20 @@ mod tests {
 
     #[test]
     fn versions_are_told_apart() {
-        let v = Version::parse("11.8.6-MariaDB-0+deb13u1-log");
+        let v = Version::parse("11.8.6-MariaDB-0+deb13u1-log").unwrap();
         assert!(v.mariadb_from(10, 11) && !v.mysql_from(5, 7));
         assert_eq!(v.to_string(), "MariaDB 11.8.6");
-        assert_eq!(Version::parse("5.5.5-10.6.12-MariaDB").number, (10, 6, 12));
-        assert!(Version::parse("9.7.4-2").mysql_from(8, 2));
+        let number = |said| Version::parse(said).map(|v| v.number);
+        assert_eq!(number("5.5.5-10.6.12-MariaDB"), Some((10, 6, 12)));
+        assert_eq!(number("8.0.36-28.1"), Some((8, 0, 36)));
+        let v = Version::parse("9.7.4-2").unwrap();
+        assert!(v.mysql_from(8, 2));
+        // As backups note it.
+        for v in [v, Version::parse("11.8.6-MariaDB").unwrap()] {
+            assert_eq!(Version::parse(&v.to_string()), Some(v));
+        }
+        for wrong in ["", "MySQL", "9", "x.y", "99999999999.1"] {
+            assert_eq!(number(wrong), None, "{wrong}");
+        }
     }
 }

@@ -83,7 +83,8 @@ pub(crate) fn password(
     of_container: Option<Secret>,
     options: &OptionFile,
 ) -> Result<Option<Secret>> {
-    let var = |name: &str| std::env::var(name).ok().map(Secret::new);
+    // One that is set and empty is none: scripts set them so.
+    let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty()).map(Secret::new);
     if let Some(secret) = var(&variable(component)) {
         return Ok(Some(secret));
     }

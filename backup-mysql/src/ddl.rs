@@ -152,6 +152,15 @@ pub(crate) fn constraint_name(clause: &str) -> Option<&str> {
     first_name(clause.strip_prefix("ADD CONSTRAINT ")?)
 }
 
+/// The name in a `CREATE … TRIGGER`, without quotes.
+pub(crate) fn trigger_name(create: &str) -> Option<String> {
+    let tokens = tokens_without_blanks(create);
+    let text = |t: &Token| create.get(t.start..t.end).unwrap_or_default();
+    let at = tokens.iter().position(|t| t.kind == Kind::Word && text(t) == "TRIGGER")?;
+    let name = tokens.get(at + 1).filter(|t| t.kind == Kind::Name)?;
+    Some(crate::quote::unquoted(text(name)))
+}
+
 /// The database, if it is named, and the table that an `ADD CONSTRAINT … FOREIGN KEY` leads to, as they are quoted.
 pub(crate) fn leads_to(foreign_key: &str) -> Option<(Option<&str>, &str)> {
     references(foreign_key).into_iter().next().map(|r| (r.database, r.table))
@@ -405,5 +414,12 @@ mod tests {
         );
         assert_eq!(unqualified("default nextval(`app`.`s`)", "app"), "default nextval(`s`)");
         assert!(!names_database("select '`app`.'", "app"));
+    }
+
+    #[test]
+    fn the_name_of_a_trigger_is_read_from_its_statement() {
+        let create =
+            "CREATE DEFINER=`r`@`%` TRIGGER `a``b` BEFORE INSERT ON `t` FOR EACH ROW SET @x = ' TRIGGER `n`'";
+        assert_eq!(trigger_name(create).as_deref(), Some("a`b"));
     }
 }

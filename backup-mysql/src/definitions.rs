@@ -3,6 +3,7 @@
 use crate::{
     catalog::{Version, fields},
     client::Session,
+    ddl::reads_table,
     error::ClientError,
     quote::{ident, text},
     stored::{DefinedIn, Object},
@@ -30,6 +31,21 @@ impl Definition {
     fn unreadable(object: Object, name: String, e: Error) -> Self {
         let statement = Err(e.on(&name));
         Definition { object, name, table: String::new(), statement, context: DefinedIn::default() }
+    }
+
+    /// Whether a database can hold one of the two only.
+    pub(crate) fn is_named_as(&self, other: &Definition) -> bool {
+        self.object == other.object && self.name == other.name
+    }
+
+    /// Whether the other goes when the server drops this one.
+    pub(crate) fn takes_along(&self, other: &Definition) -> bool {
+        self.object == Object::Package && other.object == Object::PackageBody && self.name == other.name
+    }
+
+    /// Whether older servers (MariaDB 10.11) read the `DROP` in the `sql_mode` of packages only.
+    pub(crate) fn is_of_oracle_mode(&self) -> bool {
+        matches!(self.object, Object::Package | Object::PackageBody)
     }
 
     /// `DROP …` for it.
@@ -132,7 +148,7 @@ async fn views(session: &mut Session, database: &str) -> Result<Vec<Definition>,
             Err(e) => Definition::unreadable(Object::View, name, e.during(ErrorKind::Source, "read a view")),
         });
     }
-    let order = after_what_they_use(&found);
+    let order = after_what_they_use(&found, database);
     let mut found: Vec<_> = found.into_iter().map(Some).collect();
     Ok(order.into_iter().filter_map(|at| found[at].take()).collect())
 }
@@ -212,19 +228,20 @@ pub(crate) fn settings(context: &DefinedIn) -> String {
 }
 
 /// `` `user`@`host` `` of `user@host`; a role has no host.
-fn account(definer: &str) -> String {
+pub(crate) fn account(definer: &str) -> String {
     match definer.rsplit_once('@') {
         Some((user, host)) => format!("{}@{}", ident(user), ident(host)),
         None => ident(definer),
     }
 }
 
-/// Views after those whose names stand in them.
-fn after_what_they_use(views: &[Definition]) -> Vec<usize> {
-    let quoted: Vec<String> = views.iter().map(|v| ident(&v.name)).collect();
-    let uses = |at: usize, other: usize| {
-        at != other && views[at].statement.as_ref().is_ok_and(|s| s.contains(quoted[other].as_str()))
+/// Views after those that they read.
+fn after_what_they_use(views: &[Definition], database: &str) -> Vec<usize> {
+    let reads = |at: usize, other: usize| {
+        let statement = views[at].statement.as_ref();
+        statement.is_ok_and(|s| reads_table(s, database, &views[other].name))
     };
+    let uses = |at: usize, other: usize| at != other && reads(at, other);
     let (mut order, mut begun) = (Vec::new(), vec![false; views.len()]);
     for first in 0..views.len() {
         // Without recursion: what is on the stack waits for what is above it.
@@ -258,13 +275,16 @@ mod tests {
         let views = [
             view("a", "select * from `c`"),
             view("b", "select 1"),
-            view("c", "select * from `b`, `d`"),
+            view("c", "select `b`.`x` AS `a` from `app`.`b`, `d` `a`"),
             view("d", ""),
         ];
-        let order = after_what_they_use(&views);
+        let order = after_what_they_use(&views, "app");
         let place = |at: usize| order.iter().position(|o| *o == at).unwrap();
         assert_eq!(order.len(), 4);
         assert!(place(0) > place(2) && place(2) > place(1) && place(2) > place(3), "{order:?}");
+        // An alias that is called as another view is.
+        let views = [view("a", "select 1 from `t` `b`"), view("b", "select * from `a`")];
+        assert_eq!(after_what_they_use(&views, "app"), [0, 1]);
     }
 
     #[test]

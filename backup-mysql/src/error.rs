@@ -11,6 +11,8 @@ pub(crate) enum ClientError {
     Server { code: u16, message: String },
     /// The connection is lost, was never made, or somebody speaks another protocol.
     Lost(String),
+    /// Who answers is none of these servers.
+    Foreign(String),
     /// No answer in time; the session cannot be used any more.
     Late(Duration),
 }
@@ -115,6 +117,7 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::Server { code, message } => write!(f, "{message} ({code})"),
+            ClientError::Foreign(why) => f.write_str(why),
             ClientError::Lost(why) => write!(f, "the connection to the server is lost: {why}"),
             ClientError::Late(limit) => write!(f, "the server did not answer within {} s", limit.as_secs()),
         }

@@ -7,6 +7,12 @@ pub(crate) fn ident(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
+/// A name in backquotes without them.
+pub(crate) fn unquoted(quoted: &str) -> String {
+    let inner = quoted.strip_prefix('`').and_then(|q| q.strip_suffix('`'));
+    inner.unwrap_or(quoted).replace("``", "`")
+}
+
 /// `` `database`.`name` ``.
 pub(crate) fn qualified(database: &str, name: &str) -> String {
     format!("{}.{}", ident(database), ident(name))
@@ -61,6 +67,7 @@ mod tests {
     #[test]
     fn names_and_texts_cannot_end_their_quotes() {
         assert_eq!(ident("a`b"), "`a``b`");
+        assert_eq!(unquoted(&ident("`a``b")), "`a``b");
         assert_eq!(text("a'b\\\n\0"), "'a\\'b\\\\\\n\\0'");
     }
 

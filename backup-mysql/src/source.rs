@@ -15,7 +15,7 @@ use crate::{
     Method, MysqlConfig,
     catalog::{Database, Table, Version, list},
     client::{Session, connect},
-    quote::{file_name, qualified},
+    quote::file_name,
     server::Server,
     snapshot::{self, READING, Snapshot},
     stored::{DatabaseProperties, Object, SqlFile, Stored},
@@ -395,7 +395,7 @@ pub(crate) fn table_folder(d: &Database, table: &str) -> String {
     format!("{}.{}", file_name(&d.name), file_name(table))
 }
 
-/// The subject of a table's facts.
+/// The subject of a table's facts. Earlier versions left backquotes in names out.
 pub(crate) fn subject(database: &str, table: &str) -> String {
-    format!("table {}", qualified(database, table).replace('`', ""))
+    format!("table {database}.{table}")
 }

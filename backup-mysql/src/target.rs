@@ -2,6 +2,7 @@
 
 mod accounts;
 mod binary_log;
+mod coming;
 mod data_only;
 mod dump;
 mod in_place;
@@ -17,25 +18,25 @@ mod sink;
 
 use crate::{
     MysqlConfig,
-    catalog::{Database, Version, fields, list},
+    catalog::{Database, OURS, Version, list},
     client::{Session, connect},
+    definitions,
     error::ClientError,
-    quote::texts,
+    quote::{ident, qualified},
     server::Server,
-    stored::{Object, Stored},
     vendor,
 };
 use async_trait::async_trait;
 use backup_core::{
-    ContainerEngine, Context, Entry, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey,
-    Target,
+    ContainerEngine, Context, Error, ErrorKind, Incoming, Refusal, Result, Severity, Sink, Survey, Target,
 };
+use coming::Coming;
 use journal::Journal;
 use place::Place;
-use publish::{Publisher, foreign_key_from_outside};
+use publish::Publisher;
 use serde_json::Value;
 use sink::{Abilities, Control, ShadowSink};
-use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Mutex;
 
 /// The name by which a restore from MySQL to MariaDB, or back, is accepted.
@@ -53,6 +54,8 @@ pub(crate) struct MysqlTarget {
     other_vendor: bool,
     /// The backup was made by the vendor's program.
     dumped: bool,
+    /// The facts of the backup name tables without the backquotes in their names.
+    bare_subjects: bool,
     sink: Option<Arc<ShadowSink>>,
 }
 
@@ -66,7 +69,14 @@ impl MysqlTarget {
     }
 
     fn at(place: Place) -> Self {
-        MysqlTarget { place, control: None, other_vendor: false, dumped: false, sink: None }
+        MysqlTarget {
+            place,
+            control: None,
+            other_vendor: false,
+            dumped: false,
+            bare_subjects: false,
+            sink: None,
+        }
     }
 
     /// The session that changes what is there: that of this process, or a new one if it is lost.
@@ -107,7 +117,8 @@ impl MysqlTarget {
             self.allow_infile(&mut session, cx).await.map_err(|e| self.failed(e, making))?
         };
         let server = self.place.server().await?;
-        let of = Abilities { version, infile, other_vendor: self.other_vendor };
+        let (other_vendor, bare_subjects) = (self.other_vendor, self.bare_subjects);
+        let of = Abilities { version, infile, other_vendor, bare_subjects };
         let sink = Arc::new(ShadowSink::new(self.place.clone(), server, of, control, cx));
         self.sink = Some(sink.clone());
         Ok(sink)
@@ -125,13 +136,18 @@ impl Target for MysqlTarget {
     async fn survey(&mut self, incoming: &Incoming, cx: &Context) -> Result<Survey> {
         self.other_vendor = incoming.accepts(OTHER_VENDOR);
         self.dumped = is_dumped(incoming);
+        // No table may have one: then both are the same.
+        self.bare_subjects = !incoming.component.proof.iter().any(|(subject, ..)| subject.contains('`'));
         let place = self.place.config.place();
         let server = self.place.server().await?;
+        let coming = Coming::read(incoming, &self.place.config, cx).await?;
         let mut session = connect(&server.endpoint).await.map_err(|e| self.failed(e, "connect"))?;
-        let surveyed = survey(&mut session, &self.place, &server, incoming).await;
+        let surveyed = survey(&mut session, &self.place, &server, incoming, coming.as_ref()).await;
         session.close().await;
         let mut survey = surveyed.map_err(|e| e.on(place))?;
-        survey.notes.extend(tables_of_part(incoming, cx).await?);
+        if !incoming.selection.is_all() {
+            survey.notes.extend(coming.and_then(|coming| coming.described()));
+        }
         Ok(survey)
     }
 
@@ -188,7 +204,13 @@ impl Target for MysqlTarget {
 const PUBLISH_IN_PLACE: &str = "all that is there is dropped; when all is restored and proven, the tables take their places in one statement, and views, routines, \
     triggers and events are made after it";
 
-async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &Incoming) -> Result<Survey> {
+async fn survey(
+    session: &mut Session,
+    place: &Place,
+    at: &Server,
+    incoming: &Incoming,
+    coming: Option<&Coming>,
+) -> Result<Survey> {
     let config = &place.config;
     let failed = |e: ClientError| e.during(ErrorKind::Target, "look at the target");
     let version = Version::of(session).await.map_err(failed)?;
@@ -211,12 +233,24 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
             others += session.count_within(&sql, crate::client::ANSWER).await.map_err(failed)?;
         }
     }
-    let mut refusals = foreign_keys_from_outside(session, &databases).await?;
-    // A backup that was made before this was noted is judged while it is poured.
-    let of = incoming.note("server", "version").map(Version::parse);
+    may_make_schemas(session, place).await?;
+    may_use(session, names.as_deref().unwrap_or_default()).await?;
+    let stays = config.merge || config.data_only;
+    let of_outside =
+        coming::foreign_keys_from_outside(session, coming, (&databases, names.as_deref()), stays).await;
+    let looking = |e: ClientError| e.during(ErrorKind::Target, "look for foreign keys");
+    let mut refusals = Vec::from_iter(of_outside.map_err(looking)?);
+    let mut notes = notes(session, &version).await;
+    let noted = incoming.note("server", "version");
+    let of = noted.and_then(Version::parse);
+    if of.is_none() {
+        let said = noted.map_or_else(|| "nothing".to_owned(), |noted| format!("`{noted}`"));
+        notes.push(format!(
+            "of the server that it was made on the backup says {said}: whether this one is older, or another vendor's, is found out while it is restored"
+        ));
+    }
     refusals.extend(of.as_ref().and_then(|of| refusal(of, &version)));
     refusals.extend(not_apart(config, incoming));
-    let mut notes = notes(session, &version).await;
     if of.as_ref().is_some_and(|of| of.mariadb != version.mariadb) {
         notes.extend(vendor::listed(incoming));
     }
@@ -241,7 +275,7 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
         notes.push(
             "definitions stay as they are; the rows of tables that are in the backup are replaced".to_owned(),
         );
-        refusals.extend(data_only::tables_that_lack(incoming, &databases, names.as_deref()));
+        refusals.extend(coming.and_then(|coming| coming.refuse_what_lacks(&databases, names.as_deref())));
     }
     let replaces = tables > 0 || others > 0;
     let in_place = config.in_place && replaces;
@@ -264,7 +298,7 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
         },
         notes,
         refusals,
-        merges: config.merge || config.data_only,
+        merges: stays,
         ..Survey::default()
     };
     let freed = match names.as_deref() {
@@ -275,24 +309,6 @@ async fn survey(session: &mut Session, place: &Place, at: &Server, incoming: &In
     let looked = binary_log::survey(session, config, &version, disks, incoming, &mut survey).await;
     looked.map_err(failed)?;
     Ok(survey)
-}
-
-/// Which tables a part of a backup has: what is there is counted as a whole.
-async fn tables_of_part(incoming: &Incoming, cx: &Context) -> Result<Option<String>> {
-    if incoming.selection.is_all() {
-        return Ok(None);
-    }
-    let mut tables = BTreeSet::new();
-    let of_table = |entry: &Entry, selected: bool| {
-        let stored = Stored::of(entry).ok().filter(|_| selected);
-        let stored = stored.filter(|stored| matches!(stored.object, Object::Table | Object::Rows));
-        stored.is_some_and(|stored| tables.insert(format!("{}.{}", stored.database, stored.name)))
-    };
-    let count = incoming.count_of_all(of_table, cx).await? as usize;
-    let named: Vec<String> = tables.into_iter().take(MOST_NAMED).collect();
-    let more = count.saturating_sub(MOST_NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    Ok((count > 0).then(|| format!("of the backup these tables are restored: {}{more}", named.join(", "))))
 }
 
 fn is_dumped(incoming: &Incoming) -> bool {
@@ -322,6 +338,37 @@ async fn notes(session: &mut Session, version: &Version) -> Vec<String> {
     notes
 }
 
+/// An error if this user has no right to what a restore makes beside the data. It is not there yet: who may fill it is told so, and
+/// who may not is told that first. Nothing is written by an EXPLAIN.
+async fn may_make_schemas(session: &mut Session, place: &Place) -> Result<()> {
+    let table = qualified(&place.journal(), "state");
+    match session.run(&format!("EXPLAIN INSERT INTO {table} VALUES (1)")).await {
+        Err(e) if matches!(e.code(), Some(1044 | 1142)) => {}
+        Err(e) if e.is_lost() => return Err(e.during(ErrorKind::Target, "look at the target")),
+        _ => return Ok(()),
+    }
+    let user = session.value("SELECT CURRENT_USER()").await.ok().flatten().unwrap_or_default();
+    let user = definitions::account(&user);
+    let message =
+        format!("this user may not make schemas whose names begin with {OURS}, beside the database");
+    let hint = format!("GRANT ALL ON `\\_backup\\_%`.* TO {user} (as an administrator)");
+    Err(Error::new(ErrorKind::Denied, "restore", message).hint(hint))
+}
+
+/// An error if this user has no right at all to one of the databases, be it there or not.
+async fn may_use(session: &mut Session, names: &[String]) -> Result<()> {
+    for name in names {
+        match session.run(&format!("USE {}", ident(name))).await {
+            Err(e) if e.is_lost() || e.code() == Some(1044) => {
+                return Err(e.during(ErrorKind::Target, "restore"));
+            }
+            // It may be that it is not there yet.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Why a server cannot be given what another has made.
 fn refusal(from: &Version, to: &Version) -> Option<Refusal> {
     if from.mariadb != to.mariadb {
@@ -335,23 +382,4 @@ fn refusal(from: &Version, to: &Version) -> Option<Refusal> {
         let why = format!("the backup is of {from}, and {to} is older: it may not know what is in it");
         Refusal::new(why, "restore to the same version or a newer one")
     })
-}
-
-async fn foreign_keys_from_outside(session: &mut Session, databases: &[Database]) -> Result<Vec<Refusal>> {
-    if databases.is_empty() {
-        return Ok(Vec::new());
-    }
-    let names = texts(databases.iter().map(|d| &d.name));
-    let sql = format!(
-        "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS \
-         WHERE UNIQUE_CONSTRAINT_SCHEMA IN ({names}) AND CONSTRAINT_SCHEMA NOT IN ({names})"
-    );
-    let row = session.first(&sql).await;
-    let row = row.map_err(|e| e.during(ErrorKind::Target, "look for foreign keys"))?;
-    let refusal = row.map(|row| {
-        let [schema, table, constraint, referenced] = fields(row);
-        let e = foreign_key_from_outside(&schema, &table, &constraint, &referenced);
-        Refusal::new(e.message(), e.hint_text().unwrap_or_default())
-    });
-    Ok(Vec::from_iter(refusal))
 }

@@ -21,7 +21,8 @@ pub(crate) struct Whose<'a> {
 
 /// The first of: `BACKUP_<NAME>_PASSWORD`, `password_file`, the container's own, `PGPASSWORD`, `PGPASSFILE` or `~/.pgpass`.
 pub(crate) fn password(whose: &Whose<'_>) -> Result<Option<Secret>> {
-    let var = |name: &str| std::env::var(name).ok().map(Secret::new);
+    // One that is set and empty is none: scripts set them so.
+    let var = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty()).map(Secret::new);
     if let Some(secret) = var(&variable(whose.component)) {
         return Ok(Some(secret));
     }

@@ -16,6 +16,7 @@ mod publish;
 mod put;
 mod shadow;
 mod statements;
+mod subscriptions;
 mod survey;
 mod views;
 
@@ -96,6 +97,8 @@ struct Choice {
     part: Option<Part>,
     /// They go into the database that is there, whose other tables stay.
     merge: bool,
+    /// Only what can be known without rows is tried.
+    rehearsed: bool,
 }
 
 pub(crate) struct PostgresTarget {
@@ -200,6 +203,39 @@ impl PostgresTarget {
 }
 
 impl PostgresTarget {
+    /// `rehearsed`: only what can be known without rows is tried.
+    async fn fill(&mut self, rehearsed: bool, cx: &Context) -> Result<Arc<dyn Sink>> {
+        if self.planned.is_empty() {
+            return Err(Error::contract("a restore is prepared that was not surveyed"));
+        }
+        let server = self.server().await?;
+        let failed = || error::target("prepare the restore", &server);
+        let mut session = server.maintenance_session().await.map_err(failed())?;
+        let (major, _) = major_version(&mut session).await.map_err(failed())?;
+        let minor = minor_version(&mut session).await.map_err(failed())?;
+        let maintenance = Maintenance::ask(&mut session, major).await;
+        session.close().await;
+        let tools = Tools::find_exactly(&server, (major, minor)).await?;
+        let component = &*self.undo.component;
+        let mut list = Vec::new();
+        for (planned, names) in self.planned.iter().zip(self.names(&server)) {
+            let choice = Choice { rehearsed, ..planned.choice.clone() };
+            let (name, beside) = match choice.merge {
+                true => (&names.live, Some(Schemas::new(&self.undo.id))),
+                false => (&names.shadow, None),
+            };
+            let among = if planned.folder.is_some() { &*names.live } else { "" };
+            let (server, called) = (server.of(&names.live), (&**name, among, component));
+            let shadow =
+                Shadow::new(server, (&tools, major, &maintenance), called, (choice, beside), cx).await?;
+            list.push((planned.folder.clone(), Arc::new(shadow)));
+        }
+        let server = shown(&server, &self.names(&server));
+        let sink = Arc::new(Databases::new(server, (&self.undo.id, component), list, cx));
+        self.sink = Some(sink.clone());
+        Ok(sink)
+    }
+
     /// For tables in the database that is there; `None`: this is no merge, or there is no database.
     async fn exchange<'a>(&self, server: &'a Server) -> Result<Option<Exchange<'a>>> {
         if !self.undo.config.merge {
@@ -342,40 +378,12 @@ impl Target for PostgresTarget {
     }
 
     async fn prepare(&mut self, cx: &Context) -> Result<Arc<dyn Sink>> {
-        if self.planned.is_empty() {
-            return Err(Error::contract("a restore is prepared that was not surveyed"));
-        }
-        let server = self.server().await?;
-        let failed = || error::target("prepare the restore", &server);
-        let mut session = server.maintenance_session().await.map_err(failed())?;
-        let (major, _) = major_version(&mut session).await.map_err(failed())?;
-        let minor = minor_version(&mut session).await.map_err(failed())?;
-        let maintenance = Maintenance::ask(&mut session, major).await;
-        session.close().await;
-        let tools = Tools::find_exactly(&server, (major, minor)).await?;
-        let component = &*self.undo.component;
-        let mut list = Vec::new();
-        for (planned, names) in self.planned.iter().zip(self.names(&server)) {
-            let choice = planned.choice.clone();
-            let (name, beside) = match choice.merge {
-                true => (&names.live, Some(Schemas::new(&self.undo.id))),
-                false => (&names.shadow, None),
-            };
-            let among = if planned.folder.is_some() { &*names.live } else { "" };
-            let (server, called) = (server.of(&names.live), (&**name, among, component));
-            let shadow =
-                Shadow::new(server, (&tools, major, &maintenance), called, (choice, beside), cx).await?;
-            list.push((planned.folder.clone(), Arc::new(shadow)));
-        }
-        let server = shown(&server, &self.names(&server));
-        let sink = Arc::new(Databases::new(server, (&self.undo.id, component), list, cx));
-        self.sink = Some(sink.clone());
-        Ok(sink)
+        self.fill(false, cx).await
     }
 
     async fn rehearse(&mut self, cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
         // A dump has the rows among its definitions.
-        if self.dumped { Ok(None) } else { self.prepare(cx).await.map(Some) }
+        if self.dumped { Ok(None) } else { self.fill(true, cx).await.map(Some) }
     }
 
     async fn clear(&mut self, cx: &Context) -> Result<()> {

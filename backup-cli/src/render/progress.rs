@@ -110,6 +110,7 @@ impl Progress {
             Phase::Pour => "reading and writing",
             Phase::Commit => "writing the manifest",
             Phase::ReadBack => "reading back",
+            Phase::Rehearse => "trying the definitions",
             Phase::Prove => "comparing with the counts of the backup",
             Phase::Publish => "putting it in place",
             Phase::Revert => "undoing",

@@ -138,7 +138,7 @@ fn document(plan: &Plan, prepared: &PreparedRestore) -> Document {
 }
 
 pub(super) struct Restore<'a> {
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) members: Vec<RestoreMember>,
     pub(super) reader: Arc<dyn BackupReader>,
     pub(super) journal: Journal,
@@ -456,7 +456,7 @@ pub(super) fn of_target(e: Error) -> Error {
     if e.kind() == ErrorKind::Damaged { e.with_kind(ErrorKind::Target) } else { e }
 }
 
-fn way_out(id: &BackupId) -> String {
+pub(super) fn way_out(id: &BackupId) -> String {
     format!(
         "restore another backup; `backup verify {id}` tells what is damaged, and \
          `backup restore {id} --salvage --to ELSEWHERE` restores what is intact"
@@ -483,7 +483,7 @@ fn not_rolled_back(restore: &Restore<'_>, cause: Error, e: &Error) -> Error {
 
 /// What was restored must be what was counted at the time of the backup, but for what the plan has announced: a note of the
 /// survey that begins with the subject and the measure ("table x: grants …").
-pub(super) fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> Result<()> {
+fn prove(name: &str, expected: &Facts, there: &Proof, announced: &[String]) -> Result<()> {
     let accepted = |subject: &str, measure: &str| {
         let begins = format!("{subject}: {measure}");
         announced.iter().any(|note| {

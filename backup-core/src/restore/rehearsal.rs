@@ -2,11 +2,11 @@
 //! tried beside what is there. A damaged archive, a role or an extension that the server lacks, are found while there is a way back.
 
 use super::{
-    apply::{Restore, Unproven, of_target, prove, still_wanted},
+    apply::{Restore, Unproven, of_target, still_wanted, way_out},
     draft::wanted,
 };
 use crate::{
-    Content, Context, DigestSink, Entry, Error, Event, Phase, Proof, Put, Result, Sink, Stage,
+    Content, Context, DigestSink, Entry, Error, Event, Phase, Proof, Put, Result, Sink, Stage, compare,
     pipeline::{Pouring, calmly, expected_of_reading, open_components},
 };
 use async_trait::async_trait;
@@ -23,6 +23,7 @@ impl Restore<'_> {
         for at in &which {
             self.read(*at).await?;
         }
+        self.cx.emit(&Event::Phase { phase: Phase::Rehearse });
         for at in which {
             self.try_definitions(at).await?;
         }
@@ -40,10 +41,14 @@ impl Restore<'_> {
             )
         });
         for Unproven { said, mut there, .. } in self.pour_unproven(list.collect(), self.cx).await? {
-            there.add_missing(said);
-            if let Some(component) = self.reader.manifest().component(&component) {
-                let expected = expected_of_reading(&component.proof, &there);
-                prove(&component.header.name, &expected, &there, &[])?;
+            let stored = self.reader.manifest().component(&component);
+            let wanted = stored.filter(|_| !self.plan.members[at].selective).map_or(&said, |c| &c.proof);
+            there.add_missing(said.clone());
+            let expected = expected_of_reading(wanted, &there);
+            if let Some(first) = compare(&expected, &there, &|_, _| false).first() {
+                let message = format!("it does not hold what its manifest says: {first}");
+                let e = Error::damaged("read the backup", message).on(&component);
+                return Err(e.hint(way_out(&self.plan.backup.id)));
             }
         }
         Ok(())

@@ -10,8 +10,13 @@ use crate::{
 use mysql_async::{ClientIdentity, Conn, DriverError, Error as Driver, Opts, OptsBuilder, SslOpts};
 use rustls::crypto::{CryptoProvider, ring};
 use std::time::Duration;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 const CONNECT: Duration = Duration::from_secs(20);
+const PROBE: Duration = Duration::from_secs(3);
 /// What a single row may take: the limit of the protocol. The server has one of its own.
 const LARGEST_ROW: usize = 1 << 30;
 
@@ -40,8 +45,24 @@ pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Session, ClientError>
     match tokio::time::timeout(CONNECT, attempts).await {
         Ok(Ok(conn)) => Ok(Session::new(conn)),
         Ok(Err(e)) => Err(e.into()),
+        Err(_) if is_postgres(&endpoint.host).await => {
+            let why = "it answers as a PostgreSQL server does, whose address begins with postgres://";
+            Err(ClientError::Foreign(why.to_owned()))
+        }
         Err(_) => Err(ClientError::Late(CONNECT)),
     }
+}
+
+/// Whether what said nothing, as MySQL does first, answers a PostgreSQL client that asks for encryption. Asked only then: to a MySQL
+/// server it would be a failed attempt.
+async fn is_postgres(host: &Host) -> bool {
+    let Host::Name(name, port) = host else { return false };
+    let asking = async {
+        let mut stream = TcpStream::connect((name.as_str(), *port)).await.ok()?;
+        stream.write_all(&[0, 0, 0, 8, 4, 210, 22, 47]).await.ok()?;
+        stream.read_u8().await.ok()
+    };
+    matches!(tokio::time::timeout(PROBE, asking).await, Ok(Some(b'S' | b'N')))
 }
 
 fn options(endpoint: &Endpoint, encrypted: bool) -> Opts {
@@ -82,4 +103,24 @@ fn ssl(endpoint: &Endpoint) -> SslOpts {
             .with_client_identity(Some(ClientIdentity::new(certificate.clone().into(), key.clone().into())));
     }
     opts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_postgresql_server_is_known_by_its_answer() {
+        for (answer, is) in [(b"S", true), (b"N", true), (b"x", false)] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let host = Host::Name("127.0.0.1".to_owned(), listener.local_addr().unwrap().port());
+            let answering = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read_exact(&mut [0; 8]).await.unwrap();
+                stream.write_all(answer).await.unwrap();
+            };
+            assert_eq!(tokio::join!(is_postgres(&host), answering).0, is);
+        }
+        assert!(!is_postgres(&Host::Name("127.0.0.1".to_owned(), 1)).await);
+    }
 }

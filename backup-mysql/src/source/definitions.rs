@@ -165,7 +165,7 @@ impl Pour {
                 Object::Event => format!("{base}/events/{name}.sql"),
                 Object::Function => format!("{base}/routines/function-{name}.sql"),
                 Object::Package => format!("{base}/routines/package-{name}.sql"),
-                Object::PackageBody => format!("{base}/routines/package-body-{name}.sql"),
+                Object::PackageBody => format!("{base}/routines/packagebody-{name}.sql"),
                 _ => format!("{base}/routines/procedure-{name}.sql"),
             };
             let mut stored = Stored::new(found.object, &d.name, &found.name, &self.version);

@@ -30,7 +30,9 @@ pub(super) fn text(database: &str, version: &Version) -> String {
         ("Keys, then foreign keys".to_owned(), each(&format!("{folder}.*/keys.sql {folder}.*/foreign-keys.sql"))),
         (
             "Routines, views, triggers and events".to_owned(),
-            each(&format!("{folder}/routines/*.sql {folder}/views/*.sql {folder}.*/triggers.sql {folder}/events/*.sql")),
+            // A package before its body, and all of them before what may use them when it is made.
+            each(&format!("{folder}/routines/function-*.sql {folder}/routines/package-*.sql {folder}/routines/packagebody-*.sql \
+                 {folder}/routines/procedure-*.sql {folder}/views/*.sql {folder}.*/triggers.sql {folder}/events/*.sql")),
         ),
     ];
     written(database, version, &steps)

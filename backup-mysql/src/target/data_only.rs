@@ -5,15 +5,14 @@ use super::{
     sink::{ShadowSink, TableKey},
 };
 use crate::{
-    catalog::Database,
     client::Session,
     ddl::split_table,
     definitions,
     error::ClientError,
-    quote::{file_name, qualified},
+    quote::qualified,
     stored::{Object, Stored},
 };
-use backup_core::{Error, ErrorKind, Incoming, Refusal, Result};
+use backup_core::{Error, ErrorKind, Result};
 
 /// There is no such table, no such database, or it is something else.
 pub(super) const NOT_THERE: [u16; 5] = [1146, 1049, 1347, 4089, 4091];
@@ -78,33 +77,5 @@ impl ShadowSink {
     }
 }
 
-const WITHOUT: &str = "leave --data-only out, or restore the definitions first (--schema-only)";
-
-/// Tables of the backup that are not there: nothing could take their rows.
-pub(super) fn tables_that_lack(
-    incoming: &Incoming,
-    databases: &[Database],
-    names: Option<&[String]>,
-) -> Option<Refusal> {
-    let subjects = incoming.component.proof.iter().filter(|(_, measure, _)| *measure == "rows");
-    let lacking = subjects.filter_map(|(subject, ..)| subject.strip_prefix("table ")).filter(|table| {
-        // Both names may have points.
-        let parts = || table.match_indices('.').map(|(at, _)| (&table[..at], &table[at + 1..]));
-        let wanted = |(d, t): (&str, &str)| {
-            let path = format!("{}.{}/data.tsv", file_name(d), file_name(t));
-            incoming.selection.covers(path.as_bytes())
-        };
-        let is_there = |(d, t): (&str, &str)| {
-            databases.iter().any(|database| {
-                let is_it = database.name == d || matches!(names, Some([one]) if database.name == *one);
-                is_it && database.tables.iter().any(|table| table.name == t)
-            })
-        };
-        parts().any(wanted) && !parts().any(is_there)
-    });
-    let lacking: Vec<&str> = lacking.collect();
-    let first = lacking.first()?;
-    let more = if lacking.len() > 1 { format!(" and {} more", lacking.len() - 1) } else { String::new() };
-    let why = format!("the table {first}{more} is not there, and definitions are not restored");
-    Some(Refusal::new(why, WITHOUT))
-}
+/// The way out.
+pub(super) const WITHOUT: &str = "leave --data-only out, or restore the definitions first (--schema-only)";

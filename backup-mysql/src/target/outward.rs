@@ -16,7 +16,7 @@ use crate::{
     client::{Session, WORK, connect},
     ddl::{constraint_name, leads_to, led_into, led_to, split_table},
     error::{ClientError, DEADLOCK, LOCK_WAIT},
-    quote::{ident, qualified, text},
+    quote::{ident, qualified, text, unquoted},
 };
 use backup_core::{Error, ErrorKind, Result, Severity};
 use std::time::{Duration, Instant};
@@ -164,7 +164,7 @@ impl ShadowSink {
                     (Some(other), _) => led_into(clause, &other.target),
                     (None, _) => clause.clone(),
                 };
-                let name = constraint_name(&clause).map_or_else(|| format!("#{i}"), plain);
+                let name = constraint_name(&clause).map_or_else(|| format!("#{i}"), unquoted);
                 let key = OutwardKey { database: r.number, table: table.clone(), name, clause };
                 let lacking = match self.is_whole(d, tables) {
                     // What it had, it gets, whatever that leads to.
@@ -217,12 +217,6 @@ impl ShadowSink {
             _ => Ok(()),
         }
     }
-}
-
-/// A quoted name without its quotes.
-fn plain(quoted: &str) -> String {
-    let inner = quoted.strip_prefix('`').and_then(|q| q.strip_suffix('`'));
-    inner.unwrap_or(quoted).replace("``", "`")
 }
 
 /// The table of the same database that a key of a part leads to, if there is none. A key into another database stays: that may come later.

@@ -119,9 +119,12 @@ impl Place {
     }
 }
 
+/// How a session that writes reads statements that are none of the backup's.
+pub(super) const MODE: &str = "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'";
+
 /// What a session that writes needs.
 const WRITING: &[&str] = &[
-    "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'",
+    MODE,
     "time_zone = '+00:00'",
     "foreign_key_checks = 0",
     "restrict_fk_on_non_standard_key = OFF",

@@ -140,14 +140,19 @@ impl Publisher<'_> {
             let new = self.definitions(false, r.number).await?;
             for d in old {
                 let moved = moves.iter().any(|m| m.database == r.number && m.table == d.table);
-                let in_the_way = new.iter().any(|n| n.object == d.object && n.name == d.name);
+                let in_the_way = new.iter().any(|n| n.is_named_as(&d) || n.takes_along(&d));
                 if r.whole || moved || in_the_way {
                     // What cannot be read could not be brought back.
                     let statement = d.statement.clone().map_err(|e| e.with_kind(ErrorKind::Target))?;
-                    let written = Journal::of(self.place)
-                        .write_definition(self.session, true, r.number, &d, &statement)
-                        .await;
-                    written.map_err(|e| self.failed(e, "write the record of the restore"))?;
+                    let comes = new.iter().any(|n| n.is_named_as(&d));
+                    // The body of a package whose declaration alone is replaced stays.
+                    let lists = if r.whole || moved || comes { &[true][..] } else { &[true, false] };
+                    for old in lists {
+                        let written = Journal::of(self.place)
+                            .write_definition(self.session, *old, r.number, &d, &statement)
+                            .await;
+                        written.map_err(|e| self.failed(e, "write the record of the restore"))?;
+                    }
                 }
             }
         }
@@ -287,7 +292,7 @@ impl Publisher<'_> {
                 let now = definitions::list(self.session, &r.target, self.version).await?;
                 let ours = now.into_iter().filter(|d| {
                     r.whole
-                        || old.iter().chain(&new).any(|o| o.object == d.object && o.name == d.name)
+                        || old.iter().chain(&new).any(|o| o.is_named_as(d))
                         || mine.iter().any(|m| m.table == d.table)
                 });
                 drop_all(self.session, &r.target, &ours.collect::<Vec<_>>()).await?;

@@ -1,7 +1,10 @@
 //! Making views, routines, triggers and events; and trying it in the shadow first, so that what cannot be made is found out before
 //! anything is published.
 
-use super::{journal::Restored, place::Place};
+use super::{
+    journal::Restored,
+    place::{MODE, Place},
+};
 use crate::{
     client::Session,
     ddl::{names_database, requalified},
@@ -87,8 +90,8 @@ pub(super) async fn make(
         return made;
     }
     // What comes next is not to be read as the last definition was.
-    let back = "SET NAMES utf8mb4, sql_mode = 'NO_AUTO_VALUE_ON_ZERO', time_zone = '+00:00'";
-    session.run(back).await.map_err(|e| failed(e, database))?;
+    let back = format!("SET NAMES utf8mb4, {MODE}, time_zone = '+00:00'");
+    session.run(&back).await.map_err(|e| failed(e, database))?;
     made
 }
 
@@ -101,7 +104,14 @@ pub(super) async fn drop_all(
     let failed = |e: ClientError, what: &str| e.during(ErrorKind::Target, "drop the definition").on(what);
     session.run(&format!("USE {}", ident(database))).await.map_err(|e| failed(e, database))?;
     for d in definitions.iter().rev() {
-        match session.run(&d.drop_statement()).await {
+        if d.is_of_oracle_mode() {
+            session.run("SET sql_mode = 'ORACLE'").await.map_err(|e| failed(e, &d.name))?;
+        }
+        let dropped = session.run(&d.drop_statement()).await;
+        if d.is_of_oracle_mode() && session.is_sound() {
+            session.run(&format!("SET {MODE}")).await.map_err(|e| failed(e, &d.name))?;
+        }
+        match dropped {
             // A trigger whose table is gone is gone, too.
             Err(e) if e.code() == Some(1360) => {}
             Err(e) => return Err(failed(e, &d.name)),

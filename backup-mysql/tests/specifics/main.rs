@@ -10,6 +10,7 @@ mod faults;
 mod in_place;
 mod large;
 mod moment;
+mod packages;
 mod users;
 mod versions;
 
@@ -487,13 +488,19 @@ fn a_wrong_password_and_a_missing_right_are_denied_and_say_the_way_out() {
         let right = format!("ALL ON `{name}`.*");
         let limited = as_user(&server, &mut c, &name, &[&right]).await;
         let data = captured(&config(&server, &name), &cx).await.must("pour");
-        let error = restore_data(&data, &limited, &cx).await.err().must("may not make schemas");
+        // By the plan, before anything is done.
+        let planned = surveyed(&mut *target(&limited), &data, &[], &cx).await;
+        let error = planned.err().must("may not make schemas");
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
         assert!(
             error.hint_text().unwrap_or_default().starts_with(r"GRANT ALL ON `\_backup\_%`.*"),
             "{:?}",
             error.hint_text()
         );
+        let beside = as_user(&server, &mut c, &name, &["ALL ON `\\_backup\\_%`.*"]).await;
+        let error = surveyed(&mut *target(&beside), &data, &[], &cx).await.err().must("not its database");
+        let grant = format!("GRANT ALL ON `{}`.*", name.replace('_', "\\_"));
+        assert!(error.hint_text().unwrap_or_default().starts_with(&grant), "{error} {:?}", error.hint_text());
         // A routine whose body is hidden is lost, not left out.
         let reader = as_user(&server, &mut c, &name, &[&format!("SELECT, EXECUTE ON `{name}`.*")]).await;
         let poured = pour(&*source(&reader), "db", Arc::new(ContentsSink::new()), &cx).await.must("pour");

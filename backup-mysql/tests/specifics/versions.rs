@@ -12,8 +12,16 @@ fn an_older_server_and_another_vendor_are_refused_and_nothing_is_left() {
         for flavor in [Flavor::Mariadb1011, Flavor::Mysql9] {
             let (server, mut c) = any_server(flavor).await;
             let to = fresh("refused");
-            let error = restore_data(&data, &config(&server, &to), &cx).await.err().must("refused");
+            // The plan says so, with both versions.
+            let error = surveyed(&mut *target(&config(&server, &to)), &data, &[], &cx).await;
+            let error = error.err().must("refused");
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+            let here = if flavor.is_mariadb() { "MariaDB 10.11." } else { "this is MySQL 9." };
+            assert!(
+                error.to_string().contains("the backup is of MariaDB 11.8.")
+                    && error.to_string().contains(here),
+                "{error}"
+            );
             assert_eq!(fingerprint(&mut c, &to).await, "there is no such database");
         }
         // Forward is fine, and so is another vendor if asked.

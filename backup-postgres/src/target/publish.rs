@@ -199,6 +199,9 @@ impl Swap {
         if !statements.is_empty() {
             self.rename(&statements).await?;
         }
+        for name in &left {
+            self.drop_subscriptions(name).await?;
+        }
         // What stands in for another last: as long as it is there, it is known that the other one is gone.
         for name in left.into_iter().chain(empty) {
             self.drop_database(&name).await?;
@@ -221,6 +224,7 @@ impl Swap {
             self.run("let the restored database be", &unmark.join("; ")).await?;
         }
         for (names, _) in all.iter().filter(|(_, there)| there.shadow) {
+            self.drop_subscriptions(&names.shadow).await?;
             self.drop_database(&names.shadow).await?;
         }
         let old: Vec<&str> =

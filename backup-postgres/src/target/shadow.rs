@@ -289,6 +289,10 @@ impl Shadow {
     }
 
     async fn complete(&self, opened: &Opened) -> Result<Facts> {
+        if self.choice.rehearsed {
+            // Indexes, triggers and materialized views may need the rows, and room.
+            return self.set_properties(&opened.properties).await;
+        }
         let (schema, sequences, refresh) = {
             let received = self.received.lock().unwrap_or_else(PoisonError::into_inner);
             (received.schema.clone(), received.sequences.clone(), received.refresh.clone())
@@ -307,6 +311,7 @@ impl Shadow {
         if let Some(schema) = schema {
             self.post_data(schema.path()).await?;
         }
+        self.detach_subscriptions().await?;
         let mut facts = self.count().await?;
         if self.dumped.load(Relaxed) {
             facts.add_missing(self.count_dumped().await?);

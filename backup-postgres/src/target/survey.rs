@@ -20,7 +20,8 @@ pub(super) async fn choice(server: &Server, coming: &Coming<'_>) -> Result<Choic
     let there = if server.config.merge { relations(server).await? } else { None };
     let there = there.filter(|there| !there.is_empty());
     let part = coming.items.as_ref().and_then(|items| Part::of(&coming.selection, items, there.as_ref()));
-    Ok(Choice { selective: true, merge: there.is_some() && part.is_some(), part })
+    let merge = there.is_some() && part.is_some();
+    Ok(Choice { selective: true, merge, part, ..Choice::default() })
 }
 
 /// Schemas and names of all relations of the database; `None`: there is no database.

@@ -1,7 +1,7 @@
 //! What stands in the way of an exchange is refused by the plan; an application that connects again and again does not.
 
-use crate::common::{Database, held, pour};
-use backup_core::{Context, ErrorKind};
+use crate::common::{Database, held, pour, published};
+use backup_core::{Context, ErrorKind, Severity, Stage};
 use backup_testkit::{
     memory::{MemorySource, pour_into, surveyed},
     run,
@@ -160,6 +160,65 @@ fn a_comment_of_the_database_survives_publish_and_settle() {
                 )
             };
             assert_eq!(to.admin(&of(&to.name)).await, to.admin(&of(&from.name)).await);
+        }
+    });
+}
+
+const SUBSCRIBED: &str = "CREATE TABLE t AS SELECT 'new' v;
+    CREATE SUBSCRIPTION sub CONNECTION 'host=nowhere' PUBLICATION p WITH (connect = false, slot_name = 'theirs')";
+
+#[test]
+fn a_restored_subscription_has_no_slot_and_bars_nothing() {
+    run("a_restored_subscription_has_no_slot_and_bars_nothing", async {
+        let from = Database::with(17, SUBSCRIBED).await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        let (source, live) =
+            (held(contents, facts), Database::with(17, "CREATE TABLE t AS SELECT 'old' v").await);
+        let cx = Context::default();
+        let mut target = published(&source, live.target(), &cx).await;
+        let how = "SELECT subenabled, subslotname IS NULL FROM pg_subscription JOIN pg_database d ON d.oid = subdbid
+            WHERE datname = current_database()";
+        assert_eq!(live.sql(how).await, "f|t");
+        let said = cx.notes().list.into_iter().find(|note| note.text.contains("without its slot")).unwrap();
+        assert!(said.severity == Severity::Warning && said.path.contains("sub"), "{said:?}");
+        target.revert(&cx).await.unwrap();
+        assert_eq!(live.sql("SELECT v FROM t").await, "old");
+        assert_eq!(live.leftovers_of_this().await, Vec::<String>::new());
+        from.sql("ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub").await;
+    });
+}
+
+#[test]
+fn a_rehearsal_tries_what_needs_no_rows_and_leaves_nothing() {
+    run("a_rehearsal_tries_what_needs_no_rows_and_leaves_nothing", async {
+        let rows = "CREATE MATERIALIZED VIEW m AS SELECT 100 / (SELECT count(*) FROM t);
+            CREATE FUNCTION first() RETURNS text IMMUTABLE LANGUAGE plpgsql AS 'DECLARE f text; BEGIN SELECT v INTO STRICT f FROM public.t; RETURN f; END';
+            CREATE INDEX ON t ((v || first()))";
+        let from = Database::with(17, &format!("{SUBSCRIBED}; {rows}")).await;
+        let role = format!("{}_owner", from.name);
+        from.sql(&format!("CREATE ROLE {role}; CREATE TABLE its (i int); ALTER TABLE its OWNER TO {role}"))
+            .await;
+        let (contents, facts) = pour(&*from.source(), &Context::default()).await.unwrap();
+        from.sql("ALTER SUBSCRIPTION sub SET (slot_name = NONE); DROP SUBSCRIPTION sub").await;
+        let definitions = contents.into_iter().filter(|(_, held)| held.entry.stage != Stage::Data).collect();
+        let source = held(definitions, facts);
+        let live = Database::with(17, "CREATE TABLE t AS SELECT 'old' v").await;
+        for has_role in [true, false] {
+            if !has_role {
+                from.sql(&format!("DROP TABLE its; DROP ROLE {role}")).await;
+            }
+            let cx = Context::default();
+            let mut target = live.target();
+            surveyed(&mut *target, &source, &[], &cx).await.unwrap();
+            let sink = target.rehearse(&cx).await.unwrap().unwrap();
+            pour_into(&source, "c", sink.clone(), &cx).await.unwrap();
+            match (has_role, sink.finish(&cx).await) {
+                (true, tried) => drop(tried.unwrap()),
+                (false, tried) => assert!(tried.unwrap_err().to_string().contains(&role)),
+            }
+            target.revert(&cx).await.unwrap();
+            assert_eq!(live.sql("SELECT v FROM t").await, "old");
+            assert_eq!(live.leftovers_of_this().await, Vec::<String>::new());
         }
     });
 }

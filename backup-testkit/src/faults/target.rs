@@ -224,6 +224,10 @@ impl Target for FaultyTarget {
         Ok(Arc::new(FaultySink { inner, switch: self.switch.clone() }))
     }
 
+    async fn rehearse(&mut self, cx: &Context) -> Result<Option<Arc<dyn Sink>>> {
+        self.inner.rehearse(cx).await
+    }
+
     async fn clear(&mut self, cx: &Context) -> Result<()> {
         self.switch.at(Step::Clear, self.inner.clear(cx)).await
     }
