@@ -57,7 +57,8 @@ fn without_slot(subscription: &str) -> String {
     format!("ALTER SUBSCRIPTION {name} DISABLE; ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
 }
 
-async fn named(session: &mut Session, database: &str) -> Result<Vec<String>, ClientError> {
+/// Those of a database.
+pub(super) async fn named(session: &mut Session, database: &str) -> Result<Vec<String>, ClientError> {
     let sql = format!(
         "SELECT s.subname FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = {}
          ORDER BY s.subname",

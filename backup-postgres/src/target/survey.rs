@@ -1,6 +1,6 @@
 //! What is there before a restore, and what stands in its way. Reads only.
 
-use super::{Choice, coming::Coming, merging, part::Part, present};
+use super::{Choice, coming::Coming, merging, part::Part, present, subscriptions};
 use crate::{
     catalog,
     client::{ClientError, Session},
@@ -210,17 +210,10 @@ async fn of_server(session: &mut Session, database: &str) -> Result<Vec<Refusal>
             out.push(in_the_way(format!("{why}: {which}")));
         }
     }
-    let subscriptions = format!(
-        "SELECT count(*) FROM pg_catalog.pg_subscription s JOIN pg_catalog.pg_database d ON d.oid = s.subdbid WHERE d.datname = {name}"
-    );
-    match session.value(&subscriptions).await {
-        Ok(Some(n)) if n != "0" => {
-            out.push(in_the_way(format!("{n} subscriptions bar the old database from being dropped")))
-        }
-        // Who may not look at subscriptions cannot have made any.
-        Ok(_) => {}
-        Err(e) if e.code() == Some("42501") => {}
-        Err(e) => return Err(e),
+    let subscriptions = subscriptions::named(session, database).await?;
+    if !subscriptions.is_empty() {
+        let which = subscriptions.join(", ");
+        out.push(in_the_way(format!("subscriptions bar the old database from being dropped: {which}")));
     }
     Ok(out)
 }
